@@ -1,0 +1,1 @@
+"""Priors and the objectives that turn their answers into gradients."""

@@ -1,0 +1,102 @@
+"""What every diffusion model answers, whatever it was trained on.
+
+Shapes: B views, C x h x w latent, L text tokens. `t` is a fraction of the schedule in 0..1 (0 clean, 1 noise),
+so models with any number of steps look alike. A noised latent is x_t = alpha * x + sigma * noise, and the answer
+of a network is always that noise: models trained to predict velocity or clean pictures are converted at their door.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a batch of pictures should show: text tokens, a pooled text, and where the camera stands."""
+
+    tokens: Float[Tensor, "B L D"]
+    mask: Bool[Tensor, "B L"]
+    """True where a token is present."""
+    camera: Float[Tensor, "B 2"] | None
+    """Azimuth and elevation in radians for priors that take them; None drops the camera."""
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A role that the frozen prior and a trainable critic both play."""
+
+    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """(alpha, sigma) of x_t = alpha * x + sigma * noise at fraction `t` of the schedule."""
+        ...
+
+    def predict(
+        self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
+    ) -> Float[Tensor, "K B C h w"]:
+        """The noise in `x_t` under each of K conditions, in one pass of the network."""
+        ...
+
+
+@runtime_checkable
+class Prior(Denoiser, Protocol):
+    """A pretrained text-to-image model."""
+
+    @property
+    def picture_size(self) -> int:
+        """Height and width, in pixels, of the pictures the model was trained on."""
+        ...
+
+    @property
+    def sees_camera(self) -> bool:
+        """Whether the model takes the camera as a condition (then words for the view are not needed)."""
+        ...
+
+    def read(self, texts: list[str]) -> Condition:
+        """Texts as a condition without a camera. Raises ValueError for text the model cannot take."""
+        ...
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Pictures in 0..1 to latents, differentiable."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        """Latents to pictures in 0..1 (not clamped), differentiable."""
+        ...
+
+
+def per_view(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
+    """A number per view, shaped to multiply latents."""
+    return values[:, None, None, None]
+
+
+def noised(
+    x: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, "B C h w"]:
+    """x_t = alpha * x + sigma * noise."""
+    return per_view(alpha) * x + per_view(sigma) * noise
+
+
+def cleaned(
+    x_t: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, "B C h w"]:
+    """The clean latent that a noise answer implies: x = (x_t - sigma * noise) / alpha."""
+    return (x_t - per_view(sigma) * noise) / per_view(alpha)
+
+
+def noise_from_velocity(
+    x_t: Float[Tensor, "B C h w"], v: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, "B C h w"]:
+    """v = alpha * noise - sigma * x implies noise = sigma * x_t + alpha * v (Salimans & Ho 2022, appendix D)."""
+    return per_view(sigma) * x_t + per_view(alpha) * v
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for one component of a run."""
+    return torch.Generator(device=device).manual_seed(seed)

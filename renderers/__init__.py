@@ -1,0 +1,1 @@
+"""Cameras, scenes, and the kernels that draw them."""

@@ -1,0 +1,48 @@
+"""What can be looked at, and what is seen.
+
+Shapes: B cameras, H and W pixels. Colours are 0..1, display-referred sRGB, premultiplied by nothing:
+`rgb` is already composited over the background it was rendered with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from renderers.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One render of a scene, seen by every camera of a batch."""
+
+    rgb: Float[Tensor, "B H W 3"]
+    alpha: Float[Tensor, "B H W 1"]
+    depth: Float[Tensor, "B H W 1"]
+    """Expected distance along the camera's axis where alpha > 0, else 0."""
+    statistics: Any = field(default=None, repr=False)
+    """What the backend noticed on the way; only the scene that made the frame reads it, in `settle`."""
+
+
+class Scene(nn.Module, ABC):
+    """A thing with trainable parameters that can be rendered from anywhere."""
+
+    @abstractmethod
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+        """Differentiable picture over a solid background per camera."""
+
+    @abstractmethod
+    def groups(self, progress: float) -> list[dict[str, Any]]:
+        """Parameter groups for Adam: `params`, `lr` and `name`, with the rates of this `progress` in 0..1."""
+
+    @abstractmethod
+    def penalty(self, frame: Frame) -> Float[Tensor, ""]:
+        """Regularisation of the scene's own parameters and of what was just seen."""
+
+    @abstractmethod
+    def settle(self, progress: float, frame: Frame) -> None:
+        """House-keeping after an optimiser step: grow, prune, renormalise."""
