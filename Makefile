@@ -1,0 +1,58 @@
+# make demo   set up, then turn "a teddy bear" into a textured mesh
+# make test   set up, then run every check that needs no GPU
+#
+# Both make their own virtual environment. PYTHON=... picks the interpreter, PROMPT=... and OUT=... the demo's.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROMPT ?= a teddy bear
+OUT ?= runs/demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# What an installed environment depends on; Python files are used in place and need no new install.
+SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/native/*.cpp renderers/native/*.h)
+
+# Idle worker threads sleep instead of spinning: faster on busy machines, and kinder.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help demo test test-slow constraints clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+
+demo: $(VENV)/.for-runs
+	$(BIN)/sds3d generate "$(PROMPT)" --out "$(OUT)"
+	@echo "The asset: $(abspath $(OUT))/asset.glb"
+
+test: $(VENV)/.for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.for-tests
+	$(BIN)/python -m pytest -q -m "slow and not cuda"
+
+# Rewrites constraints.txt from a fresh environment.
+constraints:
+	PYTHON="$(PYTHON)" .ci/constraints
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "sds3d needs Python 3.10 or newer; none was found (set PYTHON=...)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit("sds3d needs Python 3.10 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.for-runs: $(SOURCES) | $(BIN)/python
+	@echo "Installing sds3d into $(VENV) (the first time takes a minute or two)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.for-tests: $(SOURCES) | $(BIN)/python
+	@echo "Installing sds3d and its checks into $(VENV) (the first time takes a minute or two)"
+	$(PIP_INSTALL) -e ".[dev,train]"
+	@touch $(VENV)/.for-runs $@
