@@ -1,0 +1,164 @@
+"""A picture for a surface: unfolding it into a square, and painting the square from pictures of a scene.
+
+Shapes: V vertices before and U after the seams were cut, F triangles, T texels along a side, N texels in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+from torch.nn import functional
+
+from renderers.cameras import Cameras, looking_at_origin
+from renderers.mesh import Mesh, Surface, blended, look, sample
+from renderers.scene import Scene
+from renderers.zbuffer import project, rasterise
+
+GRAZING = 0.2
+"""Cosine between a surface's normal and the way to the camera below which a picture says nothing about it."""
+SHARPNESS = 4.0
+"""Power of that cosine in a picture's weight: the camera that looks straightest has most of the say."""
+FAINT = 0.1
+"""Alpha below which a pixel says nothing about the surface."""
+SLACK = 0.01
+"""Depth that a texel may lie behind the surface in a picture and still count as seen."""
+GUTTER = 4
+"""Texels between the pieces of an unfolded surface."""
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """A surface cut open and laid flat."""
+
+    source: Int[ndarray, " U"]
+    """The vertex that each one is a copy of."""
+    faces: Int[ndarray, "F 3"]
+    uv: Float[ndarray, "U 2"]
+    """0..1, (0, 0) at the upper-left corner of the texture."""
+
+
+@dataclass(frozen=True)
+class Texels:
+    """The points of a surface that are painted."""
+
+    rows: Int[ndarray, " N"]
+    columns: Int[ndarray, " N"]
+    positions: Float[ndarray, "N 3"]
+    normals: Float[ndarray, "N 3"]
+
+
+def unfolded(surface: Surface) -> Unfolded:
+    """Texture coordinates by xatlas, each piece of the surface with its own place in the square."""
+    import xatlas
+
+    pack = xatlas.PackOptions()
+    pack.padding = GUTTER
+    pack.bilinear = True
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(surface.vertices.astype(np.float32), surface.faces.astype(np.uint32))
+    atlas.generate(xatlas.ChartOptions(), pack)
+    source, faces, uv = atlas[0]
+    return Unfolded(source.astype(np.int64), faces.astype(np.int32), uv.astype(np.float32))
+
+
+def texels(surface: Surface, normals: Float[ndarray, "V 3"], flat: Unfolded, size: int) -> Texels:
+    """Where on the surface the centre of every texel in use lies."""
+    screen = np.concatenate([flat.uv * size, np.ones((len(flat.uv), 1), np.float32)], -1)
+    fragments = rasterise(screen[None], flat.faces, size, size)
+    _, rows, columns = np.nonzero(fragments.seen)
+    positions = blended(fragments, flat.faces, surface.vertices[flat.source])
+    across = blended(fragments, flat.faces, normals[flat.source])
+    across /= np.linalg.norm(across, axis=-1, keepdims=True).clip(1e-9)
+    return Texels(rows, columns, positions.astype(np.float32), across.astype(np.float32))
+
+
+def painters(size: int) -> Cameras:
+    """The cameras whose pictures paint: a ring above the horizon, one below it, the top and the bottom."""
+    ring = torch.arange(12) * (2 * math.pi / 12)
+    azimuth = torch.cat([ring, ring + math.pi / 12, torch.zeros(2)])
+    elevation = torch.cat([torch.full((12,), 0.45), torch.full((12,), -0.35), torch.tensor([1.5, -1.5])])
+    return looking_at_origin(azimuth, elevation, size)
+
+
+def painted(surface: Surface, scene: Scene, size: int, pictures: int) -> Mesh:
+    """The surface with a texture of `size` texels a side, blended from pictures of `pictures` pixels a side.
+
+    Raises ValueError where the pictures show nothing of the surface.
+    """
+    normals = surface.normals
+    flat = unfolded(surface)
+    points = texels(surface, normals, flat, size)
+    summed = np.zeros((len(points.rows), 4), np.float32)
+    for rows, colours, weights in _looks(surface, scene, points, painters(pictures)):
+        summed[rows, :3] += colours * weights[:, None]
+        summed[rows, 3] += weights
+    texture = _spread(points, _filled(points, summed), size)
+    return Mesh(surface.vertices[flat.source], flat.faces, normals[flat.source], flat.uv, texture)
+
+
+@torch.no_grad()
+def _looks(
+    surface: Surface, scene: Scene, points: Texels, cameras: Cameras
+) -> Iterator[tuple[ndarray, ndarray, ndarray]]:
+    """Camera by camera: the texels it sees [n], their colours [n 3] and the weights of these [n]."""
+    for index in range(len(cameras)):
+        camera = cameras[index : index + 1]
+        toward = camera.positions[0].numpy() - points.positions
+        cosine = (toward * points.normals).sum(-1) / np.linalg.norm(toward, axis=-1)
+        rows = np.flatnonzero(cosine > GRAZING)
+        cosine = cosine[rows]
+        screen = project(points.positions[rows], camera)[0]
+        place = screen[:, :2] / [camera.width, camera.height]
+        frame = scene.render(camera, torch.zeros(1, 3))
+        picture = torch.cat([frame.rgb, frame.alpha], -1)[0].permute(2, 0, 1).float().cpu()
+        nearest = sample(_nearest(surface, camera), place)[:, 0]
+        # One window and half a pixel away, a surface this steep is this much nearer.
+        footprint = screen[:, 2] * 2 * math.tan(0.5 * float(camera.fov_y[0])) / camera.height
+        slope = np.sqrt(1 - cosine**2) / cosine
+        premultiplied = sample(picture, place)
+        alpha = premultiplied[:, 3]
+        seen = (screen[:, 2] < nearest + SLACK + 2.1 * footprint * slope) & (alpha > FAINT)
+        yield rows[seen], premultiplied[seen, :3] / alpha[seen, None], (cosine**SHARPNESS * alpha)[seen]
+
+
+def _nearest(surface: Surface, camera: Cameras) -> Float[Tensor, "1 H W"]:
+    """The smallest depth in the 3 x 3 pixels around each one, so that nothing is painted from behind an outline."""
+    depth = torch.from_numpy(look(surface, camera).depth)
+    depth = torch.where(depth > 0, depth, torch.full_like(depth, 1e3))
+    return -functional.max_pool2d(-depth, 3, stride=1, padding=1)
+
+
+def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 3"]:
+    """Colours 0..1; texels that no picture shows take the colour of the nearest one in space that is shown."""
+    from scipy.spatial import cKDTree
+
+    seen = summed[:, 3] > GRAZING**SHARPNESS * FAINT
+    if not seen.any():
+        raise ValueError("the scene's pictures show nothing of the surface; are they of the same thing?")
+    colours = summed[:, :3] / summed[:, 3:].clip(1e-12)
+    if not seen.all():
+        known = np.flatnonzero(seen)
+        known = known[:: max(1, len(known) // 200_000)]
+        _, nearest = cKDTree(points.positions[known]).query(points.positions[~seen])
+        colours[~seen] = colours[known[nearest]]
+    return colours.clip(0, 1)
+
+
+def _spread(points: Texels, colours: Float[ndarray, "N 3"], size: int) -> UInt8[ndarray, "T T 3"]:
+    """The texture, with the texels outside of every piece taking the colour of the nearest one inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    texture = np.zeros((size, size, 3), np.uint8)
+    used = np.zeros((size, size), bool)
+    used[points.rows, points.columns] = True
+    texture[used] = (colours * 255).round().astype(np.uint8)
+    _, (rows, columns) = distance_transform_edt(~used, return_indices=True)
+    filled: ndarray = texture[rows, columns]
+    return filled

@@ -1,0 +1,78 @@
+"""Pictures of a finished scene: a film that turns once around it, and a sheet of views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from renderers.cameras import Cameras, ring
+from renderers.scene import Scene
+from sds3d.atomic import replacing, write_bytes
+from sds3d.export import png
+
+ELEVATION = math.radians(15.0)
+"""Height of the cameras above the horizon, radians."""
+FRAMES_PER_SECOND = 30
+BATCH = 6
+"""Pictures rendered at once."""
+WHITE = (1.0, 1.0, 1.0)
+
+Colour = tuple[float, float, float]
+"""Red, green and blue, 0..1."""
+
+
+def write_turntable(path: Path, scene: Scene, frames: int = 90, size: int = 256, background: Colour = WHITE) -> None:
+    """An H.264 film (yuv420p, plays everywhere) of one turn, `size` pixels square, 30 frames a second.
+
+    Raises ValueError for a size that is odd or a film without frames, OSError when the disk refuses.
+    """
+    import imageio.v2 as imageio
+
+    if size % 2 or size < 16:
+        raise ValueError(f"size is {size}; films need an even number of pixels, at least 16")
+    if frames < 1:
+        raise ValueError(f"frames is {frames}; a film has 1 or more")
+    if path.suffix != ".mp4":
+        raise ValueError(f"{path.name} is no name for a film; it should end in .mp4")
+    with (
+        replacing(path) as draft,
+        imageio.get_writer(
+            draft, format="FFMPEG", fps=FRAMES_PER_SECOND, codec="libx264", pixelformat="yuv420p",
+            quality=8, macro_block_size=2, ffmpeg_params=["-movflags", "+faststart"],
+        ) as film,
+    ):  # fmt: skip
+        for picture in _pictures(scene, ring(frames, ELEVATION, size), background):
+            film.append_data(picture)
+
+
+def write_contact(
+    path: Path, scene: Scene, views: int = 8, columns: int = 4, size: int = 256, background: Colour = WHITE
+) -> None:
+    """A PNG with `views` pictures from around the scene, `columns` in a row, the first from the front.
+
+    Raises ValueError where there is nothing to show, OSError when the disk refuses.
+    """
+    if views < 1 or columns < 1:
+        raise ValueError(f"{views} views in {columns} columns; both must be 1 or more")
+    rows = -(-views // columns)
+    sheet = np.empty((rows * size, min(columns, views) * size, 3), np.uint8)
+    sheet[:] = np.round(np.multiply(background, 255)).astype(np.uint8)
+    for index, picture in enumerate(_pictures(scene, ring(views, ELEVATION, size), background)):
+        top, left = index // columns * size, index % columns * size
+        sheet[top : top + size, left : left + size] = picture
+    write_bytes(path, png(sheet))
+
+
+@torch.no_grad()
+def _pictures(scene: Scene, cameras: Cameras, background: Colour) -> Iterator[UInt8[ndarray, "H W 3"]]:
+    """The scene over a solid background, camera after camera."""
+    for start in range(0, len(cameras), BATCH):
+        batch = cameras[start : start + BATCH]
+        rgb = scene.render(batch, torch.tensor(background).expand(len(batch), 3)).rgb
+        yield from (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
