@@ -1,0 +1,98 @@
+"""Splats as every rasteriser takes them, and what it noticed while drawing them.
+
+Shapes: B cameras, N splats. Space is the glTF frame of renderers/cameras.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from renderers.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Anisotropic Gaussians, activated: what the picture is made from, not what is trained."""
+
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    """Rotations as w, x, y, z; of any length but zero."""
+    scales: Float[Tensor, "N 3"]
+    """Standard deviations along the axes of the rotation, above 0."""
+    opacities: Float[Tensor, " N"]
+    """Opacity at the centre, 0..1."""
+    colours: Float[Tensor, "N 3"] | Float[Tensor, "B N 3"]
+    """The same from everywhere, or one colour per camera."""
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """How each splat appeared in each picture."""
+
+    radii: Int32[Tensor, "B N"]
+    """Larger half side of its box in pixels; 0 where it was not drawn."""
+    means2d_gradient: Float[Tensor, "B N 2"]
+    """Gradient of the loss in the place where it landed, per pixel; zero before `backward`, which adds to it."""
+
+
+@dataclass(frozen=True)
+class Lenses:
+    """Cameras as the rasterisers want them: OpenCV axes, pixels."""
+
+    viewmats: Float[Tensor, "B 4 4"]
+    intrinsics: Float[Tensor, "B 3 3"]
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, cameras: Cameras, like: Tensor) -> Lenses:
+        """The lenses of `cameras`, in the type and on the device of `like`."""
+        return cls(
+            cameras.viewmats().to(like).contiguous(), cameras.intrinsics().to(like).contiguous(),
+            cameras.height, cameras.width,
+        )
+
+
+def record_gradient(tensor: Tensor) -> Tensor:
+    """Zeros of the shape of `tensor`, to which each `backward` will add the gradient that reaches it."""
+    total = torch.zeros_like(tensor, requires_grad=False)
+
+    def add(gradient: Tensor) -> None:
+        total.add_(gradient)
+
+    if tensor.requires_grad:
+        tensor.register_hook(add)
+    return total
+
+
+def check(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> None:
+    """Raises ValueError, naming the tensor, where shapes, types or devices do not fit together."""
+    count, views = len(gaussians), len(cameras)
+    shapes = {
+        "means": (gaussians.means, [(count, 3)]),
+        "quats": (gaussians.quats, [(count, 4)]),
+        "scales": (gaussians.scales, [(count, 3)]),
+        "opacities": (gaussians.opacities, [(count,)]),
+        "colours": (gaussians.colours, [(count, 3), (views, count, 3)]),
+        "background": (background, [(views, 3)]),
+    }
+    kind, device = gaussians.means.dtype, gaussians.means.device
+    if kind not in (torch.float32, torch.float64):
+        raise ValueError(f"means are {kind}; splats are drawn in float32, or float64 by the torch twin")
+    for name, (tensor, allowed) in shapes.items():
+        if tuple(tensor.shape) not in allowed:
+            wanted = " or ".join(str(shape) for shape in allowed)
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {count} splats and {views} cameras need {wanted}")
+        if tensor.dtype != kind or tensor.device != device:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, but means are {kind} on {device}; they have to agree"
+            )
+    if cameras.height < 1 or cameras.width < 1:
+        raise ValueError(f"a picture of {cameras.height} x {cameras.width} pixels has none; both have to be at least 1")

@@ -1,0 +1,22 @@
+// The C ABI of the splat kernels. Every pointer is checked by the caller; nothing is kept between calls.
+#include "splats.h"
+
+using sds3d::Picture, sds3d::Plan, sds3d::Scene;
+
+// Fills `records` and `radii`. Returns the number of pairs that `pairs` and `pair_sums` need room for.
+extern "C" int64_t sds3d_splats_project(const Scene* scene, const Plan* plan) {
+  sds3d::project(*scene, *plan);
+  return sds3d::number_pairs(*scene, *plan);
+}
+
+// Fills `pairs` and `starts`, then the picture.
+extern "C" void sds3d_splats_draw(const Scene* scene, const Plan* plan, const Picture* picture) {
+  sds3d::sort_into_tiles(*scene, *plan);
+  sds3d::draw(*scene, *plan, *picture);
+}
+
+// Fills the gradients of the scene from those of the picture.
+extern "C" void sds3d_splats_backward(const Scene* scene, const Plan* plan, const Picture* picture) {
+  sds3d::draw_backward(*scene, *plan, *picture);
+  sds3d::project_backward(*scene, *plan, *picture);
+}

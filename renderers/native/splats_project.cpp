@@ -1,0 +1,319 @@
+// Splats in space to ellipses in a picture, and the way back, eight splats at a time.
+//
+// The conventions are gsplat 1.5.3's. A splat of mean m and covariance S = M M^T, M = R(quat) diag(scales), lands at
+// (fx x/z + cx, fy y/z + cy) for p = (x, y, z) = W m + w, with covariance T S T^T + 0.3, T = J W, where J is the
+// derivative of that map at p, its x/z and y/z clamped to 1.3 times the picture (Zwicker et al. 2001, equation 31).
+#include <algorithm>
+#include <cmath>
+
+#include "lanes.h"
+#include "splats.h"
+
+namespace sds3d {
+namespace {
+
+constexpr float LOG2_E = 1.44269504f;
+constexpr float WIDEST = 3.33f;        // standard deviations that are drawn at most
+constexpr float SHORTEST = 1e-12f;     // a quaternion is never divided by less
+
+struct V3 {
+  f8 x, y, z;
+};
+struct Symmetric {
+  f8 xx, xy, xz, yy, yz, zz;
+};
+struct Rotation {
+  f8 m[3][3];
+};
+
+V3 operator*(const Symmetric& a, const V3& v) {
+  return {a.xx * v.x + a.xy * v.y + a.xz * v.z, a.xy * v.x + a.yy * v.y + a.yz * v.z,
+          a.xz * v.x + a.yz * v.y + a.zz * v.z};
+}
+f8 dot(const V3& a, const V3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+f8 dot(const float* a, const V3& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
+
+// Column `column` of eight rows from `first`; rows past the end repeat the last.
+f8 gather(const float* array, int width, int column, int first, int count) {
+  f8 lanes;
+  for (int lane = 0; lane < LANES; ++lane) lanes[lane] = array[int64_t(std::min(first + lane, count - 1)) * width + column];
+  return lanes;
+}
+
+struct Splats {
+  V3 mean, scale;
+  f8 opacity, length;                  // length of the quaternion
+  f8 w, x, y, z;                       // unit quaternion
+  Rotation rotation;
+  Symmetric covariance;
+
+  Splats(const Scene& scene, int first) {
+    const auto read = [&](const float* array, int width, int column) {
+      return gather(array, width, column, first, scene.count);
+    };
+    mean = {read(scene.means, 3, 0), read(scene.means, 3, 1), read(scene.means, 3, 2)};
+    scale = {read(scene.scales, 3, 0), read(scene.scales, 3, 1), read(scene.scales, 3, 2)};
+    opacity = read(scene.opacities, 1, 0);
+    w = read(scene.quats, 4, 0), x = read(scene.quats, 4, 1), y = read(scene.quats, 4, 2), z = read(scene.quats, 4, 3);
+    length = larger(root(w * w + x * x + y * y + z * z), same(SHORTEST));
+    w /= length, x /= length, y /= length, z /= length;
+    auto& m = rotation.m;
+    m[0][0] = 1 - 2 * (y * y + z * z), m[0][1] = 2 * (x * y - w * z), m[0][2] = 2 * (x * z + w * y);
+    m[1][0] = 2 * (x * y + w * z), m[1][1] = 1 - 2 * (x * x + z * z), m[1][2] = 2 * (y * z - w * x);
+    m[2][0] = 2 * (x * z - w * y), m[2][1] = 2 * (y * z + w * x), m[2][2] = 1 - 2 * (x * x + y * y);
+    const f8 a = scale.x * scale.x, b = scale.y * scale.y, c = scale.z * scale.z;
+    const auto entry = [&](int i, int j) {
+      return a * m[i][0] * m[j][0] + b * m[i][1] * m[j][1] + c * m[i][2] * m[j][2];
+    };
+    covariance = {entry(0, 0), entry(0, 1), entry(0, 2), entry(1, 1), entry(1, 2), entry(2, 2)};
+  }
+};
+
+struct Lens {
+  float world[3][3], offset[3];        // W and w of the header
+  float fx, fy, cx, cy;
+  float left, right, top, bottom;      // clamps of x/z and y/z
+
+  Lens(const Scene& scene, int view) {
+    const float* pose = scene.viewmats + 16 * view;
+    const float* k = scene.intrinsics + 9 * view;
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < 3; ++j) world[i][j] = pose[4 * i + j];
+      offset[i] = pose[4 * i + 3];
+    }
+    fx = k[0], fy = k[4], cx = k[2], cy = k[5];
+    const float margin_x = 0.15f * scene.width / fx, margin_y = 0.15f * scene.height / fy;
+    left = -(cx / fx + margin_x), right = (scene.width - cx) / fx + margin_x;
+    top = -(cy / fy + margin_y), bottom = (scene.height - cy) / fy + margin_y;
+  }
+};
+
+// Eight splats before one camera.
+struct Seen {
+  f8 px, py, z, inverse_z;             // p of the header
+  i8 inside_x, inside_y;               // whether x/z and y/z are within the clamps
+  f8 tx, ty;                           // x and y after them
+  V3 t0, t1, u0, u1;                   // rows of T, and of T S
+  f8 x, y;                             // where they land
+  f8 a, b, c, determinant;             // covariance ((a, b), (b, c)) there, blurred
+
+  // `drawn`: lanes that count; the others are put where nothing divides by zero.
+  Seen(const Splats& splats, const Lens& lens, i8 drawn) {
+    px = dot(lens.world[0], splats.mean) + lens.offset[0];
+    py = dot(lens.world[1], splats.mean) + lens.offset[1];
+    z = dot(lens.world[2], splats.mean) + lens.offset[2];
+    z = choose(drawn, z, same(1.0f));
+    inverse_z = 1.0f / z;
+    const f8 slope_x = px * inverse_z, slope_y = py * inverse_z;
+    inside_x = (slope_x >= lens.left) & (slope_x <= lens.right);
+    inside_y = (slope_y >= lens.top) & (slope_y <= lens.bottom);
+    tx = z * smaller(larger(slope_x, same(lens.left)), same(lens.right));
+    ty = z * smaller(larger(slope_y, same(lens.top)), same(lens.bottom));
+    x = lens.fx * slope_x + lens.cx;
+    y = lens.fy * slope_y + lens.cy;
+    const f8 j00 = lens.fx * inverse_z, j02 = -j00 * tx * inverse_z;
+    const f8 j11 = lens.fy * inverse_z, j12 = -j11 * ty * inverse_z;
+    const auto& w = lens.world;
+    t0 = {j00 * w[0][0] + j02 * w[2][0], j00 * w[0][1] + j02 * w[2][1], j00 * w[0][2] + j02 * w[2][2]};
+    t1 = {j11 * w[1][0] + j12 * w[2][0], j11 * w[1][1] + j12 * w[2][1], j11 * w[1][2] + j12 * w[2][2]};
+    u0 = splats.covariance * t0, u1 = splats.covariance * t1;
+    a = dot(u0, t0) + BLUR, b = dot(u0, t1), c = dot(u1, t1) + BLUR;
+    determinant = choose(drawn, a * c - b * b, same(1.0f));
+  }
+};
+
+// First and number of the tiles that pixels with centres within `reach` of `centre` lie in; 0 for none.
+void tiles_touched(float centre, float reach, int pixels, int16_t& first, int16_t& number) {
+  const float low = std::max(std::ceil(centre - reach - 0.5f), 0.0f);
+  const float high = std::min(std::floor(centre + reach - 0.5f), float(pixels - 1));
+  const bool any = low <= high;
+  first = any ? int16_t(int(low) / TILE) : 0;
+  number = any ? int16_t(int(high) / TILE - int(low) / TILE + 1) : 0;
+}
+
+void record(const Scene& scene, const Seen& seen, int lane, float opacity, float extent, const float* colour,
+            Record& r, int32_t& radius) {
+  r = Record{};
+  radius = 0;
+  const float z = seen.z[lane], determinant = seen.determinant[lane];
+  if (!(z >= NEAR && z <= FAR && determinant > 0 && opacity >= FAINTEST)) return;  // also for NaN
+  const float spread_x = std::sqrt(seen.a[lane]), spread_y = std::sqrt(seen.c[lane]);
+  const float x = seen.x[lane], y = seen.y[lane];
+  const float box_x = std::ceil(extent * spread_x), box_y = std::ceil(extent * spread_y);
+  if ((box_x <= 0 && box_y <= 0) || x + box_x <= 0 || x - box_x >= scene.width || y + box_y <= 0 ||
+      y - box_y >= scene.height)
+    return;
+  radius = int32_t(std::min(std::max(box_x, box_y), 1e9f));
+  const float scale = -0.5f * LOG2_E / determinant;
+  r.x = x, r.y = y;
+  r.xx = scale * seen.c[lane], r.xy = -2 * scale * seen.b[lane], r.yy = scale * seen.a[lane];
+  r.peak = std::log2(opacity);
+  std::copy(colour, colour + 3, r.colour);
+  r.depth = z;
+  r.cap = std::min(OPAQUE, opacity);
+  r.reach_x = 1.0001f * extent * spread_x + 1e-3f, r.reach_y = 1.0001f * extent * spread_y + 1e-3f;
+  tiles_touched(x, r.reach_x, scene.width, r.tile_x, r.tiles_x);
+  tiles_touched(y, r.reach_y, scene.height, r.tile_y, r.tiles_y);
+  if (r.tiles_x == 0 || r.tiles_y == 0) r.tiles_x = r.tiles_y = 0;
+}
+
+void project_block(const Scene& scene, const Plan& plan, int first) {
+  const Splats splats(scene, first);
+  const int lanes = std::min(LANES, scene.count - first);
+  float extents[LANES];
+  for (int lane = 0; lane < lanes; ++lane)
+    extents[lane] = std::min(WIDEST, std::sqrt(2 * std::log(std::max(splats.opacity[lane] / FAINTEST, 1.0f))));
+  for (int view = 0; view < scene.views; ++view) {
+    const Seen seen(splats, Lens(scene, view), i8{} == 0);
+    for (int lane = 0; lane < lanes; ++lane) {
+      const int64_t row = int64_t(view) * scene.count + first + lane;
+      record(scene, seen, lane, splats.opacity[lane], extents[lane], colours_of(scene, view) + 3 * int64_t(first + lane),
+             plan.records[row], plan.radii[row]);
+    }
+  }
+}
+
+// The gradients of eight splats.
+struct Gradients {
+  V3 mean = {}, colour = {};
+  f8 opacity = {};
+  Symmetric covariance = {};
+
+  // Adds what one camera saw: `pair` are the sums over its tiles. Returns the gradient of where they land.
+  void add(const f8* pair, const Splats& splats, const Lens& lens, const Seen& seen, f8& d_x, f8& d_y) {
+    colour.x += pair[RED], colour.y += pair[GREEN], colour.z += pair[BLUE];
+    opacity -= pair[S] / larger(splats.opacity, same(FAINTEST));
+    // The inverse Y = ((k, l), (l, m)) of the covariance; s = k dx^2 / 2 + l dx dy + m dy^2 / 2.
+    const f8 k = seen.c / seen.determinant, l = -seen.b / seen.determinant, m = seen.a / seen.determinant;
+    d_x = k * pair[SX] + l * pair[SY];
+    d_y = l * pair[SX] + m * pair[SY];
+    // d covariance = -Y dY Y, with dY = ((SXX, SXY), (SXY, SYY)) / 2.
+    const f8 p = k * pair[SXX] + l * pair[SXY], q = k * pair[SXY] + l * pair[SYY];
+    const f8 r = l * pair[SXX] + m * pair[SXY], s = l * pair[SXY] + m * pair[SYY];
+    const f8 d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
+    add_covariance(seen.t0, seen.t1, d_a, d_b, d_c);
+    // dT = 2 D T S, and dJ = dT W^T.
+    const V3 d_t0 = {2 * (d_a * seen.u0.x + d_b * seen.u1.x), 2 * (d_a * seen.u0.y + d_b * seen.u1.y),
+                     2 * (d_a * seen.u0.z + d_b * seen.u1.z)};
+    const V3 d_t1 = {2 * (d_b * seen.u0.x + d_c * seen.u1.x), 2 * (d_b * seen.u0.y + d_c * seen.u1.y),
+                     2 * (d_b * seen.u0.z + d_c * seen.u1.z)};
+    const f8 d_j00 = dot(lens.world[0], d_t0), d_j02 = dot(lens.world[2], d_t0);
+    const f8 d_j11 = dot(lens.world[1], d_t1), d_j12 = dot(lens.world[2], d_t1);
+    add_mean(lens, seen, d_x, d_y, d_j00, d_j02, d_j11, d_j12, pair[DEPTH]);
+  }
+
+  // dS = T^T D T.
+  void add_covariance(const V3& t0, const V3& t1, f8 d_a, f8 d_b, f8 d_c) {
+    const V3 v0 = {d_a * t0.x + d_b * t1.x, d_a * t0.y + d_b * t1.y, d_a * t0.z + d_b * t1.z};
+    const V3 v1 = {d_b * t0.x + d_c * t1.x, d_b * t0.y + d_c * t1.y, d_b * t0.z + d_c * t1.z};
+    covariance.xx += t0.x * v0.x + t1.x * v1.x;
+    covariance.xy += t0.x * v0.y + t1.x * v1.y;
+    covariance.xz += t0.x * v0.z + t1.x * v1.z;
+    covariance.yy += t0.y * v0.y + t1.y * v1.y;
+    covariance.yz += t0.y * v0.z + t1.y * v1.z;
+    covariance.zz += t0.z * v0.z + t1.z * v1.z;
+  }
+
+  // J = ((fx/z, 0, -fx tx/z^2), (0, fy/z, -fy ty/z^2)), where tx = x, or a constant times z outside the clamps.
+  void add_mean(const Lens& lens, const Seen& seen, f8 d_x, f8 d_y, f8 d_j00, f8 d_j02, f8 d_j11, f8 d_j12, f8 d_z) {
+    const f8 iz = seen.inverse_z, iz2 = iz * iz;
+    const f8 d_tx = -lens.fx * iz2 * d_j02, d_ty = -lens.fy * iz2 * d_j12;
+    const V3 d_p = {
+        lens.fx * iz * d_x + keep(seen.inside_x, d_tx), lens.fy * iz * d_y + keep(seen.inside_y, d_ty),
+        d_z - (lens.fx * seen.px * d_x + lens.fy * seen.py * d_y) * iz2 - (lens.fx * d_j00 + lens.fy * d_j11) * iz2 -
+            (choose(seen.inside_x, same(2.0f), same(1.0f)) * d_tx * seen.tx +
+             choose(seen.inside_y, same(2.0f), same(1.0f)) * d_ty * seen.ty) * iz};
+    const auto& w = lens.world;
+    mean.x += w[0][0] * d_p.x + w[1][0] * d_p.y + w[2][0] * d_p.z;
+    mean.y += w[0][1] * d_p.x + w[1][1] * d_p.y + w[2][1] * d_p.z;
+    mean.z += w[0][2] * d_p.x + w[1][2] * d_p.y + w[2][2] * d_p.z;
+  }
+
+  // From the covariance M M^T to scales and quaternion: dM = 2 dS M.
+  void shape(const Splats& splats, f8 d_scale[3], f8 d_quat[4]) const {
+    f8 d[3][3];  // of the rotation
+    const f8 scales[3] = {splats.scale.x, splats.scale.y, splats.scale.z};
+    const auto& m = splats.rotation.m;
+    for (int k = 0; k < 3; ++k) {
+      const V3 column = covariance * V3{m[0][k], m[1][k], m[2][k]};
+      d_scale[k] = 2 * scales[k] * (m[0][k] * column.x + m[1][k] * column.y + m[2][k] * column.z);
+      const f8 twice = 2 * scales[k] * scales[k];
+      d[0][k] = twice * column.x, d[1][k] = twice * column.y, d[2][k] = twice * column.z;
+    }
+    const f8 w = splats.w, x = splats.x, y = splats.y, z = splats.z;
+    const f8 q[4] = {w, x, y, z};
+    d_quat[0] = 2 * (x * (d[2][1] - d[1][2]) + y * (d[0][2] - d[2][0]) + z * (d[1][0] - d[0][1]));
+    d_quat[1] = 2 * (-2 * x * (d[1][1] + d[2][2]) + y * (d[1][0] + d[0][1]) + z * (d[2][0] + d[0][2]) +
+                     w * (d[2][1] - d[1][2]));
+    d_quat[2] = 2 * (x * (d[1][0] + d[0][1]) - 2 * y * (d[0][0] + d[2][2]) + z * (d[2][1] + d[1][2]) +
+                     w * (d[0][2] - d[2][0]));
+    d_quat[3] = 2 * (x * (d[2][0] + d[0][2]) + y * (d[2][1] + d[1][2]) - 2 * z * (d[0][0] + d[1][1]) +
+                     w * (d[1][0] - d[0][1]));
+    const f8 along = q[0] * d_quat[0] + q[1] * d_quat[1] + q[2] * d_quat[2] + q[3] * d_quat[3];
+    for (int k = 0; k < 4; ++k) d_quat[k] = (d_quat[k] - along * q[k]) / splats.length;
+  }
+};
+
+// Sums the pairs of eight splats before one camera. Returns the lanes that have any.
+i8 sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, int view, int first, f8* total) {
+  const int lanes = std::min(LANES, scene.count - first);
+  float sums_of[SUMS][LANES] = {};
+  i8 drawn = {};
+  for (int lane = 0; lane < lanes; ++lane) {
+    const Record& r = plan.records[int64_t(view) * scene.count + first + lane];
+    const int pairs = int(r.tiles_x) * r.tiles_y;
+    if (pairs == 0) continue;
+    drawn[lane] = -1;
+    const float* pair = picture.pair_sums + SUMS * int64_t(r.first_pair);
+    float sum[SUMS] = {};
+    for (int k = 0; k < pairs; ++k, pair += SUMS)
+      for (int i = 0; i < SUMS; ++i) sum[i] += pair[i];
+    for (int i = 0; i < SUMS; ++i) sums_of[i][lane] = sum[i];
+  }
+  for (int i = 0; i < SUMS; ++i) total[i] = load(sums_of[i]);
+  return drawn;
+}
+
+void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, int first) {
+  const Splats splats(scene, first);
+  const int lanes = std::min(LANES, scene.count - first);
+  const auto scatter = [&](float* array, int width, int column, f8 value) {
+    for (int lane = 0; lane < lanes; ++lane) array[int64_t(first + lane) * width + column] = value[lane];
+  };
+  const auto scatter_colour = [&](float* array, const V3& d) {
+    scatter(array, 3, 0, d.x), scatter(array, 3, 1, d.y), scatter(array, 3, 2, d.z);
+  };
+  Gradients gradients;
+  for (int view = 0; view < scene.views; ++view) {
+    const int64_t offset = int64_t(view) * scene.count;
+    f8 pair[SUMS], d_x = {}, d_y = {};
+    const i8 drawn = sum_pairs(scene, plan, picture, view, first, pair);
+    const Lens lens(scene, view);
+    const Seen seen(splats, lens, drawn);
+    gradients.add(pair, splats, lens, seen, d_x, d_y);
+    scatter(picture.d_means2d + 2 * offset, 2, 0, d_x);
+    scatter(picture.d_means2d + 2 * offset, 2, 1, d_y);
+    if (scene.colours_per_view) scatter_colour(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
+  }
+  if (!scene.colours_per_view) scatter_colour(picture.d_colours, gradients.colour);
+  f8 d_scale[3], d_quat[4];
+  gradients.shape(splats, d_scale, d_quat);
+  scatter_colour(picture.d_means, gradients.mean);
+  for (int k = 0; k < 3; ++k) scatter(picture.d_scales, 3, k, d_scale[k]);
+  for (int k = 0; k < 4; ++k) scatter(picture.d_quats, 4, k, d_quat[k]);
+  scatter(picture.d_opacities, 1, 0, gradients.opacity);
+}
+
+}  // namespace
+
+void project(const Scene& scene, const Plan& plan) {
+#pragma omp parallel for schedule(static) num_threads(scene.threads) if (scene.threads > 1)
+  for (int first = 0; first < scene.count; first += LANES) project_block(scene, plan, first);
+}
+
+void project_backward(const Scene& scene, const Plan& plan, const Picture& picture) {
+#pragma omp parallel for schedule(static) num_threads(scene.threads) if (scene.threads > 1)
+  for (int first = 0; first < scene.count; first += LANES) project_block_backward(scene, plan, picture, first);
+}
+
+}  // namespace sds3d

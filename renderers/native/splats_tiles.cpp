@@ -1,0 +1,80 @@
+// Which splats touch which tile, nearest first.
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "splats.h"
+
+namespace sds3d {
+namespace {
+
+struct Keyed {
+  uint32_t key;
+  int32_t row;
+};
+
+// Stable, ascending; three passes of eleven bits.
+void radix_sort(std::vector<Keyed>& items) {
+  constexpr int BITS = 11, BUCKETS = 1 << BITS;
+  std::vector<Keyed> other(items.size());
+  std::vector<int32_t> counts(BUCKETS);
+  for (int shift = 0; shift < 32; shift += BITS) {
+    std::fill(counts.begin(), counts.end(), 0);
+    for (const Keyed& item : items) ++counts[(item.key >> shift) & (BUCKETS - 1)];
+    int32_t total = 0;
+    for (int32_t& count : counts) total += std::exchange(count, total);
+    for (const Keyed& item : items) other[counts[(item.key >> shift) & (BUCKETS - 1)]++] = item;
+    items.swap(other);
+  }
+}
+
+void sort_view(const Scene& scene, const Plan& plan, int view) {
+  const int across = tiles_across(scene), tiles = across * tiles_down(scene);
+  const int32_t first_row = view * scene.count;
+  std::vector<Keyed> items;
+  items.reserve(scene.count);
+  for (int32_t row = first_row; row < first_row + scene.count; ++row) {
+    const Record& r = plan.records[row];
+    if (r.tiles_x == 0) continue;
+    uint32_t key;  // the bits of positive floats sort as the floats do
+    std::memcpy(&key, &r.depth, sizeof key);
+    items.push_back({key, row});
+  }
+  radix_sort(items);
+  std::vector<int32_t> next(plan.starts + int64_t(view) * tiles, plan.starts + int64_t(view + 1) * tiles);
+  for (const Keyed& item : items) {
+    const Record& r = plan.records[item.row];
+    for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
+      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) plan.pairs[next[y * across + x]++] = item.row;
+  }
+}
+
+}  // namespace
+
+int64_t number_pairs(const Scene& scene, const Plan& plan) {
+  int64_t total = 0;
+  const int64_t rows = int64_t(scene.views) * scene.count;
+  for (int64_t row = 0; row < rows; ++row) {
+    Record& r = plan.records[row];
+    r.first_pair = int32_t(total);
+    total += int64_t(r.tiles_x) * r.tiles_y;
+  }
+  return total;
+}
+
+void sort_into_tiles(const Scene& scene, const Plan& plan) {
+  const int across = tiles_across(scene);
+  const int64_t tiles = int64_t(across) * tiles_down(scene);
+  std::memset(plan.starts, 0, sizeof(int32_t) * (scene.views * tiles + 1));
+  for (int view = 0; view < scene.views; ++view)
+    for (int32_t i = 0; i < scene.count; ++i) {
+      const Record& r = plan.records[int64_t(view) * scene.count + i];
+      for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
+        for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) ++plan.starts[view * tiles + y * across + x + 1];
+    }
+  for (int64_t tile = 0; tile < scene.views * tiles; ++tile) plan.starts[tile + 1] += plan.starts[tile];
+#pragma omp parallel for schedule(dynamic) num_threads(scene.threads) if (scene.threads > 1)
+  for (int view = 0; view < scene.views; ++view) sort_view(scene, plan, view);
+}
+
+}  // namespace sds3d
