@@ -1,18 +1,26 @@
-"""What every test runs under: few threads, no network, no compiler started behind our back."""
+"""What every test runs under: shapes and types checked, few threads, no network, no compiler started behind our back."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
+
+import hypothesis
+import jaxtyping
+
+PACKAGES = ["guidance", "renderers", "configs", "sds3d", "app"]
+THREADS = 2
+
+# Every call in our packages is checked against its annotations. An int passes for a float, as type checkers have it
+# (PEP 484). In code because jaxtyping's own command-line option reads arguments in brackets wrongly.
+assert not set(PACKAGES) & set(sys.modules), "imported too early to be checked"
+jaxtyping.install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # Before torch is imported: idle OpenMP threads sleep, and no library asks a hub for anything.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-import torch
-
-THREADS = 2
 
 
 def without_nvcc(path: str) -> str:
@@ -21,7 +29,12 @@ def without_nvcc(path: str) -> str:
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(THREADS)
+    import torch
+
+    # The same examples every time, and no failure because a machine was busy.
+    hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("steady")
+    torch.set_num_threads(min(THREADS, torch.get_num_threads()))
     if not torch.cuda.is_available():
         # gsplat and nerfacc start a build of minutes as soon as they see nvcc, even where no GPU could run it.
         os.environ["PATH"] = without_nvcc(os.environ["PATH"])
