@@ -1,0 +1,169 @@
+"""The prior that comes with sds3d: small, trained by us, told the text and the camera, at home on a CPU.
+
+Its folder has the layout of a diffusers pipeline: `model_index.json`, `scheduler/`, `unet/`, `vae/`, `tokenizer/`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from guidance.network import MiniNetwork, NetworkConfig
+from guidance.patches import PatchCodec
+from guidance.precision import autocast
+from guidance.prior import Condition, noise_from_velocity
+from guidance.schedule import ScaledLinear
+from guidance.vocabulary import Vocabulary
+
+FOLDER = Path(__file__).parent / "mini"
+"""Where the shipped weights are."""
+_CLASS = "EmbeddedPrior"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class EmbeddedPrior:
+    """A text- and camera-conditioned `Prior` whose network predicts velocity."""
+
+    sees_camera = True
+
+    def __init__(self, network: MiniNetwork, codec: PatchCodec, vocabulary: Vocabulary) -> None:
+        self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._codec = codec.requires_grad_(False)
+        self.vocabulary = vocabulary
+        self._schedule = ScaledLinear()
+
+    @property
+    def picture_size(self) -> int:
+        return self._network.config.grid * self._codec.patch
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.position.device
+
+    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self._schedule.levels(t)
+
+    def predict(
+        self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
+    ) -> Float[Tensor, "K B C h w"]:
+        many = len(conditions)
+        nowhere = x_t.new_zeros(len(x_t), 2)
+        camera = torch.cat([nowhere if c.camera is None else c.camera for c in conditions])
+        known = torch.cat([torch.full((len(x_t),), c.camera is not None, device=x_t.device) for c in conditions])
+        with autocast(self.device):
+            velocity = self._network(
+                x_t.repeat(many, 1, 1, 1),
+                t.repeat(many),
+                torch.cat([c.tokens for c in conditions]),
+                torch.cat([c.mask for c in conditions]),
+                camera,
+                known,
+            )
+        alpha, sigma = self.levels(t)
+        answers = [noise_from_velocity(x_t, v, alpha, sigma) for v in velocity.float().chunk(many)]
+        return torch.stack(answers)
+
+    def read(self, texts: list[str]) -> Condition:
+        """Texts as conditions; words the prior does not know are left out (see `check`)."""
+        longest = self._network.config.words
+        words = torch.zeros(len(texts), longest, dtype=torch.long)
+        mask = torch.zeros(len(texts), longest, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            numbers = self.vocabulary.read(text)[:longest]
+            words[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
+            mask[row, : len(numbers)] = True
+        tokens = self._network.embed(words.to(self.device))
+        return Condition(tokens, mask.to(self.device), None)
+
+    def check(self, text: str) -> str | None:
+        """A remark about words that will be passed over, or None.
+
+        Raises:
+            ValueError: the text names no object the prior knows.
+        """
+        known = self.vocabulary
+        unknown = known.unknown(text)
+        near = [near for word in unknown for near in known.nearest(word)] or list(known.names)[:6]
+        told = (
+            f"the embedded prior knows {len(known.names)} objects and {len(known.colours)} colours"
+            f" (see them with: sds3d prior words)"
+        )
+        if known.subject(text) is None:
+            what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
+            raise ValueError(f"{told}; {what}; nearest: {', '.join(dict.fromkeys(near))}")
+        return f"{told}; passed over: {', '.join(unknown)}" if unknown else None
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self._codec.encode(rgb)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        return self._codec.decode(latents)
+
+    def to(self, device: torch.device | str) -> EmbeddedPrior:
+        self._network.to(device)
+        self._codec.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder; weights in half precision."""
+        config = self._network.config
+        schedule = self._schedule
+        files = {
+            "model_index.json": {
+                "_class_name": _CLASS,
+                "scheduler": ["diffusers", "DDIMScheduler"],
+                "unet": ["guidance.network", "MiniNetwork"],
+                "vae": ["guidance.patches", "PatchCodec"],
+                "tokenizer": ["guidance.vocabulary", "Vocabulary"],
+            },
+            "scheduler/scheduler_config.json": {
+                "_class_name": "DDIMScheduler",
+                "num_train_timesteps": schedule.steps,
+                "beta_start": schedule.beta_start,
+                "beta_end": schedule.beta_end,
+                "beta_schedule": "scaled_linear",
+                "prediction_type": "v_prediction",
+                "clip_sample": False,
+                "set_alpha_to_one": False,
+            },
+            "unet/config.json": {"_class_name": "MiniNetwork", **asdict(config)},
+            "vae/config.json": {"_class_name": "PatchCodec", "channels": config.channels, "patch": self._codec.patch},
+        }
+        for name, row in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(row, indent=2) + "\n")
+        weights = {name: p.detach().half().contiguous() for name, p in self._network.state_dict().items()}
+        save_file(weights, folder / "unet" / _WEIGHTS)
+        save_file({k: v.contiguous() for k, v in self._codec.state_dict().items()}, folder / "vae" / _WEIGHTS)
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        self.vocabulary.save(folder / "tokenizer" / "vocabulary.json")
+
+    @staticmethod
+    def load(folder: Path = FOLDER, device: torch.device | str = "cpu") -> EmbeddedPrior:
+        """Opens a folder that `save` wrote.
+
+        Raises:
+            FileNotFoundError: a part of the model is missing.
+            ValueError: the folder holds another kind of model.
+        """
+        parts = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "vae/config.json", f"vae/{_WEIGHTS}"]
+        for name in [*parts, "tokenizer/vocabulary.json"]:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} is no embedded prior: {name} is missing")
+        index = json.loads((folder / "model_index.json").read_text())
+        if index.get("_class_name") != _CLASS:
+            raise ValueError(f"{folder} holds a {index.get('_class_name')}, expected {_CLASS}")
+        row = json.loads((folder / "unet" / "config.json").read_text())
+        network = MiniNetwork(NetworkConfig(**{f.name: row[f.name] for f in fields(NetworkConfig)}))
+        network.load_state_dict({k: v.float() for k, v in load_file(folder / "unet" / _WEIGHTS).items()})
+        shape = json.loads((folder / "vae" / "config.json").read_text())
+        codec = PatchCodec(shape["channels"], shape["patch"])
+        codec.load_state_dict(load_file(folder / "vae" / _WEIGHTS))
+        vocabulary = Vocabulary.load(folder / "tokenizer" / "vocabulary.json")
+        return EmbeddedPrior(network, codec, vocabulary).to(device)

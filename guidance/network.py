@@ -1,0 +1,175 @@
+"""The network of the embedded prior: convolutions on a grid of patches around a transformer that reads text and camera.
+
+Shapes: B pictures, C latent channels on a G x G grid, L words, W the transformer's width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the network; saved beside its weights."""
+
+    vocabulary: int
+    """Number of words, the empty one included."""
+    channels: int = 48
+    """C, latent channels."""
+    grid: int = 16
+    """G, height and width of the latent."""
+    convolution_width: int = 96
+    """Channels of the convolutions around the transformer."""
+    convolution_blocks: int = 2
+    """Residual blocks before and after the transformer."""
+    width: int = 256
+    """W, channels of the transformer, which works on G/2 x G/2 tokens."""
+    depth: int = 6
+    """Blocks of the transformer."""
+    heads: int = 4
+    words: int = 12
+    """L, the longest text."""
+
+
+class MiniNetwork(nn.Module):
+    """Predicts the velocity v = alpha * noise - sigma * x of a noised latent (Salimans & Ho 2022)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, w = config.convolution_width, config.width
+        self.word_embedding = nn.Embedding(config.vocabulary, w)
+        self.empty_word = nn.Parameter(torch.zeros(w))
+        self.text_pool = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, w))
+        self.time = nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
+        self.camera = nn.Sequential(nn.Linear(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w), nn.SiLU(), nn.Linear(w, w))
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(w, 2 * w), nn.SiLU(), nn.Linear(2 * w, w))
+        self.conv_in = nn.Conv2d(config.channels, c, 3, padding=1)
+        self.down = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
+        self.to_tokens = nn.Linear(4 * c, w)
+        self.position = nn.Parameter(0.02 * torch.randn((config.grid // 2) ** 2, w))
+        self.blocks = nn.ModuleList(_Block(w, config.heads) for _ in range(config.depth))
+        self.from_tokens = nn.Linear(w, 4 * c)
+        self.join = nn.Conv2d(2 * c, c, 1)
+        self.up = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
+        self.norm_out = nn.GroupNorm(8, c)
+        self.conv_out = nn.Conv2d(c, config.channels, 3, padding=1)
+        nn.init.normal_(self.word_embedding.weight, std=0.5)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "B C G G"],
+        t: Float[Tensor, " B"],
+        tokens: Float[Tensor, "B L W"],
+        mask: Bool[Tensor, "B L"],
+        camera: Float[Tensor, "B 2"] | None,
+        camera_known: Bool[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B C G G"]:
+        """Velocity at fraction `t` of the schedule.
+
+        Args:
+            tokens: word embeddings, see `embed`; rows where `mask` is False are ignored.
+            camera: azimuth and elevation in radians, or None for any.
+            camera_known: rows of `camera` to use; the others count as any.
+        """
+        tokens = torch.where(mask[..., None], tokens, self.empty_word)
+        pooled = self.text_pool(tokens.mean(1))
+        seen = _camera_features(camera, camera_known, len(x_t), x_t)
+        emb = self.mix(self.time(_waves(t)) + pooled + self.camera(seen))
+
+        h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
+        for block in self.down:
+            h = block(h, emb)
+        skip = h
+        n = self.config.grid // 2
+        s = F.pixel_unshuffle(h, 2).flatten(2).transpose(1, 2)
+        s = torch.cat([self.to_tokens(s) + self.position, tokens], 1)
+        for block in self.blocks:
+            s = block(s, emb)
+        s = self.from_tokens(s[:, : n * n]).transpose(1, 2).unflatten(2, (n, n))
+        h = self.join(torch.cat([F.pixel_shuffle(s, 2), skip], 1))
+        for block in self.up:
+            h = block(h, emb)
+        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
+
+    def embed(self, words: Tensor) -> Float[Tensor, "B L W"]:
+        """Embeddings of word numbers [B, L]."""
+        return self.word_embedding(words)  # type: ignore[no-any-return]
+
+
+_AZIMUTHS, _ELEVATIONS = 6, 3
+
+
+def _camera_features(
+    camera: Float[Tensor, "B 2"] | None, known: Bool[Tensor, " B"] | None, count: int, like: Tensor
+) -> Float[Tensor, "B F"]:
+    """Harmonics of azimuth and elevation and a one, or zeros where the camera is not known."""
+    if camera is None:
+        return torch.zeros(count, 2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, dtype=torch.float32, device=like.device)
+    azimuth = camera[:, :1] * torch.arange(1, _AZIMUTHS + 1, device=camera.device)
+    elevation = camera[:, 1:] * torch.arange(1, _ELEVATIONS + 1, device=camera.device)
+    features = torch.cat(
+        [azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos(), torch.ones_like(camera[:, :1])], -1
+    )
+    return features if known is None else features * known[:, None]
+
+
+def _waves(t: Float[Tensor, " B"]) -> Float[Tensor, "B 64"]:
+    """Sines and cosines of a time in 0..1, wavelengths from 2 pi down to 2 pi / 1000."""
+    angles = t[:, None] * torch.exp(torch.linspace(0.0, math.log(1000.0), 32, device=t.device))
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions; the condition scales and shifts between them."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(width, 2 * channels)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
+        y = self.conv1(F.silu(self.norm1(h)))
+        y = self.conv2(F.silu(self.norm2(y) * (1 + scale) + shift))
+        return h + y  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Attention and a two-layer perceptron, both modulated by the condition (DiT, Peebles & Xie 2023)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.to_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+        self.modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, s: Tensor, emb: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(emb))[:, None].chunk(6, -1)
+        qkv = self.to_qkv(self.norm1(s) * (1 + scale1) + shift1)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        # Written out: on a CPU the backward pass of the fused attention costs more than all of this.
+        weights = torch.softmax((q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1), -1)
+        attended = (weights @ v).transpose(1, 2).flatten(2)
+        s = s + gate1 * self.to_out(attended)
+        inner = F.silu(self.expand(self.norm2(s) * (1 + scale2) + shift2))
+        return s + gate2 * self.contract(inner)  # type: ignore[no-any-return]

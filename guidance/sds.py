@@ -1,0 +1,66 @@
+"""Score Distillation Sampling (Poole et al. 2022, DreamFusion, eq. 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from guidance.objective import Objective, Update, View, guided
+from guidance.prior import Denoiser, cleaned, noised, per_view
+
+Weighting = Literal["sds", "uniform", "fantasia3d", "reconstruction"]
+"""w(t): sigma^2 (DreamFusion), 1 (equal to SJC), alpha * sigma^2 (Fantasia3D), or sigma / alpha, which makes the
+gradient x - xhat, the difference to the clean picture the prior sees in the noise (MVDream, section 3.3)."""
+
+
+@dataclass(frozen=True)
+class SDS(Objective):
+    """gradient = w(t) * (guided noise answer - drawn noise)."""
+
+    scale: float = 7.5
+    """Classifier-free guidance in the standard form (1 is none). DreamFusion used 100 with Imagen."""
+    weighting: Weighting = "sds"
+    rescale: float = 0.0
+    """Share, 0..1, by which the guided clean picture is brought back to the spread of the unguided one
+    (Lin et al. 2023, section 3.4): less saturation at high scales."""
+
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        alpha, sigma = prior.levels(view.t)
+        x_t = noised(view.x, view.noise, alpha, sigma)
+        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        answer = guided(empty, text, self.scale)
+        if self.rescale > 0:
+            answer = rescaled(answer, text, x_t, alpha, sigma, self.rescale)
+        gradient = per_view(weight(self.weighting, alpha, sigma)) * (answer - view.noise)
+        return Update(gradient, {"t": float(view.t.mean())})
+
+
+def weight(kind: Weighting, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """w(t) of the weighting; see `Weighting`."""
+    match kind:
+        case "sds":
+            return sigma.square()
+        case "uniform":
+            return sigma.new_ones(sigma.shape)
+        case "fantasia3d":
+            return alpha * sigma.square()
+        case "reconstruction":
+            return sigma / alpha
+
+
+def rescaled(
+    answer: Float[Tensor, "B C h w"],
+    text: Float[Tensor, "B C h w"],
+    x_t: Float[Tensor, "B C h w"],
+    alpha: Float[Tensor, " B"],
+    sigma: Float[Tensor, " B"],
+    share: float,
+) -> Float[Tensor, "B C h w"]:
+    """The noise answer whose clean picture has its spread moved by `share` towards that of the text's answer."""
+    guided_x, text_x = cleaned(x_t, answer, alpha, sigma), cleaned(x_t, text, alpha, sigma)
+    ratio = text_x.flatten(1).std(1) / guided_x.flatten(1).std(1).clamp_min(1e-6)
+    x = guided_x * per_view(1 - share + share * ratio)
+    return (x_t - per_view(alpha) * x) / per_view(sigma).clamp_min(1e-6)

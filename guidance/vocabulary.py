@@ -1,0 +1,87 @@
+"""The words the embedded prior knows, and how a text becomes their numbers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+STOP_WORDS = frozenset(
+    "a an the of in on with and at for from to its it is that this one some very photo picture image render "
+    "rendering model 3d asset view highly detailed quality".split()
+)
+"""Words that change nothing and are passed over."""
+
+VIEWS = ("front", "side", "back", "overhead")
+"""Words for where the camera stands, as in "a teddy bear, front view"."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the prior was taught to draw and to read."""
+
+    names: dict[str, tuple[str, ...]]
+    """Every object and its synonyms."""
+    colours: tuple[str, ...]
+    materials: tuple[str, ...]
+    words: tuple[str, ...]
+    """Every single word, in the order of the network's embedding; the first is the empty word."""
+
+    @staticmethod
+    def of(names: dict[str, tuple[str, ...]], colours: tuple[str, ...], materials: tuple[str, ...]) -> Vocabulary:
+        """The vocabulary that covers these phrases."""
+        phrases = [phrase for name, others in names.items() for phrase in (name, *others)]
+        singles = {word for phrase in (*phrases, *colours, *materials, *VIEWS) for word in split(phrase)}
+        return Vocabulary(names, colours, materials, ("", *sorted(singles)))
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Place of each word in `words`."""
+        return {word: place for place, word in enumerate(self.words)}
+
+    @cached_property
+    def phrases(self) -> dict[str, str]:
+        """Name of the object for every phrase that means it, longest phrases first."""
+        pairs = [(phrase, name) for name, others in self.names.items() for phrase in (*others, name)]
+        return dict(sorted(pairs, key=lambda pair: -len(pair[0])))
+
+    def read(self, text: str) -> list[int]:
+        """Numbers of the words of a text, unknown ones left out, each once."""
+        return list(dict.fromkeys(self.number[word] for word in map(self._known, split(text)) if word))
+
+    def unknown(self, text: str) -> list[str]:
+        """Words of a text that the prior was never taught."""
+        return [word for word in split(text) if not self._known(word)]
+
+    def subject(self, text: str) -> str | None:
+        """The object a text is about, by its longest known phrase, or None."""
+        padded = f" {' '.join(self._known(word) or word for word in split(text))} "
+        return next((name for phrase, name in self.phrases.items() if f" {' '.join(split(phrase))} " in padded), None)
+
+    def nearest(self, word: str, count: int = 3) -> list[str]:
+        """Known objects and colours spelled most like a word."""
+        return difflib.get_close_matches(word, [*self.phrases, *self.colours, *self.words], count, 0.6)
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(file: Path) -> Vocabulary:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        names = {name: tuple(others) for name, others in row["names"].items()}
+        return Vocabulary(names, tuple(row["colours"]), tuple(row["materials"]), tuple(row["words"]))
+
+    def _known(self, word: str) -> str:
+        """The word as taught: itself, without its plural s, or nothing."""
+        for form in (word, word.removesuffix("s"), word.removesuffix("es"), word.replace("gray", "grey")):
+            if form in self.number:
+                return form
+        return ""
+
+
+def split(text: str) -> list[str]:
+    """The words of a text that carry meaning, in lower case."""
+    return [word for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()) if word not in STOP_WORDS]

@@ -1,0 +1,260 @@
+"""Trains the embedded prior: several single-thread workers, each on its own batches, averaged a few times a minute.
+
+Averaging parameters and Adam's moments now and then (local SGD, Stich 2019) needs no fast link and lets a worker that
+was slowed down by other programs do fewer steps without making the others wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch import distributed as dist
+
+from guidance.network import MiniNetwork, NetworkConfig
+from guidance.patches import PatchCodec
+from guidance.precision import autocast
+from guidance.prior import noised, per_view
+from guidance.schedule import ScaledLinear
+from guidance.vocabulary import Vocabulary
+from sds3d.mini.captions import vocabulary
+from sds3d.mini.corpus import read_entries
+from sds3d.mini.pictures import Batch, Pictures
+
+PATCH = 6
+"""Pixels along a side of a patch; pictures are PATCH * grid pixels."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train."""
+
+    corpus: Path
+    out: Path
+    minutes: float = 60.0
+    """Stops after this long, with a checkpoint."""
+    workers: int = 1
+    """Processes of one thread each."""
+    wave: int = 1
+    """Objects of this wave and all before it."""
+    batch: int = 48
+    """Pictures in a step of one worker."""
+    rate: float = 6e-4
+    """Learning rate of AdamW after warm-up."""
+    warmup: int = 400
+    """Steps of a worker until the full rate."""
+    decay_samples: float = 0.0
+    """If positive, the rate falls to a twentieth, on a cosine, over this many pictures counted from `decay_from`."""
+    decay_from: float = 0.0
+    seconds_apart: float = 12.0
+    """Time between two averagings of the workers."""
+    checkpoint_minutes: float = 4.0
+    seed: int = 0
+
+
+@dataclass
+class State:
+    """Everything a training is, between two rounds."""
+
+    network: MiniNetwork
+    codec: PatchCodec
+    average: dict[str, Tensor]
+    """Exponential moving average of the network's parameters: what is shipped."""
+    optimiser: torch.optim.AdamW
+    round: int = 0
+    step: int = 0
+    samples: int = 0
+    loss: float = 1.0
+
+
+def train(knobs: Training, progress: Callable[[str], None]) -> None:
+    """Trains, resuming from `knobs.out` if a training is there, until the time is over or the process is told to stop.
+
+    Raises:
+        FileNotFoundError: no corpus.
+    """
+    read_entries(knobs.corpus)
+    knobs.out.mkdir(parents=True, exist_ok=True)
+    if knobs.workers == 1:
+        _work(0, knobs, progress, None)
+        return
+    meeting = knobs.out / f".meeting-{os.getpid()}"
+    meeting.unlink(missing_ok=True)
+    context = torch.multiprocessing.get_context("spawn")
+    helpers = [context.Process(target=_work, args=(rank, knobs, None, meeting)) for rank in range(1, knobs.workers)]
+    for helper in helpers:
+        helper.start()
+    try:
+        _work(0, knobs, progress, meeting)
+    finally:
+        for helper in helpers:
+            helper.join(30)
+        meeting.unlink(missing_ok=True)
+
+
+def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, meeting: Path | None) -> None:
+    """One worker's life."""
+    torch.set_num_threads(1)
+    if meeting is not None:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=knobs.workers)
+    entries = [entry for entry in read_entries(knobs.corpus) if entry.wave <= knobs.wave]
+    words = vocabulary(read_entries(knobs.corpus))
+    config = NetworkConfig(vocabulary=len(words.words))
+    if rank == 0:
+        pictures = Pictures(knobs.corpus, entries, words, config.words)
+    if meeting is not None:
+        dist.barrier()
+    if rank != 0:
+        pictures = Pictures(knobs.corpus, entries, words, config.words)
+    state = begin(knobs, config, pictures)
+    schedule = ScaledLinear()
+    start = saved = time.monotonic()
+    first = state.samples
+    while True:
+        rng = np.random.default_rng([knobs.seed, rank, state.round])
+        chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        deadline = time.monotonic() + knobs.seconds_apart
+        losses, steps = [], 0
+        while time.monotonic() < deadline:
+            _set_rate(state.optimiser, knobs, state.step + steps, state.samples)
+            losses.append(step(state, pictures(knobs.batch, rng), schedule, chance))
+            steps += 1
+        total = _gather(state, steps, float(np.mean(losses)), meeting is not None)
+        _settle(state, knobs, total)
+        now = time.monotonic()
+        over = _agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
+        if rank == 0 and progress is not None:
+            speed = (state.samples - first) / (now - start)
+            progress(
+                f"{state.samples} pictures, loss {state.loss:.4f}, {speed:.0f} pictures/s, "
+                f"{max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
+            )
+            _log(knobs.out, state, speed)
+            if over or now - saved > 60 * knobs.checkpoint_minutes:
+                save(state, words, knobs)
+                saved = now
+        if over:
+            break
+    if meeting is not None:
+        dist.destroy_process_group()
+
+
+def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
+    """A fresh state, or the one that was saved last."""
+    torch.manual_seed(knobs.seed)
+    network = MiniNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    codec = PatchCodec(config.channels, PATCH)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=knobs.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    file = knobs.out / "state.safetensors"
+    if not file.exists():
+        codec.fit(pictures(1024, np.random.default_rng(knobs.seed)).rgb)
+        average = {name: p.detach().clone() for name, p in network.named_parameters()}
+        return State(network, codec, average, optimiser)
+    tensors, numbers = load_file(file), json.loads((knobs.out / "state.json").read_text())
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("codec.")})
+    average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
+    for name, parameter in network.named_parameters():
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(numbers["step"])),
+            "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
+            "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
+        }
+    return State(network, codec, average, optimiser, numbers["round"], numbers["step"], numbers["samples"], numbers["loss"])
+
+
+def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Generator) -> float:
+    """One step of AdamW on the velocity's mean squared error; times are stratified over 0..1."""
+    count = len(batch.rgb)
+    x = state.codec.encode(batch.rgb)
+    t = (torch.randperm(count, generator=chance) + torch.rand(count, generator=chance)) / count
+    noise = torch.randn(x.shape, generator=chance)
+    alpha, sigma = schedule.levels(t)
+    target = per_view(alpha) * noise - per_view(sigma) * x
+    with autocast(torch.device("cpu")):
+        tokens = state.network.embed(batch.words)
+        velocity = state.network(noised(x, noise, alpha, sigma), t, tokens, batch.mask, batch.camera, batch.camera_known)
+    loss = (velocity.float() - target).square().mean()
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    state.optimiser.step()
+    return float(loss.detach())
+
+
+def save(state: State, words: Vocabulary, knobs: Training) -> None:
+    """Writes the whole state; a crash while writing leaves the last one whole."""
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"codec.{k}": v for k, v in state.codec.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.items()}
+    for name, parameter in state.network.named_parameters():
+        moments = state.optimiser.state[parameter]
+        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
+    numbers = {"round": state.round, "step": state.step, "samples": state.samples, "loss": state.loss}
+    (knobs.out / "state.json.partial").write_text(json.dumps(numbers | {"config": asdict(state.network.config)}))
+    words.save(knobs.out / "vocabulary.json")
+    (knobs.out / "state.partial").replace(knobs.out / "state.safetensors")
+    (knobs.out / "state.json.partial").replace(knobs.out / "state.json")
+
+
+def _set_rate(optimiser: torch.optim.AdamW, knobs: Training, step: int, samples: int) -> None:
+    warm = min(1.0, (step + 1) / knobs.warmup)
+    fall = 1.0
+    if knobs.decay_samples > 0:
+        share = min(1.0, max(0.0, (samples - knobs.decay_from) / knobs.decay_samples))
+        fall = 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * share)))
+    for group in optimiser.param_groups:
+        group["lr"] = knobs.rate * warm * fall
+
+
+@torch.no_grad()
+def _gather(state: State, steps: int, loss: float, together: bool) -> tuple[int, float, float]:
+    """Averages all workers' parameters and moments by the steps each did: (all steps, mean steps, mean loss)."""
+    if not together:
+        return steps, steps, loss
+    counts = torch.tensor([float(steps), loss * steps])
+    dist.all_reduce(counts)
+    weight = steps / float(counts[0])
+    tensors = [t for p in state.network.parameters() for t in (p, *(state.optimiser.state[p][k] for k in ("exp_avg", "exp_avg_sq")))]
+    flat = torch.cat([t.reshape(-1) for t in tensors]) * weight
+    dist.all_reduce(flat)
+    place = 0
+    for t in tensors:
+        t.copy_(flat[place : place + t.numel()].reshape(t.shape))
+        place += t.numel()
+    return int(counts[0]), float(counts[0]) / dist.get_world_size(), float(counts[1] / counts[0])
+
+
+def _settle(state: State, knobs: Training, total: tuple[int, float, float]) -> None:
+    """Moves the average of the parameters and counts."""
+    steps, mean_steps, loss = total
+    state.round += 1
+    state.step += round(mean_steps)
+    state.samples += steps * knobs.batch
+    state.loss = loss if state.round == 1 else 0.9 * state.loss + 0.1 * loss
+    keep = min(0.98, (1 + state.round) / (8 + state.round))
+    for name, parameter in state.network.named_parameters():
+        state.average[name].lerp_(parameter.detach(), 1 - keep)
+
+
+def _agreed(mine: bool, together: bool) -> bool:
+    """Whether any worker wants to stop."""
+    votes = torch.tensor([float(mine)])
+    if together:
+        dist.all_reduce(votes)
+    return bool(votes[0] > 0)
+
+
+def _log(out: Path, state: State, speed: float) -> None:
+    row = {"time": time.time(), "samples": state.samples, "step": state.step, "loss": state.loss, "speed": speed}
+    with (out / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
