@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from renderers.cameras import Cameras
 
@@ -29,11 +30,18 @@ class Frame:
 
 
 class Scene(nn.Module, ABC):
-    """A thing with trainable parameters that can be rendered from anywhere."""
+    """A thing that can be rendered from anywhere."""
 
     @abstractmethod
     def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
-        """Differentiable picture over a solid background per camera."""
+        """Picture over a solid background per camera, differentiable where the scene can be trained."""
+
+
+class TrainableScene(Scene):
+    """A scene whose parameters Adam changes, and which may change their number itself.
+
+    A step of the loop: `render`, the loss and `penalty` backward, `optimiser.step()`, then `settle`.
+    """
 
     @abstractmethod
     def groups(self, progress: float) -> list[dict[str, Any]]:
@@ -44,5 +52,21 @@ class Scene(nn.Module, ABC):
         """Regularisation of the scene's own parameters and of what was just seen."""
 
     @abstractmethod
-    def settle(self, progress: float, frame: Frame) -> None:
-        """House-keeping after an optimiser step: grow, prune, renormalise."""
+    def settle(self, progress: float, frame: Frame, optimiser: Optimizer) -> None:
+        """House-keeping after an optimiser step: grow, prune, renormalise.
+
+        Where rows of a parameter come or go, the scene puts the new parameter, with the state of its rows, into
+        `optimiser`, which was made from `groups`; hold no parameter of the scene across this call.
+        """
+
+    @abstractmethod
+    def healthy(self) -> str | None:
+        """None, or one line that names what has gone wrong with the scene."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that a later `restore` needs to go on bit for bit, chance included; the optimiser's state is not here."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave; make the optimiser anew after it. Raises ValueError if something is missing."""

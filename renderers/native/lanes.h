@@ -1,60 +1,79 @@
-// Eight floats at a time, with the vector extensions of GCC and Clang: one AVX register, or two of SSE or NEON.
+// One register of floats at a time, with the vector extensions of GCC and Clang: eight with AVX, else four (SSE, NEON).
 #pragma once
 #include <cmath>
 #include <cstdint>
 
 namespace sds3d {
 
+#if defined(__AVX__)
 constexpr int LANES = 8;
-typedef float f4 __attribute__((vector_size(16)));
-typedef float f8 __attribute__((vector_size(32)));
-typedef int32_t i8 __attribute__((vector_size(32)));
-typedef float f4_loose __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float f8_loose __attribute__((vector_size(32), aligned(4), may_alias));
+#else
+constexpr int LANES = 4;
+#endif
+typedef float Four __attribute__((vector_size(16)));
+typedef float FourAnywhere __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef float FloatsAnywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));  // of masks: 0 or -1
 
-static inline f8 load(const float* from) { return *reinterpret_cast<const f8_loose*>(from); }
-static inline void store(float* to, f8 value) { *reinterpret_cast<f8_loose*>(to) = value; }
-static inline void store(float* to, f4 value) { *reinterpret_cast<f4_loose*>(to) = value; }
-static inline f8 same(float x) { return f8{x, x, x, x, x, x, x, x}; }
-static inline f8 counting() { return f8{0, 1, 2, 3, 4, 5, 6, 7}; }
-static inline f8 choose(i8 mask, f8 yes, f8 no) { return mask ? yes : no; }
-static inline f8 keep(i8 mask, f8 value) { return (f8)((i8)value & mask); }
-static inline f8 smaller(f8 a, f8 b) { return a < b ? a : b; }
-static inline f8 larger(f8 a, f8 b) { return a > b ? a : b; }
+static inline Floats load(const float* from) { return *reinterpret_cast<const FloatsAnywhere*>(from); }
+static inline void store(float* to, Floats value) { *reinterpret_cast<FloatsAnywhere*>(to) = value; }
+static inline void store_four(float* to, Four value) { *reinterpret_cast<FourAnywhere*>(to) = value; }
+static inline Floats same(float x) { return x - Floats{}; }
+static inline Floats choose(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
+static inline Floats keep(Ints mask, Floats value) { return (Floats)((Ints)value & mask); }
+static inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+static inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
-static inline f8 root(f8 x) {
-  f8 y;
+static inline Floats counting() {
+  Floats lanes;
+  for (int lane = 0; lane < LANES; ++lane) lanes[lane] = float(lane);
+  return lanes;
+}
+
+static inline Floats root(Floats x) {
+  Floats y;
   for (int lane = 0; lane < LANES; ++lane) y[lane] = std::sqrt(x[lane]);
   return y;
 }
 
-// 2^x for |x| < 100, relative error about 1e-7; any bits at all outside.
-static inline f8 power_of_two(f8 x) {
-  const f8 shift = same(12582912.0f);  // 1.5 * 2^23: adding it rounds x to an integer held in the low bits
-  const f8 shifted = x + shift;
-  const f8 f = x - (shifted - shift);  // in -0.5..0.5
-  f8 y = same(1.3264726e-3f);          // least worst relative error, 9.2e-8
+// 2^x for |x| < 100, relative error below 2e-7; any bits at all outside.
+static inline Floats power_of_two(Floats x) {
+  const Floats shift = same(12582912.0f);  // 1.5 * 2^23: adding it rounds x to an integer held in the low bits
+  const Floats shifted = x + shift;
+  const Floats f = x - (shifted - shift);  // in -0.5..0.5
+  Floats y = same(1.3264726e-3f);          // the polynomial of least worst relative error, 9.2e-8
   y = y * f + 9.6715127e-3f;
   y = y * f + 5.55073375e-2f;
   y = y * f + 2.402224208e-1f;
   y = y * f + 6.931469776e-1f;
   y = y * f + 1.0f;
-  return (f8)((i8)y + ((i8)shifted << 23));
+  return (Floats)((Ints)y + ((Ints)shifted << 23));
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SDS3D_SHUFFLES
+#endif
+#endif
+
 // The sums over the lanes of four vectors.
-static inline f4 sums(f8 a, f8 b, f8 c, f8 d) {
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
-  const f4 a4 = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-  const f4 b4 = __builtin_shufflevector(b, b, 0, 1, 2, 3) + __builtin_shufflevector(b, b, 4, 5, 6, 7);
-  const f4 c4 = __builtin_shufflevector(c, c, 0, 1, 2, 3) + __builtin_shufflevector(c, c, 4, 5, 6, 7);
-  const f4 d4 = __builtin_shufflevector(d, d, 0, 1, 2, 3) + __builtin_shufflevector(d, d, 4, 5, 6, 7);
-  const f4 ab = __builtin_shufflevector(a4, b4, 0, 4, 1, 5) + __builtin_shufflevector(a4, b4, 2, 6, 3, 7);
-  const f4 cd = __builtin_shufflevector(c4, d4, 0, 4, 1, 5) + __builtin_shufflevector(c4, d4, 2, 6, 3, 7);
+static inline Four sums(Floats a, Floats b, Floats c, Floats d) {
+#if defined(SDS3D_SHUFFLES)
+#if defined(__AVX__)
+  const auto halves = [](Floats v) {
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  };
+  const Four a4 = halves(a), b4 = halves(b), c4 = halves(c), d4 = halves(d);
+#else
+  const Four a4 = a, b4 = b, c4 = c, d4 = d;
+#endif
+  const Four ab = __builtin_shufflevector(a4, b4, 0, 4, 1, 5) + __builtin_shufflevector(a4, b4, 2, 6, 3, 7);
+  const Four cd = __builtin_shufflevector(c4, d4, 0, 4, 1, 5) + __builtin_shufflevector(c4, d4, 2, 6, 3, 7);
   return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 #else
-  f4 s = {0, 0, 0, 0};
-  for (int lane = 0; lane < LANES; ++lane) s += f4{a[lane], b[lane], c[lane], d[lane]};
+  Four s = {0, 0, 0, 0};
+  for (int lane = 0; lane < LANES; ++lane) s += Four{a[lane], b[lane], c[lane], d[lane]};
   return s;
 #endif
 }

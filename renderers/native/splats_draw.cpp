@@ -53,8 +53,8 @@ Window window_of(const Record& r, const Tile& tile) {
 }
 
 bool all_finished(const float* through) {
-  i8 open = {};
-  for (int i = 0; i < PIXELS; i += LANES) open |= (i8)(load(through + i) > 0.0f);
+  Ints open = {};
+  for (int i = 0; i < PIXELS; i += LANES) open |= (Ints)(load(through + i) > 0.0f);
   for (int lane = 0; lane < LANES; ++lane)
     if (open[lane]) return false;
   return true;
@@ -68,28 +68,28 @@ void open_pixels(const Tile& tile, float* through) {
 
 void draw_tile(const Scene& scene, const Plan& plan, const Picture& picture, int64_t index) {
   const Tile tile = tile_at(scene, plan, index);
-  alignas(32) float through[PIXELS];
-  alignas(32) float sums_of[4][PIXELS] = {};
+  alignas(64) float through[PIXELS];
+  alignas(64) float sums_of[4][PIXELS] = {};
   open_pixels(tile, through);
   for (const int32_t* at = tile.begin; at < tile.end; ++at) {
     if ((at - tile.begin) % 64 == 63 && all_finished(through)) break;
     if (at + 4 < tile.end) __builtin_prefetch(plan.records + at[4]);
     const Record& r = plan.records[*at];
     const Window window = window_of(r, tile);
-    const f8 red = same(r.colour[0]), green = same(r.colour[1]), blue = same(r.colour[2]), depth = same(r.depth);
-    const f8 cap = same(r.cap);
+    const Floats red = same(r.colour[0]), green = same(r.colour[1]), blue = same(r.colour[2]), depth = same(r.depth);
+    const Floats cap = same(r.cap);
     for (int column = window.left; column <= window.right; column += LANES) {
-      const f8 dx = window.x - 0.5f - column - counting();
-      const f8 q0 = r.peak + r.xx * dx * dx, q1 = r.xy * dx;
+      const Floats dx = window.x - 0.5f - column - counting();
+      const Floats q0 = r.peak + r.xx * dx * dx, q1 = r.xy * dx;
       for (int row = window.top; row <= window.bottom; ++row) {
         const float dy = window.y - 0.5f - row;
         const int i = row * STRIDE + column;
-        const f8 q = q0 + dy * (q1 + r.yy * dy);
-        const f8 alpha = keep(q >= FAINTEST_LOG2, smaller(power_of_two(q), cap));
-        const f8 before = load(through + i), after = before - before * alpha;
-        const i8 open = after > FINISHED;
-        const f8 weight = keep(open, before * alpha);
-        store(through + i, choose(open, after, (f8)((i8)before | INT32_MIN)));
+        const Floats q = q0 + dy * (q1 + r.yy * dy);
+        const Floats alpha = keep(q >= FAINTEST_LOG2, smaller(power_of_two(q), cap));
+        const Floats before = load(through + i), after = before - before * alpha;
+        const Ints open = after > FINISHED;
+        const Floats weight = keep(open, before * alpha);
+        store(through + i, choose(open, after, (Floats)((Ints)before | INT32_MIN)));
         store(sums_of[RED] + i, load(sums_of[RED] + i) + weight * red);
         store(sums_of[GREEN] + i, load(sums_of[GREEN] + i) + weight * green);
         store(sums_of[BLUE] + i, load(sums_of[BLUE] + i) + weight * blue);
@@ -107,9 +107,9 @@ void draw_tile(const Scene& scene, const Plan& plan, const Picture& picture, int
 }
 
 struct Backward {
-  alignas(32) float through[PIXELS];
-  alignas(32) float rest[PIXELS];      // R of the header
-  alignas(32) float d_colour[4][PIXELS];
+  alignas(64) float through[PIXELS];
+  alignas(64) float rest[PIXELS];      // R of the header
+  alignas(64) float d_colour[4][PIXELS];
 
   void load_gradients(const Scene& scene, const Picture& picture, const Tile& tile) {
     std::memset(rest, 0, sizeof rest);
@@ -130,33 +130,33 @@ struct Backward {
 
   // Takes one splat; writes its sums over the pixels of the tile.
   void take(const Record& r, const Window& window, float* pair_sums) {
-    const f8 cap = same(r.cap);
-    f8 reds = {}, greens = {}, blues = {}, depths = {}, s = {}, sx = {}, sy = {}, sxx = {}, sxy = {}, syy = {};
+    const Floats cap = same(r.cap);
+    Floats reds = {}, greens = {}, blues = {}, depths = {}, s = {}, sx = {}, sy = {}, sxx = {}, sxy = {}, syy = {};
     for (int column = window.left; column <= window.right; column += LANES) {
-      const f8 dx = window.x - 0.5f - column - counting();
-      const f8 q0 = r.peak + r.xx * dx * dx, q1 = r.xy * dx;
-      f8 t0 = {}, t1 = {}, t2 = {};  // moments in dy of this window
+      const Floats dx = window.x - 0.5f - column - counting();
+      const Floats q0 = r.peak + r.xx * dx * dx, q1 = r.xy * dx;
+      Floats t0 = {}, t1 = {}, t2 = {};  // moments in dy of this window
       for (int row = window.top; row <= window.bottom; ++row) {
         const float dy = window.y - 0.5f - row;
         const int i = row * STRIDE + column;
-        const f8 q = q0 + dy * (q1 + r.yy * dy);
-        const f8 full = power_of_two(q);
-        const f8 alpha = keep(q >= FAINTEST_LOG2, smaller(full, cap));
-        const f8 before = load(through + i), after = before - before * alpha;
-        const i8 open = after > FINISHED;
-        const f8 weight = keep(open, before * alpha);
-        store(through + i, choose(open, after, (f8)((i8)before | INT32_MIN)));
-        const f8 d_red = load(d_colour[RED] + i), d_green = load(d_colour[GREEN] + i);
-        const f8 d_blue = load(d_colour[BLUE] + i), d_depth = load(d_colour[DEPTH] + i);
-        const f8 toward = r.colour[0] * d_red + r.colour[1] * d_green + r.colour[2] * d_blue + r.depth * d_depth;
-        const f8 left = load(rest + i) - weight * toward;
+        const Floats q = q0 + dy * (q1 + r.yy * dy);
+        const Floats full = power_of_two(q);
+        const Floats alpha = keep(q >= FAINTEST_LOG2, smaller(full, cap));
+        const Floats before = load(through + i), after = before - before * alpha;
+        const Ints open = after > FINISHED;
+        const Floats weight = keep(open, before * alpha);
+        store(through + i, choose(open, after, (Floats)((Ints)before | INT32_MIN)));
+        const Floats d_red = load(d_colour[RED] + i), d_green = load(d_colour[GREEN] + i);
+        const Floats d_blue = load(d_colour[BLUE] + i), d_depth = load(d_colour[DEPTH] + i);
+        const Floats toward = r.colour[0] * d_red + r.colour[1] * d_green + r.colour[2] * d_blue + r.depth * d_depth;
+        const Floats left = load(rest + i) - weight * toward;
         store(rest + i, left);
         reds += weight * d_red;
         greens += weight * d_green;
         blues += weight * d_blue;
         depths += weight * d_depth;
-        const f8 d_alpha = before * toward - left / (1.0f - alpha);
-        const f8 d_s = keep(open & (full <= OPAQUE), -(alpha * d_alpha));
+        const Floats d_alpha = before * toward - left / (1.0f - alpha);
+        const Floats d_s = keep(open & (full <= OPAQUE), -(alpha * d_alpha));
         t0 += d_s;
         t1 += d_s * dy;
         t2 += d_s * (dy * dy);
@@ -168,9 +168,9 @@ struct Backward {
       sxy += t1 * dx;
       syy += t2;
     }
-    store(pair_sums + RED, sums(reds, greens, blues, depths));
-    store(pair_sums + S, sums(s, sx, sy, sxx));
-    store(pair_sums + SXY, sums(sxy, syy, syy, syy));
+    store_four(pair_sums + RED, sums(reds, greens, blues, depths));
+    store_four(pair_sums + S, sums(s, sx, sy, sxx));
+    store_four(pair_sums + SXY, sums(sxy, syy, syy, syy));
   }
 };
 

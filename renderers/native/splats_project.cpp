@@ -1,4 +1,4 @@
-// Splats in space to ellipses in a picture, and the way back, eight splats at a time.
+// Splats in space to ellipses in a picture, and the way back, one register of splats at a time.
 //
 // The conventions are gsplat 1.5.3's. A splat of mean m and covariance S = M M^T, M = R(quat) diag(scales), lands at
 // (fx x/z + cx, fy y/z + cy) for p = (x, y, z) = W m + w, with covariance T S T^T + 0.3, T = J W, where J is the
@@ -17,33 +17,33 @@ constexpr float WIDEST = 3.33f;        // standard deviations that are drawn at 
 constexpr float SHORTEST = 1e-12f;     // a quaternion is never divided by less
 
 struct V3 {
-  f8 x, y, z;
+  Floats x, y, z;
 };
 struct Symmetric {
-  f8 xx, xy, xz, yy, yz, zz;
+  Floats xx, xy, xz, yy, yz, zz;
 };
 struct Rotation {
-  f8 m[3][3];
+  Floats m[3][3];
 };
 
 V3 operator*(const Symmetric& a, const V3& v) {
   return {a.xx * v.x + a.xy * v.y + a.xz * v.z, a.xy * v.x + a.yy * v.y + a.yz * v.z,
           a.xz * v.x + a.yz * v.y + a.zz * v.z};
 }
-f8 dot(const V3& a, const V3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
-f8 dot(const float* a, const V3& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
+Floats dot(const V3& a, const V3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+Floats dot(const float* a, const V3& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
 
-// Column `column` of eight rows from `first`; rows past the end repeat the last.
-f8 gather(const float* array, int width, int column, int first, int count) {
-  f8 lanes;
+// Column `column` of the rows from `first`; rows past the end repeat the last.
+Floats gather(const float* array, int width, int column, int first, int count) {
+  Floats lanes;
   for (int lane = 0; lane < LANES; ++lane) lanes[lane] = array[int64_t(std::min(first + lane, count - 1)) * width + column];
   return lanes;
 }
 
 struct Splats {
   V3 mean, scale;
-  f8 opacity, length;                  // length of the quaternion
-  f8 w, x, y, z;                       // unit quaternion
+  Floats opacity, length;                  // length of the quaternion
+  Floats w, x, y, z;                       // unit quaternion
   Rotation rotation;
   Symmetric covariance;
 
@@ -61,7 +61,7 @@ struct Splats {
     m[0][0] = 1 - 2 * (y * y + z * z), m[0][1] = 2 * (x * y - w * z), m[0][2] = 2 * (x * z + w * y);
     m[1][0] = 2 * (x * y + w * z), m[1][1] = 1 - 2 * (x * x + z * z), m[1][2] = 2 * (y * z - w * x);
     m[2][0] = 2 * (x * z - w * y), m[2][1] = 2 * (y * z + w * x), m[2][2] = 1 - 2 * (x * x + y * y);
-    const f8 a = scale.x * scale.x, b = scale.y * scale.y, c = scale.z * scale.z;
+    const Floats a = scale.x * scale.x, b = scale.y * scale.y, c = scale.z * scale.z;
     const auto entry = [&](int i, int j) {
       return a * m[i][0] * m[j][0] + b * m[i][1] * m[j][1] + c * m[i][2] * m[j][2];
     };
@@ -88,31 +88,31 @@ struct Lens {
   }
 };
 
-// Eight splats before one camera.
+// Some splats before one camera.
 struct Seen {
-  f8 px, py, z, inverse_z;             // p of the header
-  i8 inside_x, inside_y;               // whether x/z and y/z are within the clamps
-  f8 tx, ty;                           // x and y after them
+  Floats px, py, z, inverse_z;             // p of the header
+  Ints inside_x, inside_y;               // whether x/z and y/z are within the clamps
+  Floats tx, ty;                           // x and y after them
   V3 t0, t1, u0, u1;                   // rows of T, and of T S
-  f8 x, y;                             // where they land
-  f8 a, b, c, determinant;             // covariance ((a, b), (b, c)) there, blurred
+  Floats x, y;                             // where they land
+  Floats a, b, c, determinant;             // covariance ((a, b), (b, c)) there, blurred
 
   // `drawn`: lanes that count; the others are put where nothing divides by zero.
-  Seen(const Splats& splats, const Lens& lens, i8 drawn) {
+  Seen(const Splats& splats, const Lens& lens, Ints drawn) {
     px = dot(lens.world[0], splats.mean) + lens.offset[0];
     py = dot(lens.world[1], splats.mean) + lens.offset[1];
     z = dot(lens.world[2], splats.mean) + lens.offset[2];
     z = choose(drawn, z, same(1.0f));
     inverse_z = 1.0f / z;
-    const f8 slope_x = px * inverse_z, slope_y = py * inverse_z;
+    const Floats slope_x = px * inverse_z, slope_y = py * inverse_z;
     inside_x = (slope_x >= lens.left) & (slope_x <= lens.right);
     inside_y = (slope_y >= lens.top) & (slope_y <= lens.bottom);
     tx = z * smaller(larger(slope_x, same(lens.left)), same(lens.right));
     ty = z * smaller(larger(slope_y, same(lens.top)), same(lens.bottom));
     x = lens.fx * slope_x + lens.cx;
     y = lens.fy * slope_y + lens.cy;
-    const f8 j00 = lens.fx * inverse_z, j02 = -j00 * tx * inverse_z;
-    const f8 j11 = lens.fy * inverse_z, j12 = -j11 * ty * inverse_z;
+    const Floats j00 = lens.fx * inverse_z, j02 = -j00 * tx * inverse_z;
+    const Floats j11 = lens.fy * inverse_z, j12 = -j11 * ty * inverse_z;
     const auto& w = lens.world;
     t0 = {j00 * w[0][0] + j02 * w[2][0], j00 * w[0][1] + j02 * w[2][1], j00 * w[0][2] + j02 * w[2][2]};
     t1 = {j11 * w[1][0] + j12 * w[2][0], j11 * w[1][1] + j12 * w[2][1], j11 * w[1][2] + j12 * w[2][2]};
@@ -164,7 +164,7 @@ void project_block(const Scene& scene, const Plan& plan, int first) {
   for (int lane = 0; lane < lanes; ++lane)
     extents[lane] = std::min(WIDEST, std::sqrt(2 * std::log(std::max(splats.opacity[lane] / FAINTEST, 1.0f))));
   for (int view = 0; view < scene.views; ++view) {
-    const Seen seen(splats, Lens(scene, view), i8{} == 0);
+    const Seen seen(splats, Lens(scene, view), Ints{} == 0);
     for (int lane = 0; lane < lanes; ++lane) {
       const int64_t row = int64_t(view) * scene.count + first + lane;
       record(scene, seen, lane, splats.opacity[lane], extents[lane], colours_of(scene, view) + 3 * int64_t(first + lane),
@@ -173,37 +173,37 @@ void project_block(const Scene& scene, const Plan& plan, int first) {
   }
 }
 
-// The gradients of eight splats.
+// The gradients of one register of splats.
 struct Gradients {
   V3 mean = {}, colour = {};
-  f8 opacity = {};
+  Floats opacity = {};
   Symmetric covariance = {};
 
   // Adds what one camera saw: `pair` are the sums over its tiles. Returns the gradient of where they land.
-  void add(const f8* pair, const Splats& splats, const Lens& lens, const Seen& seen, f8& d_x, f8& d_y) {
+  void add(const Floats* pair, const Splats& splats, const Lens& lens, const Seen& seen, Floats& d_x, Floats& d_y) {
     colour.x += pair[RED], colour.y += pair[GREEN], colour.z += pair[BLUE];
     opacity -= pair[S] / larger(splats.opacity, same(FAINTEST));
     // The inverse Y = ((k, l), (l, m)) of the covariance; s = k dx^2 / 2 + l dx dy + m dy^2 / 2.
-    const f8 k = seen.c / seen.determinant, l = -seen.b / seen.determinant, m = seen.a / seen.determinant;
+    const Floats k = seen.c / seen.determinant, l = -seen.b / seen.determinant, m = seen.a / seen.determinant;
     d_x = k * pair[SX] + l * pair[SY];
     d_y = l * pair[SX] + m * pair[SY];
     // d covariance = -Y dY Y, with dY = ((SXX, SXY), (SXY, SYY)) / 2.
-    const f8 p = k * pair[SXX] + l * pair[SXY], q = k * pair[SXY] + l * pair[SYY];
-    const f8 r = l * pair[SXX] + m * pair[SXY], s = l * pair[SXY] + m * pair[SYY];
-    const f8 d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
+    const Floats p = k * pair[SXX] + l * pair[SXY], q = k * pair[SXY] + l * pair[SYY];
+    const Floats r = l * pair[SXX] + m * pair[SXY], s = l * pair[SXY] + m * pair[SYY];
+    const Floats d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
     add_covariance(seen.t0, seen.t1, d_a, d_b, d_c);
     // dT = 2 D T S, and dJ = dT W^T.
     const V3 d_t0 = {2 * (d_a * seen.u0.x + d_b * seen.u1.x), 2 * (d_a * seen.u0.y + d_b * seen.u1.y),
                      2 * (d_a * seen.u0.z + d_b * seen.u1.z)};
     const V3 d_t1 = {2 * (d_b * seen.u0.x + d_c * seen.u1.x), 2 * (d_b * seen.u0.y + d_c * seen.u1.y),
                      2 * (d_b * seen.u0.z + d_c * seen.u1.z)};
-    const f8 d_j00 = dot(lens.world[0], d_t0), d_j02 = dot(lens.world[2], d_t0);
-    const f8 d_j11 = dot(lens.world[1], d_t1), d_j12 = dot(lens.world[2], d_t1);
+    const Floats d_j00 = dot(lens.world[0], d_t0), d_j02 = dot(lens.world[2], d_t0);
+    const Floats d_j11 = dot(lens.world[1], d_t1), d_j12 = dot(lens.world[2], d_t1);
     add_mean(lens, seen, d_x, d_y, d_j00, d_j02, d_j11, d_j12, pair[DEPTH]);
   }
 
   // dS = T^T D T.
-  void add_covariance(const V3& t0, const V3& t1, f8 d_a, f8 d_b, f8 d_c) {
+  void add_covariance(const V3& t0, const V3& t1, Floats d_a, Floats d_b, Floats d_c) {
     const V3 v0 = {d_a * t0.x + d_b * t1.x, d_a * t0.y + d_b * t1.y, d_a * t0.z + d_b * t1.z};
     const V3 v1 = {d_b * t0.x + d_c * t1.x, d_b * t0.y + d_c * t1.y, d_b * t0.z + d_c * t1.z};
     covariance.xx += t0.x * v0.x + t1.x * v1.x;
@@ -215,9 +215,9 @@ struct Gradients {
   }
 
   // J = ((fx/z, 0, -fx tx/z^2), (0, fy/z, -fy ty/z^2)), where tx = x, or a constant times z outside the clamps.
-  void add_mean(const Lens& lens, const Seen& seen, f8 d_x, f8 d_y, f8 d_j00, f8 d_j02, f8 d_j11, f8 d_j12, f8 d_z) {
-    const f8 iz = seen.inverse_z, iz2 = iz * iz;
-    const f8 d_tx = -lens.fx * iz2 * d_j02, d_ty = -lens.fy * iz2 * d_j12;
+  void add_mean(const Lens& lens, const Seen& seen, Floats d_x, Floats d_y, Floats d_j00, Floats d_j02, Floats d_j11, Floats d_j12, Floats d_z) {
+    const Floats iz = seen.inverse_z, iz2 = iz * iz;
+    const Floats d_tx = -lens.fx * iz2 * d_j02, d_ty = -lens.fy * iz2 * d_j12;
     const V3 d_p = {
         lens.fx * iz * d_x + keep(seen.inside_x, d_tx), lens.fy * iz * d_y + keep(seen.inside_y, d_ty),
         d_z - (lens.fx * seen.px * d_x + lens.fy * seen.py * d_y) * iz2 - (lens.fx * d_j00 + lens.fy * d_j11) * iz2 -
@@ -230,18 +230,18 @@ struct Gradients {
   }
 
   // From the covariance M M^T to scales and quaternion: dM = 2 dS M.
-  void shape(const Splats& splats, f8 d_scale[3], f8 d_quat[4]) const {
-    f8 d[3][3];  // of the rotation
-    const f8 scales[3] = {splats.scale.x, splats.scale.y, splats.scale.z};
+  void shape(const Splats& splats, Floats d_scale[3], Floats d_quat[4]) const {
+    Floats d[3][3];  // of the rotation
+    const Floats scales[3] = {splats.scale.x, splats.scale.y, splats.scale.z};
     const auto& m = splats.rotation.m;
     for (int k = 0; k < 3; ++k) {
       const V3 column = covariance * V3{m[0][k], m[1][k], m[2][k]};
       d_scale[k] = 2 * scales[k] * (m[0][k] * column.x + m[1][k] * column.y + m[2][k] * column.z);
-      const f8 twice = 2 * scales[k] * scales[k];
+      const Floats twice = 2 * scales[k] * scales[k];
       d[0][k] = twice * column.x, d[1][k] = twice * column.y, d[2][k] = twice * column.z;
     }
-    const f8 w = splats.w, x = splats.x, y = splats.y, z = splats.z;
-    const f8 q[4] = {w, x, y, z};
+    const Floats w = splats.w, x = splats.x, y = splats.y, z = splats.z;
+    const Floats q[4] = {w, x, y, z};
     d_quat[0] = 2 * (x * (d[2][1] - d[1][2]) + y * (d[0][2] - d[2][0]) + z * (d[1][0] - d[0][1]));
     d_quat[1] = 2 * (-2 * x * (d[1][1] + d[2][2]) + y * (d[1][0] + d[0][1]) + z * (d[2][0] + d[0][2]) +
                      w * (d[2][1] - d[1][2]));
@@ -249,16 +249,16 @@ struct Gradients {
                      w * (d[0][2] - d[2][0]));
     d_quat[3] = 2 * (x * (d[2][0] + d[0][2]) + y * (d[2][1] + d[1][2]) - 2 * z * (d[0][0] + d[1][1]) +
                      w * (d[1][0] - d[0][1]));
-    const f8 along = q[0] * d_quat[0] + q[1] * d_quat[1] + q[2] * d_quat[2] + q[3] * d_quat[3];
+    const Floats along = q[0] * d_quat[0] + q[1] * d_quat[1] + q[2] * d_quat[2] + q[3] * d_quat[3];
     for (int k = 0; k < 4; ++k) d_quat[k] = (d_quat[k] - along * q[k]) / splats.length;
   }
 };
 
-// Sums the pairs of eight splats before one camera. Returns the lanes that have any.
-i8 sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, int view, int first, f8* total) {
+// Sums the pairs of one register of splats before one camera. Returns the lanes that have any.
+Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, int view, int first, Floats* total) {
   const int lanes = std::min(LANES, scene.count - first);
   float sums_of[SUMS][LANES] = {};
-  i8 drawn = {};
+  Ints drawn = {};
   for (int lane = 0; lane < lanes; ++lane) {
     const Record& r = plan.records[int64_t(view) * scene.count + first + lane];
     const int pairs = int(r.tiles_x) * r.tiles_y;
@@ -277,7 +277,7 @@ i8 sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, int v
 void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, int first) {
   const Splats splats(scene, first);
   const int lanes = std::min(LANES, scene.count - first);
-  const auto scatter = [&](float* array, int width, int column, f8 value) {
+  const auto scatter = [&](float* array, int width, int column, Floats value) {
     for (int lane = 0; lane < lanes; ++lane) array[int64_t(first + lane) * width + column] = value[lane];
   };
   const auto scatter_colour = [&](float* array, const V3& d) {
@@ -286,8 +286,8 @@ void project_block_backward(const Scene& scene, const Plan& plan, const Picture&
   Gradients gradients;
   for (int view = 0; view < scene.views; ++view) {
     const int64_t offset = int64_t(view) * scene.count;
-    f8 pair[SUMS], d_x = {}, d_y = {};
-    const i8 drawn = sum_pairs(scene, plan, picture, view, first, pair);
+    Floats pair[SUMS], d_x = {}, d_y = {};
+    const Ints drawn = sum_pairs(scene, plan, picture, view, first, pair);
     const Lens lens(scene, view);
     const Seen seen(splats, lens, drawn);
     gradients.add(pair, splats, lens, seen, d_x, d_y);
@@ -296,7 +296,7 @@ void project_block_backward(const Scene& scene, const Plan& plan, const Picture&
     if (scene.colours_per_view) scatter_colour(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
   }
   if (!scene.colours_per_view) scatter_colour(picture.d_colours, gradients.colour);
-  f8 d_scale[3], d_quat[4];
+  Floats d_scale[3], d_quat[4];
   gradients.shape(splats, d_scale, d_quat);
   scatter_colour(picture.d_means, gradients.mean);
   for (int k = 0; k < 3; ++k) scatter(picture.d_scales, 3, k, d_scale[k]);

@@ -1,0 +1,42 @@
+"""Parameters whose rows come and go while an optimiser holds state for each of them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def replace_rows(
+    optimiser: Optimizer, old: nn.Parameter, values: Float[Tensor, "M *rest"], origin: Int64[Tensor, " M"]
+) -> nn.Parameter:
+    """A parameter of `values` that takes the place of `old` in the optimiser.
+
+    Row i goes on with the optimiser's state of row `origin[i]` of `old`; a row with origin -1 starts from zeros.
+    Raises ValueError if the optimiser does not hold `old`.
+    """
+    new = nn.Parameter(values.detach().clone())
+    for group in optimiser.param_groups:
+        for place, parameter in enumerate(group["params"]):
+            if parameter is old:
+                group["params"][place] = new
+                _carry_state(optimiser, old, new, origin)
+                return new
+    raise ValueError("the optimiser does not hold this parameter; make it from groups() of the scene it settles")
+
+
+def _carry_state(optimiser: Optimizer, old: nn.Parameter, new: nn.Parameter, origin: Int64[Tensor, " M"]) -> None:
+    state = optimiser.state.pop(old, None)
+    if state is None:
+        return
+    optimiser.state[new] = {
+        name: _rows(value, origin) if isinstance(value, Tensor) and value.shape == old.shape else value
+        for name, value in state.items()
+    }
+
+
+def _rows(values: Float[Tensor, "N *rest"], origin: Int64[Tensor, " M"]) -> Float[Tensor, "M *rest"]:
+    """Rows `origin` of `values`, zeros for -1."""
+    fresh = (origin < 0).view(-1, *[1] * (values.ndim - 1))
+    return torch.where(fresh, 0.0, values[origin.clamp_min(0)])

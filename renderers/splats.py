@@ -1,0 +1,311 @@
+"""A scene of Gaussian splats that grows where the pictures ask for it.
+
+Kerbl et al. 2023, section 5, made free of the loss's scale: score distillation has gradients of any size, so the
+splats that are divided are a share of all, those pulled hardest across the picture, and not those above a
+threshold. Shapes: N splats, K coefficients of spherical harmonics, B cameras.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from renderers import harmonics
+from renderers.cameras import Cameras
+from renderers.gaussians import Gaussians, Sighting
+from renderers.rasterise import rasterise
+from renderers.rows import replace_rows
+from renderers.scene import Frame, TrainableScene
+from renderers.splat_reference import rotations
+
+_NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+_FEWEST = 16
+"""Pruning never leaves fewer splats than this."""
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Knobs of a scene of splats. Lengths are in units of the unit ball; rates are Adam's."""
+
+    count: int = 3000
+    """Splats at the start."""
+    max_count: int = 8000
+    """Splats at most."""
+    sh_degree: int = 0
+    """0: colours are the same from everywhere; up to 3."""
+    radius: float = 0.6
+    """Radius of the ball that is filled at the start."""
+    opacity: float = 0.1
+    """Opacity of every splat at the start, 0..1."""
+    smallest: float = 0.004
+    """Least standard deviation along an axis."""
+    largest: float = 0.12
+    """Greatest standard deviation along an axis."""
+    mean_rate: float = 4e-3
+    """Rate of the centres at the start."""
+    mean_rate_end: float = 4e-4
+    """Rate of the centres at the end; in between it falls exponentially."""
+    scale_rate: float = 1e-2
+    """Rate of the logarithms of the scales."""
+    quat_rate: float = 1e-2
+    """Rate of the unit quaternions."""
+    opacity_rate: float = 5e-2
+    """Rate of the logits of the opacities."""
+    colour_rate: float = 2e-2
+    """Rate of the coefficients of spherical harmonics."""
+    grow_from: float = 0.1
+    """Progress, 0..1, at which growing and pruning begin."""
+    grow_until: float = 0.7
+    """Progress at which growing ends; pruning goes on at the same pace until 0.2 later."""
+    grow_times: int = 10
+    """How often splats are added in that window, evenly spread."""
+    grow_share: float = 0.2
+    """Share of the splats that is cloned (small ones) or split (large ones) each time."""
+    split_above: float = 0.04
+    """A splat with a standard deviation above this is split, else cloned."""
+    prune_below: float = 0.02
+    """Splats of less opacity than this are removed."""
+    reach: float = 1.15
+    """Splats with their centre outside the ball of this radius are removed."""
+    sparsity: float = 0.0
+    """Weight of the mean alpha of the pictures."""
+    entropy: float = 0.0
+    """Weight of the mean binary entropy of the opacities, in nats: drives them to 0 or 1."""
+    anisotropy: float = 0.1
+    """Weight of the mean square of log(longest axis / shortest axis / 8), where above 0."""
+
+    def __post_init__(self) -> None:
+        harmonics.coefficients(self.sh_degree)
+        if not 1 <= self.count <= self.max_count:
+            raise ValueError(f"count is {self.count} and max_count {self.max_count}; 1 <= count <= max_count is needed")
+        if not 0 < self.smallest < self.largest:
+            raise ValueError(f"smallest is {self.smallest} and largest {self.largest}; 0 < smallest < largest is needed")
+        if not 0 < self.opacity < 1:
+            raise ValueError(f"opacity is {self.opacity}; it lies between 0 and 1")
+        if not 0 <= self.grow_from < self.grow_until <= 1 or self.grow_times < 1:
+            raise ValueError(
+                f"growing from {self.grow_from} until {self.grow_until}, {self.grow_times} times; "
+                "0 <= grow_from < grow_until <= 1 and at least once is needed"
+            )
+
+    def build(self, device: torch.device | str, generator: torch.Generator) -> SplatScene:
+        """A ball of grey splats; `generator` also draws all chance that the scene needs later."""
+        return SplatScene(self, torch.device(device), generator)
+
+
+class SplatScene(TrainableScene):
+    """Splats under training. Make it with `Splats.build`."""
+
+    means: nn.Parameter
+    """[N,3]"""
+    log_scales: nn.Parameter
+    """[N,3]"""
+    quats: nn.Parameter
+    """[N,4], wxyz"""
+    logit_opacities: nn.Parameter
+    """[N]"""
+    sh: nn.Parameter
+    """[N,K,3]"""
+
+    def __init__(self, knobs: Splats, device: torch.device, generator: torch.Generator) -> None:
+        super().__init__()
+        self.knobs = knobs
+        self.generator = generator
+        self.rounds = 0
+        """Rounds of growing and pruning that are over."""
+        self.drawn: int | None = None
+        """Splats that the last settled frame showed."""
+        for name, values in zip(_NAMES, _ball(knobs, generator), strict=True):
+            self.register_parameter(name, nn.Parameter(values.to(device)))
+        self.pull = torch.zeros(knobs.count, device=device)
+        """[N] sum over the pictures of a splat of the gradient in its place there, per half width of the picture."""
+        self.pictures = torch.zeros(knobs.count, device=device)
+        """[N] pictures that a splat was in since the last round."""
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def gaussians(self, cameras: Cameras) -> Gaussians:
+        """The splats, activated, in the colours that the cameras see."""
+        return Gaussians(
+            self.means,
+            self.quats,
+            self.log_scales.exp(),
+            self.logit_opacities.sigmoid(),
+            harmonics.colours(self.sh, self.means, cameras.positions.to(self.means)),
+        )
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+        """Differentiable picture over a solid background per camera."""
+        return rasterise(self.gaussians(cameras), cameras, background.to(self.means))
+
+    def groups(self, progress: float) -> list[dict[str, Any]]:
+        """One parameter group for each kind of parameter."""
+        knobs = self.knobs
+        mean_rate = knobs.mean_rate * (knobs.mean_rate_end / knobs.mean_rate) ** progress
+        rates = (mean_rate, knobs.scale_rate, knobs.quat_rate, knobs.opacity_rate, knobs.colour_rate)
+        return [
+            {"params": [getattr(self, name)], "lr": rate, "name": name, "eps": 1e-15}
+            for name, rate in zip(_NAMES, rates, strict=True)
+        ]
+
+    def penalty(self, frame: Frame) -> Float[Tensor, ""]:
+        """The weighted penalties of the knobs; those of weight 0 cost nothing."""
+        knobs, total = self.knobs, self.means.new_zeros(())
+        if knobs.sparsity:
+            total = total + knobs.sparsity * frame.alpha.mean()
+        if knobs.entropy:
+            opacity = self.logit_opacities.sigmoid()
+            nats = -opacity * functional.logsigmoid(self.logit_opacities)
+            nats = nats - (1 - opacity) * functional.logsigmoid(-self.logit_opacities)
+            total = total + knobs.entropy * nats.mean()
+        if knobs.anisotropy and len(self):
+            excess = self.log_scales.amax(-1) - self.log_scales.amin(-1) - math.log(8)
+            total = total + knobs.anisotropy * excess.clamp_min(0).square().mean()
+        return total
+
+    @torch.no_grad()
+    def settle(self, progress: float, frame: Frame, optimiser: Optimizer) -> None:
+        """Notes who was pulled, keeps the parameters in range, and now and then grows and prunes."""
+        self._note(frame.statistics, frame.rgb.shape[2])
+        knobs = self.knobs
+        self.log_scales.clamp_(math.log(knobs.smallest), math.log(knobs.largest))
+        self.quats.copy_(functional.normalize(self.quats, dim=-1))
+        brightest = 0.5 / harmonics.CONSTANT
+        self.sh[:, 0].clamp_(-brightest, brightest)
+        pace = (knobs.grow_until - knobs.grow_from) / knobs.grow_times
+        due = int((min(progress, knobs.grow_until + 0.2) - knobs.grow_from) / pace + 1e-6)
+        if due > self.rounds:
+            self.rounds = due
+            self._prune(optimiser)
+            if due <= knobs.grow_times:
+                self._grow(optimiser)
+            self.pull = torch.zeros_like(self.means[:, 0])
+            self.pictures = torch.zeros_like(self.pull)
+
+    def healthy(self) -> str | None:
+        """None, or what has gone wrong: NaN, all transparent, exploded, or nothing in the last pictures."""
+        for name in _NAMES:
+            bad = int((~getattr(self, name).isfinite()).sum())
+            if bad:
+                return f"{bad} values of {name} are not finite"
+        if not bool((self.logit_opacities.sigmoid() >= self.knobs.prune_below).any()):
+            return f"every splat is transparent: no opacity is above {self.knobs.prune_below}"
+        outside = float((self.means.norm(dim=-1) > self.knobs.reach).float().mean())
+        if outside > 0.5:
+            return f"the splats have exploded: {100 * outside:.0f} % lie outside the ball of radius {self.knobs.reach}"
+        if self.drawn == 0:
+            return "no splat was in any of the last pictures"
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the parameters, the accumulators and the generator."""
+        tensors = {name: getattr(self, name).detach().clone() for name in _NAMES}
+        return tensors | {
+            "pull": self.pull.clone(),
+            "pictures": self.pictures.clone(),
+            "rounds": torch.tensor(self.rounds),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave, with its number of splats. Raises ValueError if something is missing."""
+        wanted = (*_NAMES, "pull", "pictures", "rounds", "generator")
+        missing = [name for name in wanted if name not in state]
+        if missing:
+            raise ValueError(f"the saved splats lack {', '.join(missing)}; all of {', '.join(wanted)} are needed")
+        if state["sh"].shape[1:] != self.sh.shape[1:]:
+            raise ValueError(
+                f"the saved splats have {state['sh'].shape[1]} colour coefficients, but sh_degree "
+                f"{self.knobs.sh_degree} has {self.sh.shape[1]}"
+            )
+        device = self.means.device
+        for name in _NAMES:
+            setattr(self, name, nn.Parameter(state[name].to(device).clone()))
+        self.pull, self.pictures = state["pull"].to(device).clone(), state["pictures"].to(device).clone()
+        self.rounds, self.drawn = int(state["rounds"]), None
+        self.generator.set_state(state["generator"].cpu())
+
+    def _note(self, sighting: Sighting, width: int) -> None:
+        """Adds what one frame showed to the accumulators."""
+        visible = sighting.radii > 0
+        self.drawn = int(visible.any(0).sum())
+        self.pull += (sighting.means2d_gradient.norm(dim=-1) * visible).sum(0) * (0.5 * width)
+        self.pictures += visible.sum(0)
+
+    def _prune(self, optimiser: Optimizer) -> None:
+        keep = self.logit_opacities.sigmoid() >= self.knobs.prune_below
+        keep &= self.means.norm(dim=-1) <= self.knobs.reach
+        if int(keep.sum()) < min(_FEWEST, len(self)):
+            return
+        rows = keep.nonzero()[:, 0]
+        self.pull, self.pictures = self.pull[rows], self.pictures[rows]
+        self._replace(optimiser, {name: getattr(self, name)[rows] for name in _NAMES}, rows)
+
+    def _grow(self, optimiser: Optimizer) -> None:
+        """Divides the splats with the strongest mean pull in two: the large into smaller ones, the small into fainter."""
+        parents = self._pulled_hardest()
+        if not len(parents):
+            return
+        scales = self.log_scales[parents].exp()
+        large = (scales.amax(-1) > self.knobs.split_above)[:, None]
+        children = {name: getattr(self, name)[parents].repeat(2, *[1] * (getattr(self, name).ndim - 1)) for name in _NAMES}
+        noise = torch.randn(2, len(parents), 3, generator=self.generator, device=self.generator.device).to(scales)
+        noise[0] *= large  # of a clone and its parent, the parent stays
+        away = torch.einsum("nij,knj->kni", rotations(self.quats[parents]), noise * scales)
+        children["means"] += away.flatten(0, 1)
+        children["log_scales"] -= math.log(1.6) * large.repeat(2, 1)
+        # Two of opacity 1 - sqrt(1 - o) at one place let through what one of o did (Rota Bulo et al. 2024, eq. 9).
+        opacity = self.logit_opacities[parents].sigmoid()
+        fainter = (1 - (1 - opacity).sqrt()).clamp(1e-6, 1 - 1e-6).logit()
+        halved = torch.where(large[:, 0], self.logit_opacities[parents], fainter)
+        children["logit_opacities"] = halved.repeat(2)
+        rest = self._all_but(parents).nonzero()[:, 0]
+        origin = torch.cat([rest, parents, torch.full_like(parents, -1)])
+        values = {name: torch.cat([getattr(self, name)[rest], children[name]]) for name in _NAMES}
+        self._replace(optimiser, values, origin)
+
+    def _pulled_hardest(self) -> Int64[Tensor, " P"]:
+        """Rows to divide: a share of all, as many as the cap allows, only such as were pulled at all."""
+        number = min(int(self.knobs.grow_share * len(self)), self.knobs.max_count - len(self))
+        strength = self.pull / self.pictures.clamp_min(1)
+        strongest = strength.argsort(descending=True, stable=True)[: max(number, 0)]
+        return strongest[strength[strongest] > 0]
+
+    def _all_but(self, rows: Int64[Tensor, " P"]) -> Bool[Tensor, " N"]:
+        others = torch.ones(len(self), dtype=torch.bool, device=self.means.device)
+        others[rows] = False
+        return others
+
+    def _replace(self, optimiser: Optimizer, values: dict[str, Tensor], origin: Int64[Tensor, " M"]) -> None:
+        for name in _NAMES:
+            setattr(self, name, replace_rows(optimiser, getattr(self, name), values[name], origin))
+
+
+def _ball(knobs: Splats, generator: torch.Generator) -> list[Tensor]:
+    """Means, log scales, quaternions, opacity logits and colours of the start: a grey ball, denser in the middle."""
+    count = knobs.count
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=generator.device)
+
+    distance = knobs.radius * torch.rand(count, 1, generator=generator, device=generator.device).sqrt()
+    means = functional.normalize(normal(count, 3), dim=-1) * distance
+    spacing = knobs.radius * (4 / 3 * math.pi / count) ** (1 / 3)
+    scale = min(max(0.5 * spacing, knobs.smallest), knobs.largest)
+    sh = torch.zeros(count, harmonics.coefficients(knobs.sh_degree), 3, device=generator.device)
+    sh[:, 0] = 0.02 / harmonics.CONSTANT * normal(count, 3)
+    return [
+        means,
+        torch.full_like(means, math.log(scale)),
+        functional.normalize(normal(count, 4), dim=-1),
+        torch.full_like(means[:, 0], math.log(knobs.opacity / (1 - knobs.opacity))),
+        sh,
+    ]
