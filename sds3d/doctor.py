@@ -138,9 +138,11 @@ def kernels_finding() -> Finding:
         return Finding("kernels", "fault", str(error), "unset SDS3D_KERNELS")
     if library is not None:
         return Finding("kernels", "ok", f"{Path(library._name).stem.removeprefix('libsds3d_')}, compiled C++")
-    remedy = "install g++ (or clang), then: " + shlex.join(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--force-reinstall", "-e", "."]
-    )
+    checkout = Path(native.__file__).parents[1]
+    again = [sys.executable, "-m", "pip", "install", "--no-deps", "--force-reinstall", "-e", str(checkout)]
+    remedy = "install g++ or clang, then: " + shlex.join(again)
+    if not (checkout / "pyproject.toml").exists():
+        remedy = "install g++ or clang, then sds3d again from its sources"
     return Finding("kernels", "absent", native.why_missing(), remedy)
 
 
