@@ -16,7 +16,7 @@ SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/na
 # Idle worker threads sleep instead of spinning: faster on busy machines, and kinder.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-slow constraints clean
+.PHONY: help demo test test-slow format constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -34,6 +34,11 @@ test: $(VENV)/.for-tests
 
 test-slow: $(VENV)/.for-tests
 	$(BIN)/python -m pytest -q -m "slow and not cuda"
+
+# Puts the sources in the shape that `make test` asks for.
+format: $(VENV)/.for-tests
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
 
 # Rewrites constraints.txt from a fresh environment.
 constraints:

@@ -1,4 +1,4 @@
-"""What every test runs under: shapes and types checked, few threads, no network, no compiler started behind our back."""
+"""What every test runs under: shapes and types checked, few threads, no network, no hidden compiler runs."""
 
 from __future__ import annotations
 
