@@ -55,8 +55,10 @@ class Lenses:
     def of(cls, cameras: Cameras, like: Tensor) -> Lenses:
         """The lenses of `cameras`, in the type and on the device of `like`."""
         return cls(
-            cameras.viewmats().to(like).contiguous(), cameras.intrinsics().to(like).contiguous(),
-            cameras.height, cameras.width,
+            cameras.viewmats().to(like).contiguous(),
+            cameras.intrinsics().to(like).contiguous(),
+            cameras.height,
+            cameras.width,
         )
 
 
@@ -64,8 +66,9 @@ def record_gradient(tensor: Tensor) -> Tensor:
     """Zeros of the shape of `tensor`, to which each `backward` will add the gradient that reaches it."""
     total = torch.zeros_like(tensor, requires_grad=False)
 
-    def add(gradient: Tensor) -> None:
-        total.add_(gradient)
+    def add(gradient: Tensor | None) -> None:
+        if gradient is not None:
+            total.add_(gradient)
 
     if tensor.requires_grad:
         tensor.register_hook(add)
@@ -75,7 +78,7 @@ def record_gradient(tensor: Tensor) -> Tensor:
 def check(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> None:
     """Raises ValueError, naming the tensor, where shapes, types or devices do not fit together."""
     count, views = len(gaussians), len(cameras)
-    shapes = {
+    shapes: dict[str, tuple[Tensor, list[tuple[int, ...]]]] = {
         "means": (gaussians.means, [(count, 3)]),
         "quats": (gaussians.quats, [(count, 4)]),
         "scales": (gaussians.scales, [(count, 3)]),
@@ -89,7 +92,8 @@ def check(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> None:
     for name, (tensor, allowed) in shapes.items():
         if tuple(tensor.shape) not in allowed:
             wanted = " or ".join(str(shape) for shape in allowed)
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {count} splats and {views} cameras need {wanted}")
+            found = f"{name} has shape {tuple(tensor.shape)}"
+            raise ValueError(f"{found}; {count} splats and {views} cameras need {wanted}")
         if tensor.dtype != kind or tensor.device != device:
             raise ValueError(
                 f"{name} is {tensor.dtype} on {tensor.device}, but means are {kind} on {device}; they have to agree"

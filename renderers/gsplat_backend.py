@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"]
 
 
 def arguments(gaussians: Gaussians, lenses: Lenses) -> dict[str, Any]:
-    """How `gsplat.rasterization` is called: dense outputs, and depth as a fourth channel that is not divided by alpha."""
+    """How `gsplat.rasterization` is called: dense outputs, and depth as a fourth channel, times alpha."""
     return {
         "means": gaussians.means,
         "quats": gaussians.quats,

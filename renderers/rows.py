@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def replace_rows(
-    optimiser: Optimizer, old: nn.Parameter, values: Float[Tensor, "M *rest"], origin: Int64[Tensor, " M"]
-) -> nn.Parameter:
-    """A parameter of `values` that takes the place of `old` in the optimiser.
+def replace_rows(optimiser: Optimizer, old: nn.Parameter, values: Tensor, origin: Int64[Tensor, " M"]) -> nn.Parameter:
+    """A parameter of `values`, of M rows, that takes the place of `old` in the optimiser.
 
     Row i goes on with the optimiser's state of row `origin[i]` of `old`; a row with origin -1 starts from zeros.
     Raises ValueError if the optimiser does not hold `old`.
@@ -36,7 +34,27 @@ def _carry_state(optimiser: Optimizer, old: nn.Parameter, new: nn.Parameter, ori
     }
 
 
-def _rows(values: Float[Tensor, "N *rest"], origin: Int64[Tensor, " M"]) -> Float[Tensor, "M *rest"]:
+def _rows(values: Tensor, origin: Int64[Tensor, " M"]) -> Tensor:
     """Rows `origin` of `values`, zeros for -1."""
     fresh = (origin < 0).view(-1, *[1] * (values.ndim - 1))
     return torch.where(fresh, 0.0, values[origin.clamp_min(0)])
+
+
+def adam_state(optimiser: Optimizer) -> dict[str, Tensor]:
+    """What Adam remembers of each parameter group (of one parameter, with a `name`), for `restore_adam`."""
+    state: dict[str, Tensor] = {}
+    for group in optimiser.param_groups:
+        memory = optimiser.state.get(group["params"][0], {})
+        state |= {f"{group['name']}.{key}": torch.as_tensor(value).clone() for key, value in memory.items()}
+    return state
+
+
+def restore_adam(optimiser: Optimizer, state: dict[str, Tensor]) -> None:
+    """Takes over what `adam_state` gave; nothing of a parameter means it was never stepped."""
+    for group in optimiser.param_groups:
+        start = group["name"] + "."
+        memory = {key[len(start) :]: value.clone() for key, value in state.items() if key.startswith(start)}
+        if memory:
+            parameter = group["params"][0]
+            moments = {key: value.to(parameter.device) for key, value in memory.items() if key != "step"}
+            optimiser.state[parameter] = moments | {"step": memory["step"]}

@@ -28,7 +28,7 @@ def _pointers(*names: str) -> list[tuple[str, Any]]:
 
 
 class _Scene(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int32) for name in ("views", "count", "height", "width", "threads", "colours_per_view")),
         *_pointers("means", "quats", "scales", "opacities", "colours", "viewmats", "intrinsics"),
     ]
@@ -53,7 +53,7 @@ def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"]
     """
     inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colours]
     gradient = torch.zeros(len(lenses.viewmats), len(gaussians), 2)
-    colour, alpha, radii = _Draw.apply(*(tensor.contiguous() for tensor in inputs), lenses, gradient)
+    colour, alpha, radii = _Draw.apply(*(tensor.contiguous() for tensor in inputs), lenses, gradient)  # type: ignore[no-untyped-call]
     return colour, alpha, Sighting(radii, gradient)
 
 
@@ -69,7 +69,8 @@ def _scene(inputs: list[Tensor], lenses: Lenses, threads: int) -> _Scene:
     tensors = [*inputs, lenses.viewmats, lenses.intrinsics]
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
-            raise ValueError(f"the kernels take contiguous float32 tensors on the CPU, not {tensor.dtype} on {tensor.device}")
+            found = f"{tensor.dtype} on {tensor.device}"
+            raise ValueError(f"the kernels take contiguous float32 tensors on the CPU, not {found}")
     sizes = len(lenses.viewmats), len(inputs[0]), lenses.height, lenses.width
     return _Scene(*sizes, threads, int(inputs[4].ndim == 3), *(tensor.data_ptr() for tensor in tensors))
 
@@ -108,7 +109,7 @@ class _Draw(torch.autograd.Function):
         return colour, alpha, radii
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         *inputs, colour, alpha, records, pairs, starts = ctx.saved_tensors
         d_colour, d_alpha = (gradient.contiguous() for gradient in gradients[:2])
         d_inputs = [torch.empty_like(tensor) for tensor in inputs]

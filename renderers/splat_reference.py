@@ -64,7 +64,7 @@ def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(entries, -1).unflatten(-1, (3, 3))
+    return torch.stack(entries, -1).view(-1, 3, 3)
 
 
 def project(gaussians: Gaussians, lenses: Lenses) -> Projected:
@@ -116,9 +116,15 @@ def _blend(gaussians: Gaussians, projected: Projected, view: int, lenses: Lenses
 
 
 def _weights(
-    means2d: Float[Tensor, "V 2"], conics: Float[Tensor, "V 3"], opacities: Float[Tensor, " V"], pixels: Float[Tensor, "P 2"]
+    means2d: Float[Tensor, "V 2"],
+    conics: Float[Tensor, "V 3"],
+    opacities: Float[Tensor, " V"],
+    pixels: Float[Tensor, "P 2"],
 ) -> Float[Tensor, "P V"]:
-    """What splats, nearest first, add to pixels: alpha times what those before let through (Kerbl et al. 2023, eq. 3)."""
+    """What splats, nearest first, add to pixels: alpha times what those before let through.
+
+    Kerbl et al. 2023, equation 3.
+    """
     dx, dy = (means2d - pixels[:, None]).unbind(-1)
     xx, xy, yy = conics.unbind(-1)
     s = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy

@@ -86,7 +86,8 @@ class Splats:
         if not 1 <= self.count <= self.max_count:
             raise ValueError(f"count is {self.count} and max_count {self.max_count}; 1 <= count <= max_count is needed")
         if not 0 < self.smallest < self.largest:
-            raise ValueError(f"smallest is {self.smallest} and largest {self.largest}; 0 < smallest < largest is needed")
+            found = f"smallest is {self.smallest} and largest {self.largest}"
+            raise ValueError(f"{found}; 0 < smallest < largest is needed")
         if not 0 < self.opacity < 1:
             raise ValueError(f"opacity is {self.opacity}; it lies between 0 and 1")
         if not 0 <= self.grow_from < self.grow_until <= 1 or self.grow_times < 1:
@@ -250,13 +251,13 @@ class SplatScene(TrainableScene):
         self._replace(optimiser, {name: getattr(self, name)[rows] for name in _NAMES}, rows)
 
     def _grow(self, optimiser: Optimizer) -> None:
-        """Divides the splats with the strongest mean pull in two: the large into smaller ones, the small into fainter."""
+        """Divides the splats with the strongest mean pull in two: large ones into smaller, small ones into fainter."""
         parents = self._pulled_hardest()
         if not len(parents):
             return
         scales = self.log_scales[parents].exp()
         large = (scales.amax(-1) > self.knobs.split_above)[:, None]
-        children = {name: getattr(self, name)[parents].repeat(2, *[1] * (getattr(self, name).ndim - 1)) for name in _NAMES}
+        children = {name: torch.cat([getattr(self, name)[parents]] * 2) for name in _NAMES}
         noise = torch.randn(2, len(parents), 3, generator=self.generator, device=self.generator.device).to(scales)
         noise[0] *= large  # of a clone and its parent, the parent stays
         away = torch.einsum("nij,knj->kni", rotations(self.quats[parents]), noise * scales)

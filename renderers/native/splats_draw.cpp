@@ -17,7 +17,6 @@ namespace {
 
 constexpr int STRIDE = TILE + LANES;   // rows are padded: a window of LANES pixels may start at any column
 constexpr int PIXELS = TILE * STRIDE;
-constexpr float LN2 = 0.69314718f;
 constexpr float FAINTEST_LOG2 = -7.9943534f;  // log2(1/255)
 constexpr float BIG = 1e6f;
 

@@ -1,0 +1,352 @@
+"""Splats to pictures: the torch twin against closed forms, the kernels against the twin."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from renderers import gsplat_backend, native, splat_reference
+from renderers.cameras import DISTANCE, FOV, Cameras, looking_at_origin
+from renderers.gaussians import Gaussians, Lenses
+from renderers.rasterise import rasterise
+from renderers.scene import Frame
+
+NAMES = [field.name for field in fields(Gaussians)]
+
+
+def cloud(count: int, scale: float = 0.06, opacity: tuple[float, float] = (0.05, 0.95), seed: int = 0) -> Gaussians:
+    """Random float64 splats in the unit ball."""
+    chance = torch.Generator().manual_seed(seed)
+    direction = functional.normalize(torch.randn(count, 3, generator=chance), dim=-1)
+    low, high = opacity
+    splats = Gaussians(
+        direction * torch.rand(count, 1, generator=chance) ** (1 / 3),
+        torch.randn(count, 4, generator=chance),
+        scale * torch.exp(0.5 * torch.randn(count, 3, generator=chance)),
+        low + (high - low) * torch.rand(count, generator=chance),
+        torch.rand(count, 3, generator=chance),
+    )
+    return cast(splats, torch.float64)
+
+
+def cast(splats: Gaussians, kind: torch.dtype) -> Gaussians:
+    return Gaussians(*(getattr(splats, name).detach().to(kind, copy=True) for name in NAMES))
+
+
+def cameras(views: int = 2, size: int = 48) -> Cameras:
+    return looking_at_origin(torch.arange(views) * 1.7, torch.linspace(-0.6, 0.8, views), size)
+
+
+@dataclass
+class Drawn:
+    frame: Frame
+    gradients: dict[str, Tensor]
+
+
+def drawn(splats: Gaussians, kind: torch.dtype, looks: Cameras) -> Drawn:
+    """A picture and all gradients of a fixed random function of its colour, alpha and depth."""
+    leaves = cast(splats, kind)
+    for name in NAMES:
+        getattr(leaves, name).requires_grad_()
+    background = torch.full((len(looks), 3), 0.3, dtype=kind, requires_grad=True)
+    frame = rasterise(leaves, looks, background)
+    chance = torch.Generator().manual_seed(5)
+    parts = [(frame.rgb, 1.0), (frame.alpha, 1.0), (frame.depth, 0.1)]
+    weights = [weight * torch.randn(part.shape, generator=chance).to(kind) for part, weight in parts]
+    torch.stack([(part * weight).sum() for (part, _), weight in zip(parts, weights, strict=True)]).sum().backward()
+    gradients = {name: getattr(leaves, name).grad for name in NAMES}
+    gradients |= {"means2d": frame.statistics.means2d_gradient, "background": background.grad}
+    return Drawn(Frame(frame.rgb.detach(), frame.alpha.detach(), frame.depth.detach(), frame.statistics), gradients)
+
+
+def one_splat() -> Gaussians:
+    return cloud(1, 0.1)
+
+
+def many_on_one_pixel() -> Gaussians:
+    splats = cloud(300, 0.01, (0.02, 0.6))
+    return replace(splats, means=0.02 * splats.means)
+
+
+def needles() -> Gaussians:
+    splats = cloud(100)
+    return replace(splats, scales=splats.scales * torch.tensor([8.0, 1.0, 0.05], dtype=torch.float64))
+
+
+def around_the_camera() -> Gaussians:
+    """Some behind the camera, some beside it, some near enough for the clamps of the projection to matter."""
+    splats = cloud(200, 0.1)
+    return replace(splats, means=4 * splats.means)
+
+
+def per_camera_colours() -> Gaussians:
+    splats = cloud(120)
+    return replace(splats, colours=torch.stack([splats.colours, 1 - splats.colours]))
+
+
+SCENES = {
+    "random": lambda: cloud(300, seed=1),
+    "opaque": lambda: cloud(300, 0.08, (0.9, 1.0)),
+    "huge": lambda: cloud(60, 2.0),
+    "tiny": lambda: cloud(600, 1e-4),
+    "one": one_splat,
+    "many on one pixel": many_on_one_pixel,
+    "needles": needles,
+    "around the camera": around_the_camera,
+    "colours per camera": per_camera_colours,
+}
+
+
+@pytest.fixture(params=["avx2", "baseline"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("SDS3D_KERNELS", request.param)
+    if native.library() is None:
+        pytest.skip(native.why_missing())
+    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("this processor has no AVX2")
+    yield request.param
+
+
+# --- the kernels against the twin ---
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_kernels_agree_with_the_float64_twin(kernels: str, name: str) -> None:
+    splats, looks = SCENES[name](), cameras()
+    fast, slow = drawn(splats, torch.float32, looks), drawn(splats, torch.float64, looks)
+    assert slow.frame.alpha.max() > 0.01
+    for part in ("rgb", "alpha"):
+        error = (getattr(fast.frame, part) - getattr(slow.frame, part)).abs()
+        assert error.mean() < 2e-6
+        assert error.max() < 1 / 255  # where rounding decides whether a pixel takes one splat more
+    torch.testing.assert_close(fast.frame.depth.double(), slow.frame.depth, atol=1e-3, rtol=1e-4)
+    assert torch.equal(fast.frame.statistics.radii, slow.frame.statistics.radii)
+    for part, gradient in slow.gradients.items():
+        error = (fast.gradients[part].double() - gradient).norm() / gradient.norm().clamp_min(1e-6)
+        assert error < 5e-4, f"{part}: relative error {error:.1e}"
+
+
+def test_kernels_agree_with_the_twin_in_a_picture_that_is_no_multiple_of_a_tile(kernels: str) -> None:
+    looks = replace(cameras(1), height=37, width=21)
+    fast, slow = drawn(cloud(200), torch.float32, looks), drawn(cloud(200), torch.float64, looks)
+    assert fast.frame.rgb.shape == (1, 37, 21, 3)
+    torch.testing.assert_close(fast.frame.rgb.double(), slow.frame.rgb, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fast.gradients["means"].double(), slow.gradients["means"], atol=1e-3, rtol=1e-4)
+
+
+def test_kernels_are_deterministic_whatever_the_threads(kernels: str) -> None:
+    splats, looks = cloud(6000, 0.05), cameras(3, 64)
+    before = torch.get_num_threads()
+    runs = []
+    for threads in (1, 1, 2, 3):
+        torch.set_num_threads(threads)
+        runs.append(drawn(splats, torch.float32, looks))
+    torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert torch.equal(runs[0].frame.rgb, other.frame.rgb)
+        assert all(torch.equal(gradient, other.gradients[name]) for name, gradient in runs[0].gradients.items())
+
+
+# --- laws of both ---
+
+
+@pytest.fixture(params=["kernels", "twin"])
+def kind(request: pytest.FixtureRequest) -> torch.dtype:
+    """float32 is drawn by the kernels, float64 by the twin."""
+    if request.param == "kernels" and native.library() is None:
+        pytest.skip(native.why_missing())
+    return torch.float32 if request.param == "kernels" else torch.float64
+
+
+def test_one_round_splat_has_the_closed_form(kind: torch.dtype) -> None:
+    size, scale, opacity = 33, 0.08, 0.7
+    red = torch.tensor([[1.0, 0.0, 0.0]])
+    splat = Gaussians(
+        torch.zeros(1, 3), torch.tensor([[2.0, 0, 0, 0]]), torch.full((1, 3), scale), torch.tensor([opacity]), red
+    )
+    looks = looking_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), size)
+    frame = rasterise(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind))
+    focal = 0.5 * size / math.tan(FOV / 2)
+    variance = (focal * scale / DISTANCE) ** 2 + 0.3
+    place = torch.arange(size, dtype=kind) + 0.5 - size / 2
+    alpha = opacity * torch.exp(-(place[:, None] ** 2 + place**2) / (2 * variance))
+    alpha = torch.where(alpha >= 1 / 255, alpha, 0.0)
+    torch.testing.assert_close(frame.alpha[0, ..., 0], alpha, atol=2e-6, rtol=0)
+    torch.testing.assert_close(frame.rgb[0, ..., 0], alpha, atol=2e-6, rtol=0)
+    depth = torch.where(alpha > 0, DISTANCE, 0.0).to(kind)
+    torch.testing.assert_close(frame.depth[0, ..., 0], depth, atol=5e-5, rtol=0)
+
+
+def test_the_nearer_splat_covers_the_farther(kind: torch.dtype) -> None:
+    """Front to back with opacity a, b: a in front, (1 - a) b behind; the order of the rows does not matter."""
+    means = torch.tensor([[0.0, 0.0, -0.5], [0.0, 0.0, 0.5]])
+    pair = Gaussians(
+        means, torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 3), 0.5), torch.tensor([0.8, 0.6]), torch.eye(3)[:2]
+    )
+    flipped = Gaussians(*(getattr(pair, name).flip(0) for name in NAMES))
+    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 33)
+    for splats in (pair, flipped):
+        middle = rasterise(cast(splats, kind), looks, torch.zeros(1, 3, dtype=kind)).rgb[0, 16, 16]
+        torch.testing.assert_close(middle, torch.tensor([0.4 * 0.8, 0.6, 0.0], dtype=kind), atol=1e-5, rtol=0)
+
+
+def test_a_background_shows_through_by_one_minus_alpha(kind: torch.dtype) -> None:
+    splats, looks, background = cast(cloud(100), kind), cameras(), torch.rand(2, 3, dtype=kind)
+    over, bare = rasterise(splats, looks, background), rasterise(splats, looks, torch.zeros_like(background))
+    torch.testing.assert_close(over.rgb - bare.rgb, (1 - bare.alpha) * background[:, None, None], atol=1e-6, rtol=0)
+
+
+def test_a_batch_is_its_views_one_by_one(kind: torch.dtype) -> None:
+    splats, looks = cloud(200), cameras(3)
+    together = drawn(splats, kind, looks)
+    for view in range(3):
+        alone = rasterise(cast(splats, kind), looks[view : view + 1], torch.full((1, 3), 0.3, dtype=kind))
+        torch.testing.assert_close(together.frame.rgb[view], alone.rgb[0], atol=1e-6, rtol=0)
+        assert torch.equal(together.frame.statistics.radii[view], alone.statistics.radii[0])
+
+
+def test_length_and_sign_of_a_quaternion_mean_nothing(kind: torch.dtype) -> None:
+    splats, looks, black = cloud(100), cameras(), torch.zeros(2, 3, dtype=kind)
+    scaled = replace(splats, quats=-7.0 * splats.quats)
+    a, b = (rasterise(cast(each, kind), looks, black).rgb for each in (splats, scaled))
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_turning_the_scene_is_turning_the_camera_back(kind: torch.dtype) -> None:
+    """A turn by an angle around +Y, on means and on quaternions, and a camera that goes along."""
+    splats, angle = cloud(200), 0.7
+    turn = torch.tensor([math.cos(angle / 2), 0.0, math.sin(angle / 2), 0.0], dtype=torch.float64)
+    matrix = splat_reference.rotations(turn[None])[0]
+    w, x, y, z = splats.quats.unbind(-1)
+    a, b = turn[0], turn[2]
+    turned = replace(
+        splats,
+        means=splats.means @ matrix.T,
+        quats=torch.stack([a * w - b * y, a * x + b * z, a * y + b * w, a * z - b * x], -1),
+    )
+    black = torch.zeros(1, 3, dtype=kind)
+    before = rasterise(cast(splats, kind), looking_at_origin(torch.tensor([0.2]), torch.tensor([0.1]), 48), black)
+    after = rasterise(
+        cast(turned, kind), looking_at_origin(torch.tensor([0.2 + angle]), torch.tensor([0.1]), 48), black
+    )
+    torch.testing.assert_close(before.rgb, after.rgb, atol=2e-5, rtol=0)
+
+
+def nobody() -> Gaussians:
+    return Gaussians(*(getattr(cloud(1), name)[:0] for name in NAMES))
+
+
+@pytest.mark.parametrize("scene", ["behind", "faint", "beside", "nobody"])
+def test_what_cannot_be_seen_leaves_the_background_and_gets_no_gradient(kind: torch.dtype, scene: str) -> None:
+    looks = cameras(1)
+    eye = looks.positions.double()
+    splats = {
+        "behind": lambda: replace(cloud(50), means=1.5 * eye + 0.1 * cloud(50).means),
+        "faint": lambda: cloud(50, opacity=(0.0, 0.0039)),
+        "beside": lambda: replace(cloud(50, 0.01), means=cloud(50).means + 40 * looks.c2w[:, :3, 0].double()),
+        "nobody": nobody,
+    }[scene]()
+    result = drawn(splats, kind, looks)
+    assert torch.equal(result.frame.rgb, torch.full_like(result.frame.rgb, 0.3))
+    assert not result.frame.alpha.any()
+    assert not result.frame.statistics.radii.any()
+    assert all(not result.gradients[name].any() for name in [*NAMES, "means2d"])
+
+
+def test_a_nan_splat_is_left_out_or_shows_but_spoils_no_other_gradient(kind: torch.dtype) -> None:
+    splats = cloud(60)
+    splats.means[7] = math.nan
+    result = drawn(splats, kind, cameras())
+    assert result.frame.rgb.isfinite().all()
+    others = torch.arange(60) != 7
+    assert all(result.gradients[name][others].isfinite().all() for name in NAMES)
+
+
+# --- the twin against mathematics ---
+
+
+def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
+    splats = cloud(6, 0.25, (0.3, 0.8), seed=4)
+    looks = Lenses.of(cameras(2, 9), splats.means)
+
+    def layers(*leaves: Tensor) -> Tensor:
+        colour, alpha, _ = splat_reference.draw(Gaussians(*leaves), looks)
+        return torch.cat([colour, alpha], -1)
+
+    leaves = [getattr(splats, name).clone().requires_grad_() for name in NAMES]
+    assert torch.autograd.gradcheck(layers, leaves, eps=1e-7, atol=1e-4, rtol=1e-3)
+
+
+def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
+    """Moving the principal point by d pixels moves every splat by d: the gradients have to sum to that of the shift."""
+    splats, looks = cloud(30), Lenses.of(cameras(1, 24), torch.zeros(1, dtype=torch.float64))
+    weight = torch.randn(1, 24, 24, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    leaves = cast(splats, torch.float64)
+    leaves.means.requires_grad_()
+    colour, _, sighting = splat_reference.draw(leaves, looks)
+    (colour * weight).sum().backward()
+    step = 1e-5
+    moved = []
+    for sign in (-1, 1):
+        intrinsics = looks.intrinsics.clone()
+        intrinsics[:, 0, 2] += sign * step
+        moved.append((splat_reference.draw(splats, replace(looks, intrinsics=intrinsics))[0] * weight).sum())
+    slope = (moved[1] - moved[0]) / (2 * step)
+    assert sighting.means2d_gradient[0, :, 0].sum().item() == pytest.approx(slope.item(), rel=1e-3)
+
+
+# --- the door ---
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colours": torch.zeros(3, 5, 3)}, r"colours has shape \(3, 5, 3\); 5 splats and 2 cameras need \(5, 3\) or"),
+        (
+            {"scales": torch.zeros(5, 3, dtype=torch.float64)},
+            "scales is torch.float64 on cpu, but means are torch.float32",
+        ),
+        ({"means": torch.zeros(5, 3, dtype=torch.float16)}, "means are torch.float16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change: dict[str, Tensor], message: str) -> None:
+    splats = replace(cast(cloud(5), torch.float32), **change)
+    with pytest.raises(ValueError, match=message):
+        rasterise(splats, cameras(2), torch.zeros(2, 3))
+
+
+def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS3D_KERNELS", "sse9")
+    with pytest.raises(ValueError, match="avx2, baseline, torch"):
+        native.library()
+
+
+def test_the_twin_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS3D_KERNELS", "torch")
+    assert native.library() is None
+    assert "SDS3D_KERNELS" in native.why_missing()
+    frame = rasterise(cast(cloud(20), torch.float32), cameras(1, 16), torch.zeros(1, 3))
+    assert frame.rgb.dtype == torch.float32
+
+
+def test_gsplat_takes_the_arguments_we_give_it() -> None:
+    """Read from the source of the installed gsplat: importing it may start a compiler."""
+    spec = importlib.util.find_spec("gsplat")
+    if spec is None or spec.origin is None:
+        pytest.skip("gsplat is not installed")
+    tree = ast.parse((Path(spec.origin).parent / "rendering.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "rasterization"]
+    known = functions[0].args
+    names = {argument.arg for argument in [*known.args, *known.kwonlyargs]}
+    required = {argument.arg for argument in known.args[: len(known.args) - len(known.defaults)]}
+    given = set(gsplat_backend.arguments(cloud(2), Lenses.of(cameras(), torch.zeros(1))))
+    assert required <= given <= names
