@@ -33,18 +33,18 @@ class EmbeddedPrior:
     sees_camera = True
 
     def __init__(self, network: MiniNetwork, codec: PatchCodec, vocabulary: Vocabulary) -> None:
-        self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._codec = codec.requires_grad_(False)
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.codec = codec.requires_grad_(False)
         self.vocabulary = vocabulary
         self._schedule = ScaledLinear()
 
     @property
     def picture_size(self) -> int:
-        return self._network.config.grid * self._codec.patch
+        return self.network.config.grid * self.codec.patch
 
     @property
     def device(self) -> torch.device:
-        return self._network.position.device
+        return self.network.position.device
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self._schedule.levels(t)
@@ -57,7 +57,7 @@ class EmbeddedPrior:
         camera = torch.cat([nowhere if c.camera is None else c.camera for c in conditions])
         known = torch.cat([torch.full((len(x_t),), c.camera is not None, device=x_t.device) for c in conditions])
         with autocast(self.device):
-            velocity = self._network(
+            velocity = self.network(
                 x_t.repeat(many, 1, 1, 1),
                 t.repeat(many),
                 torch.cat([c.tokens for c in conditions]),
@@ -71,14 +71,14 @@ class EmbeddedPrior:
 
     def read(self, texts: list[str]) -> Condition:
         """Texts as conditions; words the prior does not know are left out (see `check`)."""
-        longest = self._network.config.words
+        longest = self.network.config.words
         words = torch.zeros(len(texts), longest, dtype=torch.long)
         mask = torch.zeros(len(texts), longest, dtype=torch.bool)
         for row, text in enumerate(texts):
             numbers = self.vocabulary.read(text)[:longest]
             words[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
             mask[row, : len(numbers)] = True
-        tokens = self._network.embed(words.to(self.device))
+        tokens = self.network.embed(words.to(self.device))
         return Condition(tokens, mask.to(self.device), None)
 
     def check(self, text: str) -> str | None:
@@ -100,19 +100,19 @@ class EmbeddedPrior:
         return f"{told}; passed over: {', '.join(unknown)}" if unknown else None
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self._codec.encode(rgb)
+        return self.codec.encode(rgb)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        return self._codec.decode(latents)
+        return self.codec.decode(latents)
 
     def to(self, device: torch.device | str) -> EmbeddedPrior:
-        self._network.to(device)
-        self._codec.to(device)
+        self.network.to(device)
+        self.codec.to(device)
         return self
 
     def save(self, folder: Path) -> None:
         """Writes the folder; weights in half precision."""
-        config = self._network.config
+        config = self.network.config
         schedule = self._schedule
         files = {
             "model_index.json": {
@@ -133,14 +133,14 @@ class EmbeddedPrior:
                 "set_alpha_to_one": False,
             },
             "unet/config.json": {"_class_name": "MiniNetwork", **asdict(config)},
-            "vae/config.json": {"_class_name": "PatchCodec", "channels": config.channels, "patch": self._codec.patch},
+            "vae/config.json": {"_class_name": "PatchCodec", "channels": config.channels, "patch": self.codec.patch},
         }
         for name, row in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps(row, indent=2) + "\n")
-        weights = {name: p.detach().half().contiguous() for name, p in self._network.state_dict().items()}
+        weights = {name: p.detach().half().contiguous() for name, p in self.network.state_dict().items()}
         save_file(weights, folder / "unet" / _WEIGHTS)
-        save_file({k: v.contiguous() for k, v in self._codec.state_dict().items()}, folder / "vae" / _WEIGHTS)
+        save_file({k: v.contiguous() for k, v in self.codec.state_dict().items()}, folder / "vae" / _WEIGHTS)
         (folder / "tokenizer").mkdir(exist_ok=True)
         self.vocabulary.save(folder / "tokenizer" / "vocabulary.json")
 
@@ -165,5 +165,9 @@ class EmbeddedPrior:
         shape = json.loads((folder / "vae" / "config.json").read_text())
         codec = PatchCodec(shape["channels"], shape["patch"])
         codec.load_state_dict(load_file(folder / "vae" / _WEIGHTS))
-        vocabulary = Vocabulary.load(folder / "tokenizer" / "vocabulary.json")
-        return EmbeddedPrior(network, codec, vocabulary).to(device)
+        return EmbeddedPrior(network, codec, EmbeddedPrior.vocabulary_of(folder)).to(device)
+
+    @staticmethod
+    def vocabulary_of(folder: Path = FOLDER) -> Vocabulary:
+        """The words of a model on disk, without opening the rest. Raises FileNotFoundError."""
+        return Vocabulary.load(folder / "tokenizer" / "vocabulary.json")

@@ -63,7 +63,7 @@ class Vocabulary:
 
     def nearest(self, word: str, count: int = 3) -> list[str]:
         """Known objects and colours spelled most like a word."""
-        return difflib.get_close_matches(word, [*self.phrases, *self.colours, *self.words], count, 0.6)
+        return difflib.get_close_matches(word, [*self.phrases, *self.colours], count, 0.6)
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,10 +76,13 @@ class Vocabulary:
 
     def _known(self, word: str) -> str:
         """The word as taught: itself, without its plural s, or nothing."""
-        for form in (word, word.removesuffix("s"), word.removesuffix("es"), word.replace("gray", "grey")):
-            if form in self.number:
-                return form
-        return ""
+        forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.replace("gray", "grey"))
+        return next((form for form in forms if form in self._taught), "")
+
+    @cached_property
+    def _taught(self) -> frozenset[str]:
+        """Single words of everything that was taught; `words` may hold more, of objects still to come."""
+        return frozenset(word for text in (*self.phrases, *self.colours, *self.materials, *VIEWS) for word in split(text))
 
 
 def split(text: str) -> list[str]:

@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from guidance.embedded import EmbeddedPrior
-from guidance.network import MiniNetwork, NetworkConfig
-from guidance.patches import PatchCodec
 from guidance.prior import Prior, generator
 from guidance.sampling import sample
-from guidance.vocabulary import Vocabulary
-
-
-def trained(folder: Path) -> EmbeddedPrior:
-    """The averaged network of a training's last checkpoint.
-
-    Raises:
-        FileNotFoundError: no checkpoint there.
-    """
-    import json
-
-    from sds3d.mini.training import PATCH
-
-    file = folder / "state.safetensors"
-    if not file.exists():
-        raise FileNotFoundError(f"no checkpoint in {folder}; train one with: sds3d prior train --out {folder}")
-    config = NetworkConfig(**json.loads((folder / "state.json").read_text())["config"])
-    tensors = load_file(file)
-    network = MiniNetwork(config)
-    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-    codec = PatchCodec(config.channels, PATCH)
-    codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("codec.")})
-    return EmbeddedPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))
 
 
 def views(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 
+from guidance.embedded import EmbeddedPrior
 from guidance.network import MiniNetwork, NetworkConfig
 from guidance.patches import PatchCodec
 from guidance.precision import autocast
@@ -26,11 +29,9 @@ from guidance.prior import noised, per_view
 from guidance.schedule import ScaledLinear
 from guidance.vocabulary import Vocabulary
 from sds3d.mini.captions import vocabulary
-from sds3d.mini.corpus import read_entries
+from sds3d.mini.checkpoint import PATCH
+from sds3d.mini.corpus import Entry, read_entries
 from sds3d.mini.pictures import Batch, Pictures
-
-PATCH = 6
-"""Pixels along a side of a patch; pictures are PATCH * grid pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Training:
     """Processes of one thread each."""
     wave: int = 1
     """Objects of this wave and all before it."""
-    batch: int = 48
+    batch: int = 16
     """Pictures in a step of one worker."""
-    rate: float = 6e-4
+    rate: float = 5e-4
     """Learning rate of AdamW after warm-up."""
     warmup: int = 400
     """Steps of a worker until the full rate."""
@@ -57,6 +58,10 @@ class Training:
     seconds_apart: float = 12.0
     """Time between two averagings of the workers."""
     checkpoint_minutes: float = 4.0
+    sheet_minutes: float = 10.0
+    """Time between two sheets of samples in `out/sheets`; 0 for none."""
+    start_from: Path | None = None
+    """Folder of a shipped prior whose weights a new training starts from."""
     seed: int = 0
 
 
@@ -116,7 +121,7 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         pictures = Pictures(knobs.corpus, entries, words, config.words)
     state = begin(knobs, config, pictures)
     schedule = ScaledLinear()
-    start = saved = time.monotonic()
+    start = saved = drawn = time.monotonic()
     first = state.samples
     while True:
         rng = np.random.default_rng([knobs.seed, rank, state.round])
@@ -141,6 +146,9 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
             if over or now - saved > 60 * knobs.checkpoint_minutes:
                 save(state, words, knobs)
                 saved = now
+                if 0 < 60 * knobs.sheet_minutes < now - drawn:
+                    _draw_sheet(knobs.out, entries, state.samples)
+                    drawn = now
         if over:
             break
     if meeting is not None:
@@ -155,7 +163,10 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
     optimiser = torch.optim.AdamW(network.parameters(), lr=knobs.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     file = knobs.out / "state.safetensors"
     if not file.exists():
-        codec.fit(pictures(1024, np.random.default_rng(knobs.seed)).rgb)
+        if knobs.start_from is None:
+            codec.fit(pictures(1024, np.random.default_rng(knobs.seed)).rgb)
+        else:
+            _start_from(knobs.start_from, network, codec)
         average = {name: p.detach().clone() for name, p in network.named_parameters()}
         return State(network, codec, average, optimiser)
     tensors, numbers = load_file(file), json.loads((knobs.out / "state.json").read_text())
@@ -169,6 +180,13 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
             "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
         }
     return State(network, codec, average, optimiser, numbers["round"], numbers["step"], numbers["samples"], numbers["loss"])
+
+
+def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
+    """Weights of a shipped prior. Raises FileNotFoundError, or RuntimeError where its words are others."""
+    shipped = EmbeddedPrior.load(folder)
+    network.load_state_dict(shipped.network.state_dict())
+    codec.load_state_dict(shipped.codec.state_dict())
 
 
 def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Generator) -> float:
@@ -199,7 +217,7 @@ def save(state: State, words: Vocabulary, knobs: Training) -> None:
         moments = state.optimiser.state[parameter]
         tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
     save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
-    numbers = {"round": state.round, "step": state.step, "samples": state.samples, "loss": state.loss}
+    numbers = {"round": state.round, "step": state.step, "samples": state.samples, "loss": state.loss, "wave": knobs.wave}
     (knobs.out / "state.json.partial").write_text(json.dumps(numbers | {"config": asdict(state.network.config)}))
     words.save(knobs.out / "vocabulary.json")
     (knobs.out / "state.partial").replace(knobs.out / "state.safetensors")
@@ -252,6 +270,14 @@ def _agreed(mine: bool, together: bool) -> bool:
     if together:
         dist.all_reduce(votes)
     return bool(votes[0] > 0)
+
+
+def _draw_sheet(out: Path, entries: list[Entry], samples: int) -> None:
+    """A sheet of the last checkpoint, drawn by a process of its own while training goes on."""
+    names = [entry.name for entry in entries[:: max(1, len(entries) // 10)]][:10]
+    file = out / "sheets" / f"{samples:09d}.png"
+    command = [sys.executable, "-m", "sds3d", "prior", "sample", *names, "--prior", str(out), "--out", str(file)]
+    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _log(out: Path, state: State, speed: float) -> None:

@@ -1,0 +1,58 @@
+"""Names for the things a run chooses among: built in, from other packages' entry points, or `module:Class`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+
+from guidance.objective import Objective
+from guidance.sds import SDS
+
+OBJECTIVES: dict[str, type[Objective]] = {"sds": SDS}
+"""Built-in objectives by name."""
+_GROUP = "sds3d.objectives"
+
+
+def objective_names() -> list[str]:
+    """Every objective that a name stands for, those of other packages included."""
+    return sorted({*OBJECTIVES, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class behind a name or a `module:Class`.
+
+    Raises:
+        ValueError: nothing has that name, or what has it is no objective.
+        ImportError: a plug-in does not load; its own error is kept.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except AttributeError:
+            raise ValueError(f"{module} has no {attribute}; expected an objective as module:Class") from None
+    else:
+        point = next(iter(entry_points(group=_GROUP, name=name)), None)
+        if point is None:
+            raise ValueError(unknown("objective", name, objective_names()))
+        found = point.load()
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ValueError(f"{name} is no objective; expected a subclass of guidance.objective.Objective")
+    return found
+
+
+def objective_name(objective: Objective) -> str:
+    """The name that `objective_class` finds an objective by."""
+    kind = type(objective)
+    built_in = next((name for name, known in OBJECTIVES.items() if known is kind), None)
+    return built_in or f"{kind.__module__}:{kind.__qualname__}"
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """One line that says a name is unknown, the nearest one, and all there are."""
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown {what} {name!r}{hint} (known: {', '.join(known)})"

@@ -1,0 +1,55 @@
+"""The command line: `sds3d COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from configs.catalog import unknown
+
+COMMANDS = {
+    "generate": "a prompt to a finished asset",
+    "resume": "goes on with a run that was stopped",
+    "export": "the mesh of a run as GLB, OBJ or PLY",
+    "doctor": "what is usable on this machine, and how to get the rest",
+    "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
+}
+"""Every command and what it is for."""
+HELP = "usage: sds3d COMMAND ...\n\n" + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items()) + (
+    '\n\nFor example: sds3d generate "a teddy bear". Every command explains itself with --help.\n'
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code. Mistakes of the user end in one line and code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return 0 if given else 2
+    if given[0] == "--version":
+        from sds3d.finish import versions
+
+        sys.stdout.write(versions()["sds3d"] + "\n")
+        return 0
+    try:
+        return _command(given[0])(given[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"sds3d: {' '.join(str(error).split())}\n")
+        return 2
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    """The function behind a command, imported only when it is asked for."""
+    if name not in COMMANDS:
+        raise ValueError(unknown("command", name, list(COMMANDS)))
+    from sds3d import commands
+
+    found: Callable[[list[str]], int] = getattr(commands, name)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

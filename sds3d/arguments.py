@@ -1,0 +1,83 @@
+"""Command-line arguments: a run's dataclasses are its flags, their docstrings the help."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from configs.catalog import objective_class, objective_names
+from configs.presets import PRESETS, preset
+from configs.run import RunConfig
+from sds3d.console import Console, Mode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `sds3d generate` was asked."""
+
+    run: RunConfig
+    out: Path | None
+    console: Console
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def parser(program: str, description: str) -> Parser:
+    """A parser for `program` whose help keeps the description's lines."""
+    return Parser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def add_telling(flags: argparse.ArgumentParser) -> None:
+    """The flags that say how much is told."""
+    flags.add_argument("--quiet", action="store_true", help="tell nothing but errors")
+    flags.add_argument("--json", action="store_true", help="tell everything as JSON, one object a line")
+
+
+def console_of(flags: argparse.Namespace) -> Console:
+    """The console that `add_telling` asks for."""
+    mode: Mode = "json" if flags.json else "quiet" if flags.quiet else "live"
+    return Console(mode)
+
+
+def generate(arguments: list[str]) -> Asked:
+    """The run that `sds3d generate` is asked for.
+
+    The preset and the objective are read first, for they decide which other flags there are and their defaults.
+
+    Raises:
+        ValueError: a name that does not exist, or a value that does not fit.
+    """
+    import tyro
+
+    first = Parser(prog="sds3d generate", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    about = "; ".join(f"{name}: {ready.purpose}" for name, ready in PRESETS.items())
+    first.add_argument("--preset", metavar="NAME", default="draft", help=f"how much time it is worth ({about})")
+    first.add_argument("--objective", metavar="NAME", help=f"{', '.join(objective_names())}, or module:Class")
+    first.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
+    first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
+    add_telling(first)
+    picked, rest = first.parse_known_args(arguments)
+    start = preset(picked.preset).run(tyro.MISSING)
+    # A preset's own objective keeps the preset's values.
+    if picked.objective and objective_class(picked.objective) is not type(start.objective):
+        start = replace(start, objective=objective_class(picked.objective)())
+    if picked.faces is not None:
+        start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
+    run = tyro.cli(
+        RunConfig,
+        args=rest,
+        default=start,
+        prog="sds3d generate",
+        description=f"Turns a prompt into a textured mesh.\n\n{first.format_help()}",
+        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
+    )
+    return Asked(run, picked.out, console_of(picked))

@@ -1,0 +1,118 @@
+"""The commands of `sds3d` about runs, one function each: arguments in, exit code out."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sds3d import arguments as flags
+from sds3d.arguments import add_telling, console_of, parser
+from sds3d.console import Console, clock
+from sds3d.distill import Run, Unhealthy
+from sds3d.finish import FORMATS, export_mesh, finish
+from sds3d.generate import Stop, device_of, listening, optimise, resumed
+from sds3d.priors import open_prior
+from sds3d.record import Record
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def generate(words: list[str]) -> int:
+    """`sds3d generate PROMPT`: a new run, to its finished asset."""
+    asked = flags.generate(words)
+    console, config = asked.console, asked.run
+    prior = open_prior(config.prior, device_of(config))
+    if remark := prior.check(config.prompt):
+        console.say(remark)
+    run = Run(config, prior, device_of(config))
+    record = Record.new(asked.out or _free_folder(config.prompt), config)
+    console.say(f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}')
+    return _go(run, record, console)
+
+
+def resume(words: list[str]) -> int:
+    """`sds3d resume RUN`: goes on where a run was stopped, or longer than it was asked for."""
+    p = parser("sds3d resume", "Goes on with a run at its newest checkpoint, to its finished asset.")
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    p.add_argument("--steps", type=int, metavar="N", help="last step, in place of the one in run.yaml")
+    add_telling(p)
+    given = p.parse_args(words)
+    console, record = console_of(given), Record.open(given.run)
+    config = record.config()
+    if given.steps is not None:
+        config = replace(config, steps=given.steps)
+    run = resumed(record, config, open_prior(config.prior, device_of(config)), console)
+    if run.done > config.steps:
+        raise ValueError(f"the run has done {run.done} steps already; give --steps {run.done} or more")
+    if given.steps is not None:
+        record.ask(config)
+    console.say(f"going on at step {run.done} of {config.steps}")
+    return _go(run, record, console)
+
+
+def export(words: list[str]) -> int:
+    """`sds3d export RUN --format glb`: the mesh of a run as a file."""
+    p = parser("sds3d export", "Makes the mesh of a run anew and writes it; the run's folder alone is enough.")
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    p.add_argument("--format", choices=FORMATS, default="glb", help="kind of file (default: glb)")
+    p.add_argument("--to", type=Path, metavar="FILE", help="the file; by default RUN/asset.FORMAT")
+    p.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh")
+    p.add_argument("--texture", type=int, metavar="PIXELS", help="texels along a side of the texture")
+    p.add_argument("--size-m", type=float, metavar="METRES", help="longest side; by default the scene's own units")
+    add_telling(p)
+    given = p.parse_args(words)
+    console, record = console_of(given), Record.open(given.run)
+    config = record.config()
+    run = resumed(record, config, open_prior(config.prior, device_of(config)), console)
+    target = given.to or given.run / f"asset.{given.format}"
+    mesh = export_mesh(run, given.format, target, given.faces, given.texture, given.size_m)
+    console.say(f"{target}: {len(mesh.faces)} faces, {target.stat().st_size / 1e6:.1f} MB", file=str(target))
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    """`sds3d doctor`: what is usable here."""
+    from sds3d.doctor import doctor as examine
+
+    p = parser("sds3d doctor", "Says what is usable on this machine, and how to get the rest.")
+    p.add_argument("--json", action="store_true", help="as JSON")
+    return examine(p.parse_args(words).json)
+
+
+def prior(words: list[str]) -> int:
+    """`sds3d prior ...`: the embedded prior."""
+    from sds3d.mini.commands import main
+
+    return main(words)
+
+
+def _go(run: Run, record: Record, console: Console) -> int:
+    """Optimises and finishes, whether to the last step, until Ctrl-C, or until the scene goes wrong."""
+    began, stop = time.monotonic(), Stop()
+    try:
+        with listening(stop):
+            seconds = optimise(run, record, console, stop)
+            if stop.wanted:
+                console.say(f"stopping at step {run.done}; exporting what there is (Ctrl-C again to leave at once)")
+            asset = finish(run, record, console, seconds)
+    except Unhealthy as trouble:
+        hint = "another --seed or a lower --objective.scale often helps"
+        raise ValueError(f"{trouble}; {hint}; the last checkpoint is in {record.folder}") from None
+    console.say(f"{asset} after {clock(time.monotonic() - began)}", asset=str(asset))
+    if stop.wanted:
+        console.say(f"go on with: sds3d resume {record.folder}")
+        return INTERRUPTED
+    return 0
+
+
+def _free_folder(prompt: str) -> Path:
+    """runs/ and the prompt as a short safe name, with a number where it is taken."""
+    name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "run"
+    folder, number = Path("runs") / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder

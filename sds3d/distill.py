@@ -1,0 +1,119 @@
+"""The loop: look at the scene, ask the prior, move the scene."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from configs.run import RunConfig
+from guidance.objective import View
+from guidance.prior import Prior, generator
+from guidance.prompt import Prompt
+from renderers.orbit import backdrops
+from renderers.rows import adam_state, restore_adam
+from renderers.scene import Frame
+from renderers.splats import SplatScene
+
+
+class Unhealthy(RuntimeError):
+    """The scene went wrong beyond repair; the message says how."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a run did."""
+
+    number: int
+    """Steps that are done, this one included."""
+    gradient: float
+    """Root mean square of the objective's gradient; there is no loss worth looking at."""
+    seconds: float
+    prior_seconds: float
+    """Of them, in the prior: encoding, its answers, and the way back through the encoding."""
+    splats: int
+    frame: Frame
+
+
+class Run:
+    """One run of score distillation, resumable at any step."""
+
+    def __init__(self, config: RunConfig, prior: Prior, device: torch.device) -> None:
+        self.config, self.prior, self.device = config, prior, device
+        self.prompt = Prompt(config.prompt, config.negative)
+        # One stream of chance for each component: changing how one draws leaves the others as they were.
+        self.chance = {
+            name: generator(config.seed * 8 + place) for place, name in enumerate(("cameras", "backdrops", "noise", "times"))
+        }
+        self.scene: SplatScene = config.scene.build(device, generator(config.seed * 8 + 7))
+        self.done = 0
+        self.optimiser = self._adam()
+
+    def steps(self) -> Iterator[Step]:
+        """Runs to the end, one step at a time. Raises Unhealthy."""
+        while self.done < self.config.steps:
+            yield self._step()
+
+    def _step(self) -> Step:
+        began = time.perf_counter()
+        config, prior, scene, chance = self.config, self.prior, self.scene, self.chance
+        progress = self.done / config.steps
+
+        cameras = config.orbit.draw(config.views, prior.picture_size, chance["cameras"]).to(self.device)
+        frame = scene.render(cameras, backdrops(config.views, chance["backdrops"]).to(self.device))
+        asked = time.perf_counter()
+        x = prior.encode(frame.rgb.permute(0, 3, 1, 2))
+        with torch.no_grad():
+            wanted = self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
+            noise = torch.randn(x.shape, generator=chance["noise"]).to(x)
+            t = config.times.draw(config.views, progress, chance["times"]).to(x)
+            update = config.objective(prior, prior, View(x.detach(), noise, t, wanted))
+        answered = time.perf_counter()
+        loss = pulled(x, update.gradient) + scene.penalty(frame)
+
+        for group, now in zip(self.optimiser.param_groups, scene.groups(progress), strict=True):
+            group["lr"] = now["lr"]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        scene.settle(progress, frame, self.optimiser)
+        self.done += 1
+        if trouble := scene.healthy():
+            raise Unhealthy(f"step {self.done}: {trouble}")
+        strength = float(update.gradient.square().mean().sqrt())
+        return Step(self.done, strength, time.perf_counter() - began, answered - asked, len(scene), frame)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs to go on bit for bit."""
+        tensors = {f"scene.{name}": value for name, value in self.scene.state().items()}
+        tensors |= {f"adam.{name}": value for name, value in adam_state(self.optimiser).items()}
+        tensors |= {f"chance.{name}": rng.get_state() for name, rng in self.chance.items()}
+        return tensors | {"done": torch.tensor(self.done)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave. Raises ValueError if it is not of such a run."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}
+
+        if "done" not in state or part("chance").keys() != self.chance.keys():
+            raise ValueError("the checkpoint is not one of a run")
+        self.scene.restore(part("scene"))
+        for name, value in part("chance").items():
+            self.chance[name].set_state(value)
+        self.done = int(state["done"])
+        self.optimiser = self._adam()
+        restore_adam(self.optimiser, part("adam"))
+
+    def _adam(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.scene.groups(self.done / self.config.steps), betas=(0.9, 0.99), fused=True)
+
+
+def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """A loss whose gradient with respect to x is `gradient`, summed within a view and averaged over views."""
+    target = (x - torch.nan_to_num(gradient)).detach()
+    return 0.5 * (x - target).square().sum() / len(x)

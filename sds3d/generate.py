@@ -1,0 +1,115 @@
+"""From a prompt, or a run that was stopped, to a folder with the finished asset."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+
+from configs.run import RunConfig
+from guidance.prior import Prior
+from sds3d.console import Console, Pace, clock, memory_mb
+from sds3d.distill import Run, Step
+from sds3d.record import Record
+
+PREVIEW_EVERY = 50
+"""Steps between two preview pictures."""
+CHECKPOINT_SECONDS = 60.0
+"""Time between two checkpoints, at least."""
+
+
+@dataclass
+class Stop:
+    """Set by the first Ctrl-C; the second ends the program as usual."""
+
+    wanted: bool = False
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Turns the first interrupt or request to terminate into `stop.wanted`."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if stop.wanted:
+            raise KeyboardInterrupt
+        stop.wanted = True
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device a run asks for. Raises ValueError where CUDA is asked for and there is none."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no CUDA device here; use --device cpu or see: sds3d doctor")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
+    """Runs until the last step or until `stop`; returns the seconds it took. Leaves a checkpoint in any case.
+
+    Raises:
+        Unhealthy: the scene went wrong; the last checkpoint is from before.
+    """
+    pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
+    for step in run.steps():
+        pace.took(step.seconds)
+        if step.number % PREVIEW_EVERY == 0 or step.number == run.config.steps:
+            preview = str(record.preview(step.number, step.frame.rgb))
+        _tell(step, run, record, console, pace, preview)
+        if stop.wanted:
+            break
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(run, record, console)
+            saved = time.monotonic()
+    record.checkpoint(run.done, run.state())
+    return time.monotonic() - began
+
+
+def resumed(record: Record, config: RunConfig, prior: Prior, console: Console) -> Run:
+    """The run of a folder, at its newest whole checkpoint. Raises ValueError, FileNotFoundError."""
+    run = Run(config, prior, device_of(config))
+    state, remarks = record.latest()
+    for remark in remarks:
+        console.say(f"{remark}; taking the one before")
+    run.restore(state)
+    return run
+
+
+def _save(run: Run, record: Record, console: Console) -> None:
+    """A checkpoint in passing: a full disk is told, but does not end the run."""
+    try:
+        record.checkpoint(run.done, run.state())
+    except OSError as error:
+        console.say(f"no checkpoint at step {run.done} ({error}); the one before is kept")
+
+
+def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str) -> None:
+    """The step as a line on the screen and in metrics.jsonl."""
+    now, _ = memory_mb()
+    facts: dict[str, float | int] = {
+        "step": step.number,
+        "gradient": round(step.gradient, 6),
+        "seconds": round(step.seconds, 4),
+        "prior_seconds": round(step.prior_seconds, 4),
+        "splats": step.splats,
+        "memory_mb": round(now),
+    }
+    record.log(facts)
+    text = (
+        f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  {1000 * pace.seconds:.0f} ms/step  "
+        f"gradient {step.gradient:.3f}  {step.splats} splats  {now:.0f} MB"
+    )
+    console.figures(f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)})
+

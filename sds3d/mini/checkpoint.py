@@ -1,0 +1,34 @@
+"""A training's last checkpoint as a prior."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from guidance.embedded import EmbeddedPrior
+from guidance.network import MiniNetwork, NetworkConfig
+from guidance.patches import PatchCodec
+from guidance.vocabulary import Vocabulary
+
+PATCH = 6
+"""Pixels along a side of a patch; pictures are PATCH * grid pixels."""
+
+
+def trained(folder: Path) -> EmbeddedPrior:
+    """The averaged network of a training's last checkpoint.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+    """
+    file = folder / "state.safetensors"
+    if not file.exists():
+        raise FileNotFoundError(f"no checkpoint in {folder}; train one with: sds3d prior train --out {folder}")
+    config = NetworkConfig(**json.loads((folder / "state.json").read_text())["config"])
+    tensors = load_file(file)
+    network = MiniNetwork(config)
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+    codec = PatchCodec(config.channels, PATCH)
+    codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("codec.")})
+    return EmbeddedPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))

@@ -1,0 +1,183 @@
+"""`sds3d prior ...`: what the embedded prior knows, how it draws, and how it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.catalog import unknown
+from sds3d.arguments import parser
+from sds3d.console import Console
+from sds3d.priors import EMBEDDED, embedded_vocabulary, open_prior
+
+_WEIGHTS_AT = "folder of a prior or of a training; by default the shipped one"
+
+
+def main(words: list[str]) -> int:
+    """Runs one of the commands below."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:10}{(known.__doc__ or '').splitlines()[0]}" for name, known in COMMANDS.items()]
+        Console().say("usage: sds3d prior COMMAND ...\n\n" + "\n".join(lines))
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        raise ValueError(unknown("command", f"prior {words[0]}", list(COMMANDS)))
+    return COMMANDS[words[0]](words[1:])
+
+
+def _words(words: list[str]) -> int:
+    """Lists the objects, colours and materials it knows."""
+    p = parser("sds3d prior words", "Lists what the embedded prior knows.")
+    p.add_argument("--json", action="store_true", help="as JSON")
+    given, known = p.parse_args(words), embedded_vocabulary()
+    if given.json:
+        objects = {name: list(others) for name, others in known.names.items()}
+        row = {"objects": objects, "colours": known.colours, "materials": known.materials}
+        Console().say(json.dumps(row, indent=1))
+        return 0
+    rows = [name + (f" ({', '.join(others)})" if others else "") for name, others in sorted(known.names.items())]
+    Console().say(
+        f"{len(known.names)} objects:\n  " + "\n  ".join(rows) + f"\n{len(known.colours)} colours: "
+        f"{', '.join(known.colours)}\nmaterials: {', '.join(known.materials)}"
+    )
+    return 0
+
+
+def _sample(words: list[str]) -> int:
+    """Draws texts from eight sides, on one sheet."""
+    import torch
+
+    from sds3d.atomic import write_bytes
+    from sds3d.export import png
+    from sds3d.mini.sheet import picture, views
+
+    p = parser("sds3d prior sample", "Draws each text from eight sides, one row a text.")
+    p.add_argument("texts", nargs="+", metavar="TEXT")
+    p.add_argument("--out", type=Path, default=Path("samples.png"), metavar="FILE")
+    p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance (default: 2)")
+    p.add_argument("--steps", type=int, default=20, help="DDIM steps (default: 20)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
+    given = p.parse_args(words)
+    prior = open_prior(given.prior, torch.device("cpu"))
+    for text in given.texts:
+        if remark := prior.check(text):
+            Console().say(remark)
+    rows = views(prior, given.texts, scale=given.scale, steps=given.steps, seed=given.seed)
+    write_bytes(given.out, png(picture(rows)))
+    Console().say(str(given.out))
+    return 0
+
+
+def _evaluate(words: list[str]) -> int:
+    """Has the judge mark samples of every name."""
+    import torch
+
+    from sds3d.atomic import write_bytes
+    from sds3d.judge.network import Judge
+    from sds3d.mini.evaluate import evaluate
+
+    p = parser("sds3d prior evaluate", "Draws every name from eight sides and has the judge mark the pictures.")
+    p.add_argument("names", nargs="*", metavar="NAME", help="names of objects; by default all")
+    p.add_argument("--out", type=Path, metavar="FILE", help="JSON file for all marks")
+    p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance (default: 2)")
+    p.add_argument("--steps", type=int, default=20, help="DDIM steps (default: 20)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
+    given = p.parse_args(words)
+    prior = open_prior(given.prior, torch.device("cpu"))
+    names = given.names or list(prior.vocabulary.names)
+    marks = evaluate(prior, Judge.load(), names, Console().say, scale=given.scale, steps=given.steps, seed=given.seed)
+    if given.out:
+        write_bytes(given.out, (json.dumps(marks.plain(), indent=1) + "\n").encode())
+    best = marks.overall
+    Console().say(
+        f"{len(names)} names: R@1 {best.recall_at_1:.3f}, R@5 {best.recall_at_5:.3f}, "
+        f"median azimuth error {best.median_azimuth_error_degrees:.1f} degrees"
+    )
+    return 0
+
+
+def _card(words: list[str]) -> int:
+    """Shows the shipped prior's model card."""
+    from guidance.embedded import FOLDER
+
+    parser("sds3d prior card", "Shows the model card of the shipped prior.").parse_args(words)
+    Console().say((FOLDER / "README.md").read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _corpus(words: list[str]) -> int:
+    """Draws the pictures to learn from."""
+    from sds3d.mini.corpus import Corpus, draw
+
+    p = parser("sds3d prior corpus", "Draws the chosen models of Debian's package sweethome3d-furniture from all sides.")
+    p.add_argument("furniture", type=Path, help="folder the package was unpacked in (dpkg -x)")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    p.add_argument("--views", type=int, default=Corpus.views, help="pictures of each object for the prior")
+    given = p.parse_args(words)
+    entries = draw(given.furniture, given.out, Corpus(views=given.views), Console().say)
+    Console().say(f"{len(entries)} objects in {given.out}")
+    return 0
+
+
+def _train(words: list[str]) -> int:
+    """Trains, or goes on training, the prior."""
+    from sds3d.mini.training import Training, train
+
+    p = parser("sds3d prior train", "Trains the prior on a corpus; goes on where a training in OUT stands.")
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    p.add_argument("--minutes", type=float, default=60.0)
+    p.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    p.add_argument("--wave", type=int, default=1, help="objects of this wave and those before (see objects.csv)")
+    p.add_argument("--rate", type=float, default=Training.rate, help="learning rate")
+    p.add_argument("--decay-from", type=float, default=0.0, metavar="PICTURES", help="start of the rate's fall")
+    p.add_argument("--decay-samples", type=float, default=0.0, metavar="PICTURES", help="length of the rate's fall")
+    p.add_argument("--sheet-minutes", type=float, default=10.0, help="minutes between two sheets of samples")
+    p.add_argument("--start-from", type=Path, metavar="PRIOR", help="weights of a shipped prior to start from")
+    given = p.parse_args(words)
+    knobs = Training(**{name: getattr(given, name) for name in vars(given)})
+    train(knobs, Console().say)
+    return 0
+
+
+def _judge(words: list[str]) -> int:
+    """Trains the judge."""
+    from sds3d.judge.training import JudgeTraining, train
+
+    p = parser("sds3d prior judge", "Trains the judge on the part of a corpus that the prior never sees.")
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    p.add_argument("--minutes", type=float, default=JudgeTraining.minutes)
+    given = p.parse_args(words)
+    marks = train(JudgeTraining(given.corpus, given.out, given.minutes), Console().say)
+    Console().say(json.dumps(marks))
+    return 0
+
+
+def _ship(words: list[str]) -> int:
+    """Writes a training's weights, card and credits as a prior that runs can open."""
+    from sds3d.mini.ship import ship
+
+    p = parser("sds3d prior ship", "Writes the averaged weights of a training in the layout that runs open.")
+    p.add_argument("training", type=Path)
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    given = p.parse_args(words)
+    marks = ship(given.training, given.corpus, given.to, Console().say)
+    Console().say(f"{given.to}: R@1 {marks.recall_at_1:.3f}, azimuth {marks.median_azimuth_error_degrees:.1f} degrees")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "words": _words,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "card": _card,
+    "corpus": _corpus,
+    "train": _train,
+    "judge": _judge,
+    "ship": _ship,
+}
+"""Every command, in the order of the help."""

@@ -1,0 +1,35 @@
+"""From a training to the folder that is shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from guidance.embedded import EmbeddedPrior
+from guidance.vocabulary import Vocabulary
+from sds3d.judge.network import Judge
+from sds3d.mini import card
+from sds3d.mini.checkpoint import trained
+from sds3d.mini.corpus import read_entries
+from sds3d.mini.evaluate import Marks, evaluate
+
+
+def ship(training: Path, corpus: Path, target: Path, progress: Callable[[str], None]) -> Marks:
+    """Writes the averaged weights of a training with only the names they were taught, has them marked by the shipped
+    judge, and puts card, credits and marks beside them.
+
+    Raises:
+        FileNotFoundError: no checkpoint, corpus or judge.
+    """
+    numbers = json.loads((training / "state.json").read_text()) if (training / "state.json").exists() else {}
+    prior, entries = trained(training), read_entries(corpus)
+    taught = [entry.name for entry in entries if entry.wave <= numbers["wave"]]
+    whole = prior.vocabulary
+    # The network keeps its words; the names that are offered are those it has seen.
+    vocabulary = Vocabulary({name: whole.names[name] for name in taught}, whole.colours, whole.materials, whole.words)
+    prior.vocabulary = vocabulary
+    prior.save(target)
+    marks = evaluate(EmbeddedPrior.load(target), Judge.load(), taught, progress)
+    card.write(target, entries, taught, numbers["samples"], marks)
+    return marks.overall

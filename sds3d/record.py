@@ -1,0 +1,114 @@
+"""The folder of a run: what it was asked, how it went, where it can be taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from configs import files
+from configs.run import RunConfig
+from sds3d.atomic import write_bytes
+from sds3d.export import png
+
+KEPT = 2
+"""Checkpoints that are kept."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's folder. Everything is written whole or not at all."""
+
+    folder: Path
+
+    @staticmethod
+    def new(folder: Path, config: RunConfig) -> Record:
+        """A folder for a new run.
+
+        Raises:
+            FileExistsError: a run or anything else is there already.
+            OSError: the folder can not be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "a run" if (folder / "run.yaml").exists() else "something else"
+            more = f"; go on with it by: sds3d resume {folder}" if what == "a run" else ""
+            raise FileExistsError(f"{folder} already holds {what}{more}; give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        record = Record(folder)
+        record.ask(config)
+        return record
+
+    @staticmethod
+    def open(folder: Path) -> Record:
+        """The folder of an earlier run. Raises FileNotFoundError."""
+        if not (folder / "run.yaml").is_file():
+            raise FileNotFoundError(f"{folder} is not the folder of a run: it has no run.yaml")
+        return Record(folder)
+
+    def ask(self, config: RunConfig) -> None:
+        """Writes down what is asked of the run."""
+        write_bytes(self.folder / "run.yaml", files.dump(config).encode())
+
+    def config(self) -> RunConfig:
+        """What was asked. Raises ValueError if the file was changed into something else."""
+        return files.read(self.folder / "run.yaml")
+
+    def log(self, row: dict[str, float | int]) -> None:
+        """Adds a line to metrics.jsonl."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def preview(self, step: int, rgb: Tensor) -> Path:
+        """Pictures [B, H, W, 3] of a step, side by side, twice their size."""
+        big = rgb.detach().clamp(0, 1).cpu().repeat_interleave(2, 1).repeat_interleave(2, 2)
+        sheet = torch.cat(list(big), 1)
+        file = self.folder / "previews" / f"step-{step:06d}.png"
+        write_bytes(file, png((sheet * 255).round().to(torch.uint8).numpy()))
+        return file
+
+    def checkpoint(self, step: int, state: dict[str, Tensor]) -> None:
+        """Saves the state of a run; older ones than the last few go only after it is on the disk."""
+        content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+        file = self._checkpoints / f"step-{step:06d}.safetensors"
+        write_bytes(file, content)
+        about = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        write_bytes(file.with_suffix(".json"), json.dumps(about).encode())
+        for old in self._saved()[KEPT:]:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+    def latest(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The newest state that is whole, and a remark for each newer one that is not.
+
+        Raises:
+            FileNotFoundError: no checkpoint was written.
+            ValueError: none of them is whole.
+        """
+        saved = self._saved()
+        if not saved:
+            raise FileNotFoundError(f"{self.folder} has no checkpoint; start the run again with another --out")
+        remarks = []
+        for file in saved:
+            content = file.read_bytes()
+            try:
+                about = json.loads(file.with_suffix(".json").read_text())
+                if about["sha256"] == hashlib.sha256(content).hexdigest():
+                    return load(content), remarks
+            except (OSError, ValueError, KeyError, SafetensorError):
+                pass
+            remarks.append(f"{file.name} is damaged")
+        raise ValueError(f"no checkpoint in {self._checkpoints} is whole: {', '.join(remarks)}")
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def _saved(self) -> list[Path]:
+        """Checkpoints, the newest first."""
+        return sorted(self._checkpoints.glob("step-*.safetensors"), reverse=True)
