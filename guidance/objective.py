@@ -59,9 +59,7 @@ class Objective(ABC):
         """The update for one view. `critic` is the prior itself unless `needs_critic`."""
 
 
-def guided(
-    empty: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], scale: float
-) -> Float[Tensor, "B C h w"]:
+def guided(empty: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], scale: float) -> Float[Tensor, "B C h w"]:
     """Classifier-free guidance: empty + scale * (text - empty) (Ho & Salimans 2022, eq. 6, with scale = 1 + w).
 
     Scale 1 is none, 0 is unconditional. Code that writes text + s * (text - empty) means scale = s + 1 here.

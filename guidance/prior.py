@@ -84,7 +84,10 @@ def noised(
 
 
 def cleaned(
-    x_t: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+    x_t: Float[Tensor, "B C h w"],
+    noise: Float[Tensor, "B C h w"],
+    alpha: Float[Tensor, " B"],
+    sigma: Float[Tensor, " B"],
 ) -> Float[Tensor, "B C h w"]:
     """The clean latent that a noise answer implies: x = (x_t - sigma * noise) / alpha."""
     return (x_t - per_view(sigma) * noise) / per_view(alpha)

@@ -53,4 +53,3 @@ def view_word(azimuth: float, elevation: float) -> str:
         return "overhead"
     turned = abs(math.degrees(azimuth))
     return "front" if turned < 45 else "side" if turned < 135 else "back"
-

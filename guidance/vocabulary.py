@@ -82,7 +82,9 @@ class Vocabulary:
     @cached_property
     def _taught(self) -> frozenset[str]:
         """Single words of everything that was taught; `words` may hold more, of objects still to come."""
-        return frozenset(word for text in (*self.phrases, *self.colours, *self.materials, *VIEWS) for word in split(text))
+        return frozenset(
+            word for text in (*self.phrases, *self.colours, *self.materials, *VIEWS) for word in split(text)
+        )
 
 
 def split(text: str) -> list[str]:

@@ -15,8 +15,10 @@ COMMANDS = {
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }
 """Every command and what it is for."""
-HELP = "usage: sds3d COMMAND ...\n\n" + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items()) + (
-    '\n\nFor example: sds3d generate "a teddy bear". Every command explains itself with --help.\n'
+HELP = (
+    "usage: sds3d COMMAND ...\n\n"
+    + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    + ('\n\nFor example: sds3d generate "a teddy bear". Every command explains itself with --help.\n')
 )
 
 

@@ -29,7 +29,9 @@ def generate(words: list[str]) -> int:
         console.say(remark)
     run = Run(config, prior, device_of(config))
     record = Record.new(asked.out or _free_folder(config.prompt), config)
-    console.say(f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}')
+    console.say(
+        f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}'
+    )
     return _go(run, record, console)
 
 

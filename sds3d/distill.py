@@ -47,7 +47,8 @@ class Run:
         self.prompt = Prompt(config.prompt, config.negative)
         # One stream of chance for each component: changing how one draws leaves the others as they were.
         self.chance = {
-            name: generator(config.seed * 8 + place) for place, name in enumerate(("cameras", "backdrops", "noise", "times"))
+            name: generator(config.seed * 8 + place)
+            for place, name in enumerate(("cameras", "backdrops", "noise", "times"))
         }
         self.scene: SplatScene = config.scene.build(device, generator(config.seed * 8 + 7))
         self.done = 0

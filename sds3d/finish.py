@@ -80,7 +80,9 @@ def finish(run: Run, record: Record, console: Console, optimised_seconds: float)
     return folder / "asset.glb"
 
 
-def export_mesh(run: Run, kind: str, target: Path, faces: int | None, texture: int | None, size_m: float | None) -> Mesh:
+def export_mesh(
+    run: Run, kind: str, target: Path, faces: int | None, texture: int | None, size_m: float | None
+) -> Mesh:
     """Makes the mesh of a run anew and writes it as `kind`, one of FORMATS.
 
     Raises:

@@ -111,5 +111,6 @@ def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, pr
         f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  {1000 * pace.seconds:.0f} ms/step  "
         f"gradient {step.gradient:.3f}  {step.splats} splats  {now:.0f} MB"
     )
-    console.figures(f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)})
-
+    console.figures(
+        f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)}
+    )

@@ -32,7 +32,8 @@ class JudgeNetwork(nn.Module):
         before = (3, *_WIDTHS)
         self.entries = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(before, _WIDTHS, strict=False))
         self.blocks = nn.ModuleList(
-            nn.ModuleList(_Residual(width) for _ in range(count)) for width, count in zip(_WIDTHS, (1, 2, 2, 1), strict=True)
+            nn.ModuleList(_Residual(width) for _ in range(count))
+            for width, count in zip(_WIDTHS, (1, 2, 2, 1), strict=True)
         )
         self.norm = nn.LayerNorm(_WIDTHS[-1])
         self.name = nn.Linear(_WIDTHS[-1], names)
@@ -94,7 +95,9 @@ class Judge:
     def save(self, folder: Path) -> None:
         """Writes weights, in half precision, and names."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.half().contiguous() for k, v in self._network.state_dict().items()}, folder / "judge.safetensors")
+        save_file(
+            {k: v.half().contiguous() for k, v in self._network.state_dict().items()}, folder / "judge.safetensors"
+        )
         (folder / "judge.json").write_text(json.dumps({"names": self.names}, indent=1) + "\n")
 
     @staticmethod

@@ -122,7 +122,9 @@ def train(knobs: JudgeTraining, progress: Callable[[str], None]) -> dict[str, fl
         seen += knobs.batch
         if time.monotonic() - told > 20:
             told = time.monotonic()
-            progress(f"{seen} pictures, loss {float(loss.detach()):.3f}, {seen / (told - began):.0f} pictures/s, {100 * share:.0f} %")
+            progress(
+                f"{seen} pictures, loss {float(loss.detach()):.3f}, {seen / (told - began):.0f} pictures/s, {100 * share:.0f} %"
+            )
     judge = Judge(network, [entry.name for entry in entries])
     judge.save(knobs.out)
     return mark(Judge.load(knobs.out), views, knobs.seed)

@@ -20,7 +20,7 @@ def notice(entries: list[Entry]) -> str:
         "CC BY 3.0: https://creativecommons.org/licenses/by/3.0/",
         "",
     ]
-    lines += [f"{entry.name}: \"{entry.title}\" by {entry.creator}, {entry.licence}" for entry in entries]
+    lines += [f'{entry.name}: "{entry.title}" by {entry.creator}, {entry.licence}' for entry in entries]
     return "\n".join(lines) + "\n"
 
 

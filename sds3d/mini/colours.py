@@ -24,7 +24,16 @@ COLOURS = MappingProxyType(
 )
 """Name and sRGB value of every colour the prior knows."""
 
-_HUES = ((15, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (255, "blue"), (290, "purple"), (340, "pink"), (361, "red"))
+_HUES = (
+    (15, "red"),
+    (42, "orange"),
+    (68, "yellow"),
+    (165, "green"),
+    (255, "blue"),
+    (290, "purple"),
+    (340, "pink"),
+    (361, "red"),
+)
 
 
 def named(rgb: tuple[float, float, float]) -> str:

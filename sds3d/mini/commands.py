@@ -111,7 +111,9 @@ def _corpus(words: list[str]) -> int:
     """Draws the pictures to learn from."""
     from sds3d.mini.corpus import Corpus, draw
 
-    p = parser("sds3d prior corpus", "Draws the chosen models of Debian's package sweethome3d-furniture from all sides.")
+    p = parser(
+        "sds3d prior corpus", "Draws the chosen models of Debian's package sweethome3d-furniture from all sides."
+    )
     p.add_argument("furniture", type=Path, help="folder the package was unpacked in (dpkg -x)")
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     p.add_argument("--views", type=int, default=Corpus.views, help="pictures of each object for the prior")

@@ -84,7 +84,11 @@ def draw(furniture: Path, out: Path, knobs: Corpus, progress: Callable[[str], No
         target = file_of(out, thing.name)
         if not target.exists():
             drawn = [asdict(drawer(parts, cameras)) for drawer, cameras in zip(drawers, sets, strict=True)]
-            arrays = {f"{kind}_{key}": value for kind, d in zip(("prior", "judge"), drawn, strict=True) for key, value in d.items()}
+            arrays = {
+                f"{kind}_{key}": value
+                for kind, d in zip(("prior", "judge"), drawn, strict=True)
+                for key, value in d.items()
+            }
             for kind, cameras in zip(("prior", "judge"), sets, strict=True):
                 arrays[f"{kind}_angles"] = torch.stack([cameras.azimuth, cameras.elevation], -1).numpy()
             partial = target.with_suffix(".partial.npz")

@@ -55,12 +55,14 @@ class Drawer:
         import moderngl
 
         self._size, self._columns, self._rows = size, columns, rows
-        gl: Any = moderngl.create_context(
-            standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1"
-        )  # type: ignore[call-arg]
+        gl: Any = moderngl.create_context(standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1")  # type: ignore[call-arg]
         self._gl = gl
         wide, high = columns * size * 2, rows * size * 2
-        self._targets = [gl.texture((wide, high), 4), gl.texture((wide, high), 4), gl.texture((wide, high), 1, dtype="f4")]
+        self._targets = [
+            gl.texture((wide, high), 4),
+            gl.texture((wide, high), 4),
+            gl.texture((wide, high), 1, dtype="f4"),
+        ]
         self._frame = gl.framebuffer(self._targets, gl.depth_texture((wide, high)))
         self._program = gl.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
 

@@ -146,6 +146,4 @@ def _fitted(parts: list[Part], rotation: np.ndarray) -> list[Part]:
     scale = 1 / np.linalg.norm(everything - centre, axis=-1).max()
     for rows in turned:
         rows[:, :3] = (rows[:, :3] - centre) * scale
-    return [
-        Part(rows, part.colour, part.texture, part.material) for rows, part in zip(turned, parts, strict=True)
-    ]
+    return [Part(rows, part.colour, part.texture, part.material) for rows, part in zip(turned, parts, strict=True)]

@@ -13,12 +13,16 @@ from guidance.sampling import sample
 
 
 def views(
-    prior: Prior, texts: list[str], azimuths: int = 8, elevation: float = 0.3, scale: float = 2.0, steps: int = 20, seed: int = 0
+    prior: Prior,
+    texts: list[str],
+    azimuths: int = 8,
+    elevation: float = 0.3,
+    scale: float = 2.0,
+    steps: int = 20,
+    seed: int = 0,
 ) -> torch.Tensor:
     """[T, A, 3, H, W] pictures of each text from around. Elevation in radians."""
-    camera = torch.stack(
-        [torch.arange(azimuths) * (2 * math.pi / azimuths), torch.full((azimuths,), elevation)], -1
-    )
+    camera = torch.stack([torch.arange(azimuths) * (2 * math.pi / azimuths), torch.full((azimuths,), elevation)], -1)
     size = prior.picture_size
     shape = prior.encode(torch.zeros(1, 3, size, size)).shape
     rows = []

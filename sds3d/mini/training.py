@@ -179,7 +179,9 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
             "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
             "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
         }
-    return State(network, codec, average, optimiser, numbers["round"], numbers["step"], numbers["samples"], numbers["loss"])
+    return State(
+        network, codec, average, optimiser, numbers["round"], numbers["step"], numbers["samples"], numbers["loss"]
+    )
 
 
 def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
@@ -199,7 +201,9 @@ def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Gener
     target = per_view(alpha) * noise - per_view(sigma) * x
     with autocast(torch.device("cpu")):
         tokens = state.network.embed(batch.words)
-        velocity = state.network(noised(x, noise, alpha, sigma), t, tokens, batch.mask, batch.camera, batch.camera_known)
+        velocity = state.network(
+            noised(x, noise, alpha, sigma), t, tokens, batch.mask, batch.camera, batch.camera_known
+        )
     loss = (velocity.float() - target).square().mean()
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -217,7 +221,13 @@ def save(state: State, words: Vocabulary, knobs: Training) -> None:
         moments = state.optimiser.state[parameter]
         tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
     save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
-    numbers = {"round": state.round, "step": state.step, "samples": state.samples, "loss": state.loss, "wave": knobs.wave}
+    numbers = {
+        "round": state.round,
+        "step": state.step,
+        "samples": state.samples,
+        "loss": state.loss,
+        "wave": knobs.wave,
+    }
     (knobs.out / "state.json.partial").write_text(json.dumps(numbers | {"config": asdict(state.network.config)}))
     words.save(knobs.out / "vocabulary.json")
     (knobs.out / "state.partial").replace(knobs.out / "state.safetensors")
@@ -242,7 +252,11 @@ def _gather(state: State, steps: int, loss: float, together: bool) -> tuple[int,
     counts = torch.tensor([float(steps), loss * steps])
     dist.all_reduce(counts)
     weight = steps / float(counts[0])
-    tensors = [t for p in state.network.parameters() for t in (p, *(state.optimiser.state[p][k] for k in ("exp_avg", "exp_avg_sq")))]
+    tensors = [
+        t
+        for p in state.network.parameters()
+        for t in (p, *(state.optimiser.state[p][k] for k in ("exp_avg", "exp_avg_sq")))
+    ]
     flat = torch.cat([t.reshape(-1) for t in tensors]) * weight
     dist.all_reduce(flat)
     place = 0
