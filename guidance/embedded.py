@@ -40,11 +40,13 @@ class EmbeddedPrior:
 
     @property
     def picture_size(self) -> int:
-        return self.network.config.grid * self.codec.patch
+        size: int = self.network.config.grid * self.codec.patch
+        return size
 
     @property
     def device(self) -> torch.device:
-        return self.network.position.device
+        device: torch.device = self.network.position.device
+        return device
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self._schedule.levels(t)

@@ -46,10 +46,10 @@ class MiniNetwork(nn.Module):
         c, w = config.convolution_width, config.width
         self.word_embedding = nn.Embedding(config.vocabulary, w)
         self.empty_word = nn.Parameter(torch.zeros(w))
-        self.text_pool = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, w))
-        self.time = nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
-        self.camera = nn.Sequential(nn.Linear(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w), nn.SiLU(), nn.Linear(w, w))
-        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(w, 2 * w), nn.SiLU(), nn.Linear(2 * w, w))
+        self.text_pool = _perceptron(w, w, w)
+        self.time = _perceptron(64, w, w)
+        self.camera = _perceptron(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w, w)
+        self.mix = _perceptron(4 * w, 4 * w, w)
         self.conv_in = nn.Conv2d(config.channels, c, 3, padding=1)
         self.down = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
         self.to_tokens = nn.Linear(4 * c, w)
@@ -60,7 +60,7 @@ class MiniNetwork(nn.Module):
         self.up = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
         self.norm_out = nn.GroupNorm(8, c)
         self.conv_out = nn.Conv2d(c, config.channels, 3, padding=1)
-        nn.init.normal_(self.word_embedding.weight, std=0.5)
+        nn.init.normal_(self.word_embedding.weight)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
@@ -80,10 +80,13 @@ class MiniNetwork(nn.Module):
             camera: azimuth and elevation in radians, or None for any.
             camera_known: rows of `camera` to use; the others count as any.
         """
+        present = mask[..., None].to(tokens.dtype)
+        # A sum over words, not a mean over places: a short text speaks as loudly as a long one.
+        text = self.text_pool((tokens * present).sum(1) / present.sum(1).clamp_min(1).sqrt())
+        view = self.camera(_camera_features(camera, camera_known, len(x_t), x_t))
+        # The product lets every object turn in its own way.
+        emb = self.mix(torch.cat([self.time(_waves(t)), text, view, text * view], -1))
         tokens = torch.where(mask[..., None], tokens, self.empty_word)
-        pooled = self.text_pool(tokens.mean(1))
-        seen = _camera_features(camera, camera_known, len(x_t), x_t)
-        emb = self.mix(self.time(_waves(t)) + pooled + self.camera(seen))
 
         h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
         for block in self.down:
@@ -106,6 +109,14 @@ class MiniNetwork(nn.Module):
 
 
 _AZIMUTHS, _ELEVATIONS = 6, 3
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two layers that keep the size of what they carry."""
+    layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+    for layer, gain in ((layers[0], 1.0), (layers[2], 1.7)):
+        nn.init.normal_(layer.weight, std=gain / layer.in_features**0.5)  # type: ignore[arg-type, operator]
+    return layers
 
 
 def _camera_features(

@@ -1,6 +1,7 @@
 """What a rule for turning scores into a gradient is given, and what it gives back.
 
-Shapes: B views, C x h x w latents. All chance is drawn before an objective is called: the same view gives the same update.
+Shapes: B views, C x h x w latents. All chance is drawn before an objective is called: the same view gives the same
+update.
 """
 
 from __future__ import annotations

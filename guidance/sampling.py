@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +24,7 @@ def sample(
     """Pictures in 0..1 from noise (Song et al. 2021, eq. 12 with no added noise), guided with `scale`."""
     times = torch.linspace(0.999, 0.0, steps + 1, device=noise.device)
     x_t, x = noise, noise
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         t = now.expand(len(noise))
         alpha, sigma = prior.levels(t)
         answers = prior.predict(x_t, t, [empty, text])

@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 STOP_WORDS = frozenset(
-    "a an the of in on with and at for from to its it is that this one some very photo picture image render "
-    "rendering model 3d asset view highly detailed quality".split()
+    # Joints of a sentence, then what people add for the sake of a picture.
+    ("a", "an", "the", "of", "in", "on", "with", "and", "at", "for", "from", "to", "its", "it", "is", "that", "this")
+    + ("one", "some", "very", "photo", "picture", "image", "render", "rendering", "model", "3d", "asset", "view")
+    + ("highly", "detailed", "quality")
 )
 """Words that change nothing and are passed over."""
 

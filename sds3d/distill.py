@@ -79,7 +79,7 @@ class Run:
         for group, now in zip(self.optimiser.param_groups, scene.groups(progress), strict=True):
             group["lr"] = now["lr"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         scene.settle(progress, frame, self.optimiser)
         self.done += 1

@@ -108,7 +108,8 @@ def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, pr
     }
     record.log(facts)
     text = (
-        f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  {1000 * pace.seconds:.0f} ms/step  "
+        f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  "
+        f"{1000 * pace.seconds:.0f} ms/step  "
         f"gradient {step.gradient:.3f}  {step.splats} splats  {now:.0f} MB"
     )
     console.figures(

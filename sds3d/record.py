@@ -93,7 +93,7 @@ class Record:
         saved = self._saved()
         if not saved:
             raise FileNotFoundError(f"{self.folder} has no checkpoint; start the run again with another --out")
-        remarks = []
+        remarks: list[str] = []
         for file in saved:
             content = file.read_bytes()
             try:

@@ -1,7 +1,8 @@
 """Splats as the PLY files that viewers of 3D Gaussian splatting read (Kerbl et al. 2023).
 
 Binary little-endian float32 with raw parameters: opacity is a logit, scales are natural logarithms, rotations are
-w, x, y, z, colours are spherical harmonics with 0.5 + 0.28209479 f_dc; `f_rest` holds all of red, then green, then blue.
+w, x, y, z, colours are spherical harmonics with 0.5 + 0.28209479 f_dc; `f_rest` holds all of red, then green, then
+blue.
 """
 
 from __future__ import annotations

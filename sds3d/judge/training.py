@@ -47,7 +47,7 @@ class Views:
                 self.angles.append(file["judge_angles"])
 
     def __call__(self, count: int, rng: np.random.Generator, held_out: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """(pictures [B,3,64,64], names [B], azimuths [B]); clean ones of the held-out views, or varied ones of the rest."""
+        """(pictures [B,3,64,64], names [B], azimuths [B]): the held-out views, or the rest, spoiled a little."""
         things = rng.integers(len(self.entries), size=count)
         rows = []
         azimuths = []
@@ -77,7 +77,8 @@ class Views:
         ambient = rng.uniform(0.4, 0.9)
         shading = ambient + rng.uniform(0, 0.25) * normal[..., 1] + (1.05 - ambient) * np.clip(normal @ light, 0, 1)
         behind = rng.random(3) if rng.random() < 0.6 else np.ones(3)
-        return (np.clip(colour * shading[..., None], 0, 1) + (1 - opacity) * behind).astype(np.float32)
+        picture: np.ndarray = np.clip(colour * shading[..., None], 0, 1) + (1 - opacity) * behind
+        return picture.astype(np.float32)
 
 
 def spoiled(rgb: Tensor, rng: np.random.Generator) -> Tensor:
@@ -117,14 +118,13 @@ def train(knobs: JudgeTraining, progress: Callable[[str], None]) -> dict[str, fl
         truth = torch.stack([azimuth.sin(), azimuth.cos()], -1)
         loss = F.cross_entropy(scores.float(), name, label_smoothing=0.05) + (picked - truth).square().sum(-1).mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         seen += knobs.batch
         if time.monotonic() - told > 20:
             told = time.monotonic()
-            progress(
-                f"{seen} pictures, loss {float(loss.detach()):.3f}, {seen / (told - began):.0f} pictures/s, {100 * share:.0f} %"
-            )
+            speed = seen / (told - began)
+            progress(f"{seen} pictures, loss {loss.item():.3f}, {speed:.0f} pictures/s, {100 * share:.0f} %")
     judge = Judge(network, [entry.name for entry in entries])
     judge.save(knobs.out)
     return mark(Judge.load(knobs.out), views, knobs.seed)

@@ -16,7 +16,10 @@ _VERTEX = """
 uniform mat4 view; uniform mat4 projection;
 in vec3 position; in vec3 normal; in vec2 where;
 out vec3 n; out vec3 p; out vec2 uv;
-void main() { vec4 seen = view * vec4(position, 1.0); p = seen.xyz; n = normal; uv = where; gl_Position = projection * seen; }
+void main() {
+    vec4 seen = view * vec4(position, 1.0);
+    p = seen.xyz; n = normal; uv = where; gl_Position = projection * seen;
+}
 """
 _FRAGMENT = """
 #version 330
@@ -55,7 +58,7 @@ class Drawer:
         import moderngl
 
         self._size, self._columns, self._rows = size, columns, rows
-        gl: Any = moderngl.create_context(standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1")  # type: ignore[call-arg]
+        gl: Any = moderngl.create_context(standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1")
         self._gl = gl
         wide, high = columns * size * 2, rows * size * 2
         self._targets = [

@@ -36,7 +36,8 @@ class Batch:
 
 def lit(normal: np.ndarray) -> np.ndarray:
     """Brightness of a surface with world normals [..., 3]: light from the sky and one key light."""
-    return 0.6 + 0.2 * normal[..., 1] + 0.3 * np.clip(normal @ KEY_LIGHT, 0, 1)
+    light: np.ndarray = 0.6 + 0.2 * normal[..., 1] + 0.3 * np.clip(normal @ KEY_LIGHT, 0, 1)
+    return light
 
 
 class Pictures:

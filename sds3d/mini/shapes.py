@@ -130,7 +130,8 @@ def _creased(vertex: np.ndarray, place: np.ndarray) -> np.ndarray:
         near = (face[owner[rows]] * face[other]).sum(-1) > CREASE
         normal[rows[near]] += area[other[near]]
     length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    return np.where(length > 1e-20, normal / np.maximum(length, 1e-20), face[owner])
+    smooth: np.ndarray = np.where(length > 1e-20, normal / np.maximum(length, 1e-20), face[owner])
+    return smooth
 
 
 def _fitted(parts: list[Part], rotation: np.ndarray) -> list[Part]:
