@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from importlib.metadata import entry_points
+from inspect import isabstract
 
 from guidance.objective import Objective
 from guidance.sds import SDS
@@ -39,8 +40,8 @@ def objective_class(name: str) -> type[Objective]:
         if point is None:
             raise ValueError(unknown("objective", name, objective_names()))
         found = point.load()
-    if not (isinstance(found, type) and issubclass(found, Objective)):
-        raise ValueError(f"{name} is no objective; expected a subclass of guidance.objective.Objective")
+    if not (isinstance(found, type) and issubclass(found, Objective)) or isabstract(found):
+        raise ValueError(f"{name} is no objective; expected a complete subclass of guidance.objective.Objective")
     return found
 
 

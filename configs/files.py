@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from configs.catalog import objective_class, objective_name, unknown
 from configs.run import RunConfig
@@ -66,7 +66,7 @@ def _typed(kind: type, row: dict[str, Any], where: str) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is Objective:
-        if not isinstance(value, dict) or "kind" not in value:
+        if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
             raise ValueError(f"{where} needs a kind, the name of an objective")
         return _typed(objective_class(value["kind"]), {k: v for k, v in value.items() if k != "kind"}, where)
     if is_dataclass(hint):
@@ -74,14 +74,42 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{where} is {value!r}; expected the fields of {hint.__name__}")
         return _typed(hint, value, where)
-    if isinstance(value, list):
-        return tuple(value)
-    if hint in (int, float, str, bool) and not _fits(hint, value):
-        raise ValueError(f"{where} is {value!r}; expected {hint.__name__}")
-    return float(value) if hint is float else value
+    if not _fits(hint, value):
+        raise ValueError(f"{where} is {value!r}; expected {_told(hint)}")
+    return _converted(hint, value)
 
 
-def _fits(hint: type, value: Any) -> bool:
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a plain value is one of a simple type: a number, text, None, a choice, a union or a tuple of them."""
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in inner
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(_fits, inner, value))
+    if inner:
+        return any(_fits(choice, value) for choice in inner)
     if hint is bool or isinstance(value, bool):
         return hint is bool and isinstance(value, bool)
     return isinstance(value, (int, float)) if hint is float else isinstance(value, hint)
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """A value that fits, in its exact type: a whole number may stand for a float, a list for a tuple."""
+    inner = get_args(hint)
+    if get_origin(hint) is tuple:
+        return tuple(map(_converted, inner, value))
+    if get_origin(hint) is not Literal and inner:
+        return _converted(next(choice for choice in inner if _fits(choice, value)), value)
+    return float(value) if hint is float else value
+
+
+def _told(hint: Any) -> str:
+    """A simple type in words."""
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if get_origin(hint) is tuple:
+        return f"a list of {len(inner)}: {', '.join(map(_told, inner))}"
+    if inner:
+        return " or ".join(map(_told, inner))
+    return "nothing" if hint is type(None) else str(hint.__name__)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from guidance.network import MiniNetwork, NetworkConfig
@@ -20,6 +21,7 @@ from guidance.precision import autocast
 from guidance.prior import Condition, noise_from_velocity
 from guidance.schedule import ScaledLinear
 from guidance.vocabulary import Vocabulary
+from guidance.weights import fill, read_tensors
 
 FOLDER = Path(__file__).parent / "mini"
 """Where the shipped weights are."""
@@ -152,24 +154,32 @@ class EmbeddedPrior:
 
         Raises:
             FileNotFoundError: a part of the model is missing.
-            ValueError: the folder holds another kind of model.
+            ValueError: the folder holds another kind of model, or a part of it is damaged.
         """
         parts = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "vae/config.json", f"vae/{_WEIGHTS}"]
         for name in [*parts, "tokenizer/vocabulary.json"]:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} is no embedded prior: {name} is missing")
-        index = json.loads((folder / "model_index.json").read_text())
-        if index.get("_class_name") != _CLASS:
-            raise ValueError(f"{folder} holds a {index.get('_class_name')}, expected {_CLASS}")
-        row = json.loads((folder / "unet" / "config.json").read_text())
-        network = MiniNetwork(NetworkConfig(**{f.name: row[f.name] for f in fields(NetworkConfig)}))
-        network.load_state_dict({k: v.float() for k, v in load_file(folder / "unet" / _WEIGHTS).items()})
-        shape = json.loads((folder / "vae" / "config.json").read_text())
-        codec = PatchCodec(shape["channels"], shape["patch"])
-        codec.load_state_dict(load_file(folder / "vae" / _WEIGHTS))
+        (kind,) = _fields(folder / "model_index.json", "_class_name")
+        if kind != _CLASS:
+            raise ValueError(f"{folder} holds a {kind}, expected {_CLASS}")
+        sizes = _fields(folder / "unet" / "config.json", *(f.name for f in fields(NetworkConfig)))
+        network = MiniNetwork(NetworkConfig(*sizes))
+        fill(network, read_tensors(folder / "unet" / _WEIGHTS), folder / "unet" / _WEIGHTS)
+        codec = PatchCodec(*_fields(folder / "vae" / "config.json", "channels", "patch"))
+        fill(codec, read_tensors(folder / "vae" / _WEIGHTS), folder / "vae" / _WEIGHTS)
         return EmbeddedPrior(network, codec, EmbeddedPrior.vocabulary_of(folder)).to(device)
 
     @staticmethod
     def vocabulary_of(folder: Path = FOLDER) -> Vocabulary:
         """The words of a model on disk, without opening the rest. Raises FileNotFoundError."""
         return Vocabulary.load(folder / "tokenizer" / "vocabulary.json")
+
+
+def _fields(file: Path, *names: str) -> list[Any]:
+    """Values of a JSON file. Raises ValueError if it is damaged or lacks one."""
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        return [row[name] for name in names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: expected JSON with {', '.join(names)} ({error})") from None

@@ -29,6 +29,8 @@ class Prompt:
         for text in (self.text, self.negative):
             if len(text) > LONGEST:
                 raise ValueError(f"the prompt has {len(text)} characters; at most {LONGEST} are read")
+            if not _is_unicode(text):
+                raise ValueError("the prompt holds bytes that are no UTF-8 text; check the terminal's encoding")
 
     def seen_from(self, prior: Prior, azimuth: Float[Tensor, " B"], elevation: Float[Tensor, " B"]) -> Wanted:
         """The conditions of views from these angles (radians).
@@ -51,5 +53,10 @@ def view_word(azimuth: float, elevation: float) -> str:
     """`front`, `side`, `back` or `overhead` for a camera at these angles in radians (DreamFusion, section 3.1)."""
     if elevation > math.radians(60):
         return "overhead"
-    turned = abs(math.degrees(azimuth))
+    turned = abs(math.degrees(math.remainder(azimuth, math.tau)))
     return "front" if turned < 45 else "side" if turned < 135 else "back"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written down; arguments in a wrong encoding reach Python as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -21,7 +21,13 @@ def sample(
     scale: float,
     steps: int = 30,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Pictures in 0..1 from noise (Song et al. 2021, eq. 12 with no added noise), guided with `scale`."""
+    """Pictures in 0..1 from noise (Song et al. 2021, eq. 12 with no added noise), guided with `scale`.
+
+    Raises:
+        ValueError: less than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; sampling takes at least 1")
     times = torch.linspace(0.999, 0.0, steps + 1, device=noise.device)
     x_t, x = noise, noise
     for now, then in pairwise(times):

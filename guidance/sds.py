@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +28,17 @@ class SDS(Objective):
     rescale: float = 0.0
     """Share, 0..1, by which the guided clean picture is brought back to the spread of the unguided one
     (Lin et al. 2023, section 3.4): less saturation at high scales."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f"scale is {self.scale}; expected a finite number, such as 7.5")
+        if self.weighting not in get_args(Weighting):
+            known = ", ".join(get_args(Weighting))
+            near = difflib.get_close_matches(self.weighting, get_args(Weighting), 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"unknown weighting {self.weighting!r}; {hint}(known: {known})")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale is {self.rescale}; expected a share from 0 to 1")
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 STOP_WORDS = frozenset(
     # Joints of a sentence, then what people add for the sake of a picture.
-    ("a", "an", "the", "of", "in", "on", "with", "and", "at", "for", "from", "to", "its", "it", "is", "that", "this")
-    + ("one", "some", "very", "photo", "picture", "image", "render", "rendering", "model", "3d", "asset", "view")
-    + ("highly", "detailed", "quality")
+    (
+        *("a", "an", "the", "of", "in", "on", "with", "and", "at", "for", "from", "to", "its", "it", "is", "that"),
+        *("this", "one", "some", "very", "photo", "picture", "image", "render", "rendering", "model", "3d", "asset"),
+        *("view", "highly", "detailed", "quality"),
+    )
 )
 """Words that change nothing and are passed over."""
 
@@ -72,9 +74,13 @@ class Vocabulary:
 
     @staticmethod
     def load(file: Path) -> Vocabulary:
-        row = json.loads(file.read_text(encoding="utf-8"))
-        names = {name: tuple(others) for name, others in row["names"].items()}
-        return Vocabulary(names, tuple(row["colours"]), tuple(row["materials"]), tuple(row["words"]))
+        """What `save` wrote. Raises FileNotFoundError, or ValueError if the file is damaged."""
+        try:
+            row = json.loads(file.read_text(encoding="utf-8"))
+            names = {name: tuple(others) for name, others in row["names"].items()}
+            return Vocabulary(names, tuple(row["colours"]), tuple(row["materials"]), tuple(row["words"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is damaged: expected names, colours, materials and words ({error})") from None
 
     def _known(self, word: str) -> str:
         """The word as taught: itself, without its plural s, or nothing."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import re
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -10,6 +13,7 @@ from typing import NoReturn
 from configs.catalog import objective_class, objective_names
 from configs.presets import PRESETS, preset
 from configs.run import RunConfig
+from guidance.objective import Objective
 from sds3d.console import Console, Mode
 
 
@@ -20,6 +24,10 @@ class Asked:
     run: RunConfig
     out: Path | None
     console: Console
+
+
+_GENERATE = "sds3d generate"
+_NOT_GIVEN = "not given"
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,9 +64,7 @@ def generate(arguments: list[str]) -> Asked:
     Raises:
         ValueError: a name that does not exist, or a value that does not fit.
     """
-    import tyro
-
-    first = Parser(prog="sds3d generate", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    first = Parser(prog=_GENERATE, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     about = "; ".join(f"{name}: {ready.purpose}" for name, ready in PRESETS.items())
     first.add_argument("--preset", metavar="NAME", default="draft", help=f"how much time it is worth ({about})")
     first.add_argument("--objective", metavar="NAME", help=f"{', '.join(objective_names())}, or module:Class")
@@ -66,18 +72,56 @@ def generate(arguments: list[str]) -> Asked:
     first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
     add_telling(first)
     picked, rest = first.parse_known_args(arguments)
-    start = preset(picked.preset).run(tyro.MISSING)
+    start = preset(picked.preset).run(_NOT_GIVEN)
     # A preset's own objective keeps the preset's values.
     if picked.objective and objective_class(picked.objective) is not type(start.objective):
-        start = replace(start, objective=objective_class(picked.objective)())
+        start = replace(start, objective=_plain(picked.objective))
     if picked.faces is not None:
         start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
-    run = tyro.cli(
-        RunConfig,
-        args=rest,
-        default=start,
-        prog="sds3d generate",
-        description=f"Turns a prompt into a textured mesh.\n\n{first.format_help()}",
-        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
-    )
+    run = _parsed(rest, start, f"Turns a prompt into a textured mesh.\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked))
+
+
+def _plain(name: str) -> Objective:
+    """The objective of that name with its default values."""
+    kind = objective_class(name)
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"the objective {name} needs a default for each of its fields: {error}") from None
+
+
+def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
+    """`start` with the flags among `words` applied. Raises ValueError in one line for what does not fit."""
+    import tyro
+
+    boxes = io.StringIO()
+    try:
+        with redirect_stderr(boxes):
+            return tyro.cli(
+                RunConfig,
+                args=words,
+                default=replace(start, prompt=tyro.MISSING),
+                prog=_GENERATE,
+                description=description,
+                config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            raise
+        raise ValueError(f"{_one_line(boxes.getvalue())} (see {_GENERATE} --help)") from None
+
+
+def _one_line(boxes: str) -> str:
+    """What tyro's boxes say is wrong, without frames, rules and help."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
+    inside = [line.strip(" │") for line in text.splitlines() if line.startswith("│")]
+    wrong, *more = [" ".join(part.split()) for part in re.split(r"─{4,}", " ".join(inside))]
+    if wrong.startswith("Missing from"):
+        return 'the prompt is missing; give one such as "a teddy bear"'
+    if wrong.startswith("Unrecognized"):
+        if "--" not in wrong:
+            return f"{wrong}; a prompt of several words needs quotes around it"
+        near = re.findall(r"--[\w.-]+", more[0])[:3] if more and more[0].startswith("Perhaps") else []
+        return f"{wrong}; did you mean {' or '.join(near)}?" if near else wrong
+    return wrong or " ".join(text.split())

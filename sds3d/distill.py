@@ -73,8 +73,10 @@ class Run:
             noise = torch.randn(x.shape, generator=chance["noise"]).to(x)
             t = config.times.draw(config.views, progress, chance["times"]).to(x)
             update = config.objective(prior, prior, View(x.detach(), noise, t, wanted))
+            # Half precision overflows now and then: such values pull nowhere.
+            gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
         answered = time.perf_counter()
-        loss = pulled(x, update.gradient) + scene.penalty(frame)
+        loss = pulled(x, gradient) + scene.penalty(frame)
 
         for group, now in zip(self.optimiser.param_groups, scene.groups(progress), strict=True):
             group["lr"] = now["lr"]
@@ -85,7 +87,7 @@ class Run:
         self.done += 1
         if trouble := scene.healthy():
             raise Unhealthy(f"step {self.done}: {trouble}")
-        strength = float(update.gradient.square().mean().sqrt())
+        strength = float(gradient.square().mean().sqrt())
         return Step(self.done, strength, time.perf_counter() - began, answered - asked, len(scene), frame)
 
     def state(self) -> dict[str, Tensor]:
@@ -116,5 +118,5 @@ class Run:
 
 def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
     """A loss whose gradient with respect to x is `gradient`, summed within a view and averaged over views."""
-    target = (x - torch.nan_to_num(gradient)).detach()
+    target = (x - gradient).detach()
     return 0.5 * (x - target).square().sum() / len(x)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guidance.precision import autocast
+from guidance.weights import fill, read_tensors
 
 SIZE = 64
 """Height and width, pixels, of the pictures the judge looks at."""
@@ -102,11 +103,11 @@ class Judge:
 
     @staticmethod
     def load(folder: Path = FOLDER) -> Judge:
-        """What `save` wrote. Raises FileNotFoundError."""
+        """What `save` wrote. Raises FileNotFoundError, or ValueError if it is damaged."""
         for name in ("judge.json", "judge.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} holds no judge: {name} is missing")
         names = json.loads((folder / "judge.json").read_text())["names"]
         network = JudgeNetwork(len(names))
-        network.load_state_dict({k: v.float() for k, v in load_file(folder / "judge.safetensors").items()})
+        fill(network, read_tensors(folder / "judge.safetensors"), folder / "judge.safetensors")
         return Judge(network, names)

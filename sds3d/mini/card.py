@@ -39,8 +39,8 @@ def card(entries: list[Entry], trained: list[str], samples: int, evaluation: Eva
         marks = (
             "## Marks\n\n"
             f"Samples of {len(evaluation.names)} names from {evaluation.azimuths} sides ({evaluation.steps} DDIM "
-            f"steps, guidance {evaluation.scale:g}), judged among {evaluation.candidates} names by a network trained on other "
-            "cameras, lights and backgrounds:\n\n"
+            f"steps, guidance {evaluation.scale:g}), judged among {evaluation.candidates} names by a network trained "
+            "on other cameras, lights and backgrounds:\n\n"
             "| R@1 | R@5 | median azimuth error |\n|---|---|---|\n"
             f"| {every.recall_at_1:.1%} | {every.recall_at_5:.1%} "
             f"| {every.median_azimuth_error_degrees:.1f} degrees |\n\n"
@@ -51,11 +51,11 @@ def card(entries: list[Entry], trained: list[str], samples: int, evaluation: Eva
     return (
         f"---\n{top}\n---\n\n"
         "# mini, the embedded prior of sds3d\n\n"
-        f"A small diffusion model of 96 x 96 pictures of {len(known)} kinds of objects on plain backgrounds, conditioned "
-        "on text and on the camera's azimuth and elevation. It predicts velocity under Stable Diffusion's scaled-linear "
-        "schedule. Text, camera, or both can be left out.\n\n"
-        f"Trained from scratch on {samples} pictures rendered from {len(known)} models of {SOURCE} ({free} under CC0, "
-        f"{len(known) - free} under CC BY 3.0; credits in `NOTICE`).\n\n"
+        f"A small diffusion model of 96 x 96 pictures of {len(known)} kinds of objects on plain backgrounds, "
+        "conditioned on text and on the camera's azimuth and elevation. It predicts velocity under Stable Diffusion's "
+        "scaled-linear schedule. Text, camera, or both can be left out.\n\n"
+        f"Trained from scratch on {samples} pictures rendered from {len(known)} models of {SOURCE} "
+        f"({free} under CC0, {len(known) - free} under CC BY 3.0; credits in `NOTICE`).\n\n"
         "It draws these objects in the shapes of these models and nothing else; there are no people in it.\n\n"
         f"{marks}## Objects\n\n{', '.join(sorted(trained))}\n"
     )

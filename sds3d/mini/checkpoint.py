@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from guidance.embedded import EmbeddedPrior
 from guidance.network import MiniNetwork, NetworkConfig
 from guidance.patches import PatchCodec
 from guidance.vocabulary import Vocabulary
+from guidance.weights import fill, read_tensors
 
 PATCH = 6
 """Pixels along a side of a patch; pictures are PATCH * grid pixels."""
@@ -21,14 +20,15 @@ def trained(folder: Path) -> EmbeddedPrior:
 
     Raises:
         FileNotFoundError: no checkpoint there.
+        ValueError: it is damaged.
     """
     file = folder / "state.safetensors"
     if not file.exists():
         raise FileNotFoundError(f"no checkpoint in {folder}; train one with: sds3d prior train --out {folder}")
     config = NetworkConfig(**json.loads((folder / "state.json").read_text())["config"])
-    tensors = load_file(file)
+    tensors = read_tensors(file)
     network = MiniNetwork(config)
-    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+    fill(network, {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}, file)
     codec = PatchCodec(config.channels, PATCH)
-    codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("codec.")})
+    fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
     return EmbeddedPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))

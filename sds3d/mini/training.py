@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
@@ -28,6 +28,7 @@ from guidance.precision import autocast
 from guidance.prior import noised, per_view
 from guidance.schedule import ScaledLinear
 from guidance.vocabulary import Vocabulary
+from guidance.weights import fill, read_tensors
 from sds3d.mini.captions import vocabulary
 from sds3d.mini.checkpoint import PATCH
 from sds3d.mini.corpus import Entry, read_entries
@@ -169,9 +170,9 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
             _start_from(knobs.start_from, network, codec)
         average = {name: p.detach().clone() for name, p in network.named_parameters()}
         return State(network, codec, average, optimiser)
-    tensors, numbers = load_file(file), json.loads((knobs.out / "state.json").read_text())
-    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-    codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("codec.")})
+    tensors, numbers = read_tensors(file), json.loads((knobs.out / "state.json").read_text())
+    fill(network, {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}, file)
+    fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
     average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
     for name, parameter in network.named_parameters():
         optimiser.state[parameter] = {
@@ -185,10 +186,10 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
 
 
 def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
-    """Weights of a shipped prior. Raises FileNotFoundError, or RuntimeError where its words are others."""
+    """Weights of a shipped prior. Raises FileNotFoundError, or ValueError where its words are others."""
     shipped = EmbeddedPrior.load(folder)
-    network.load_state_dict(shipped.network.state_dict())
-    codec.load_state_dict(shipped.codec.state_dict())
+    fill(network, shipped.network.state_dict(), folder)
+    fill(codec, shipped.codec.state_dict(), folder)
 
 
 def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Generator) -> float:
