@@ -57,7 +57,8 @@ class Cameras:
     def viewmats(self) -> Float[Tensor, "B 4 4"]:
         """World-to-camera matrices with OpenCV axes (x right, y down, z ahead), as gsplat wants them."""
         flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=self.c2w.dtype, device=self.c2w.device))
-        return torch.linalg.inv(self.c2w @ flip)
+        inverse: Tensor = torch.linalg.inv(self.c2w @ flip)
+        return inverse
 
     def intrinsics(self) -> Float[Tensor, "B 3 3"]:
         """Pinhole matrices K in pixels; the centre of the first pixel is at (0.5, 0.5)."""
@@ -86,9 +87,7 @@ def looking_at_origin(
     Angles in radians; `size` is the height and width of the pictures in pixels.
     """
     horizontal = torch.cos(elevation)
-    backward = torch.stack(
-        [horizontal * torch.sin(azimuth), torch.sin(elevation), horizontal * torch.cos(azimuth)], -1
-    )
+    backward = torch.stack([horizontal * torch.sin(azimuth), torch.sin(elevation), horizontal * torch.cos(azimuth)], -1)
     # The right-hand axis from the azimuth alone: defined at the poles too.
     right = torch.stack([torch.cos(azimuth), torch.zeros_like(azimuth), -torch.sin(azimuth)], -1)
     up = torch.linalg.cross(backward, right)

@@ -28,8 +28,8 @@ class Orbit:
     def __post_init__(self) -> None:
         if not -90 <= self.lowest <= self.highest <= 90:
             raise ValueError(f"elevations {self.lowest} to {self.highest}: expected -90 <= lowest <= highest <= 90")
-        if self.distance <= 1:
-            raise ValueError(f"distance {self.distance}: the camera would be inside the unit ball; expected more than 1")
+        if not 1 < self.distance < math.inf:
+            raise ValueError(f"distance {self.distance}: expected more than 1, or the camera is inside the unit ball")
         if not 0 < self.fov < 180:
             raise ValueError(f"fov {self.fov}: expected degrees between 0 and 180")
 

@@ -26,6 +26,8 @@ from renderers.scene import Frame, TrainableScene
 from renderers.splat_reference import rotations
 
 _NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+MOST = 5_000_000
+"""Splats that a scene may ask for."""
 _FEWEST = 16
 """Pruning never leaves fewer splats than this."""
 
@@ -85,6 +87,11 @@ class Splats:
         harmonics.coefficients(self.sh_degree)
         if not 1 <= self.count <= self.max_count:
             raise ValueError(f"count is {self.count} and max_count {self.max_count}; 1 <= count <= max_count is needed")
+        if self.max_count > MOST:
+            raise ValueError(f"max_count is {self.max_count}; at most {MOST} splats are taken")
+        for name in ("radius", "mean_rate", "mean_rate_end"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
         if not 0 < self.smallest < self.largest:
             found = f"smallest is {self.smallest} and largest {self.largest}"
             raise ValueError(f"{found}; 0 < smallest < largest is needed")

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from guidance.prompt import Prompt
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
@@ -24,6 +25,7 @@ def generate(words: list[str]) -> int:
     """`sds3d generate PROMPT`: a new run, to its finished asset."""
     asked = flags.generate(words)
     console, config = asked.console, asked.run
+    Prompt(config.prompt, config.negative)  # What can not be read is refused before the weights are opened.
     prior = open_prior(config.prior, device_of(config))
     if remark := prior.check(config.prompt):
         console.say(remark)
@@ -51,6 +53,7 @@ def resume(words: list[str]) -> int:
         raise ValueError(f"the run has done {run.done} steps already; give --steps {run.done} or more")
     if given.steps is not None:
         record.ask(config)
+    record.rewind(run.done)
     console.say(f"going on at step {run.done} of {config.steps}")
     return _go(run, record, console)
 
@@ -98,16 +101,26 @@ def _go(run: Run, record: Record, console: Console) -> int:
         with listening(stop):
             seconds = optimise(run, record, console, stop)
             if stop.wanted:
-                console.say(f"stopping at step {run.done}; exporting what there is (Ctrl-C again to leave at once)")
+                return _stopped(run, record, console, seconds)
             asset = finish(run, record, console, seconds)
     except Unhealthy as trouble:
         hint = "another --seed or a lower --objective.scale often helps"
-        raise ValueError(f"{trouble}; {hint}; the last checkpoint is in {record.folder}") from None
+        raise ValueError(f"{trouble}; {hint}; what there is of the run is in {record.folder}") from None
     console.say(f"{asset} after {clock(time.monotonic() - began)}", asset=str(asset))
-    if stop.wanted:
-        console.say(f"go on with: sds3d resume {record.folder}")
-        return INTERRUPTED
     return 0
+
+
+def _stopped(run: Run, record: Record, console: Console, seconds: float) -> int:
+    """After Ctrl-C, with the checkpoint on the disk: exports what there is and says how to go on."""
+    console.say(f"stopping at step {run.done}; exporting what there is (Ctrl-C again to leave at once)")
+    try:
+        asset = finish(run, record, console, seconds)
+        console.say(str(asset), asset=str(asset))
+    except ValueError as nothing:
+        console.say(f"no asset yet: {nothing}")
+    finally:
+        console.say(f"go on with: sds3d resume {record.folder}")
+    return INTERRUPTED
 
 
 def _free_folder(prompt: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,10 @@ class Record:
             what = "a run" if (folder / "run.yaml").exists() else "something else"
             more = f"; go on with it by: sds3d resume {folder}" if what == "a run" else ""
             raise FileExistsError(f"{folder} already holds {what}{more}; give another --out")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"the folder {folder} can not be made ({error.strerror}); give another --out") from None
         record = Record(folder)
         record.ask(config)
         return record
@@ -64,6 +68,13 @@ class Record:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def rewind(self, step: int) -> None:
+        """Drops what metrics.jsonl says of later steps: they are done again."""
+        file = self.folder / "metrics.jsonl"
+        if file.exists():
+            rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_bytes(file, "".join(row for row in rows if _step_of(row) <= step).encode())
+
     def preview(self, step: int, rgb: Tensor) -> Path:
         """Pictures [B, H, W, 3] of a step, side by side, twice their size."""
         big = rgb.detach().clamp(0, 1).cpu().repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -73,13 +84,17 @@ class Record:
         return file
 
     def checkpoint(self, step: int, state: dict[str, Tensor]) -> None:
-        """Saves the state of a run; older ones than the last few go only after it is on the disk."""
+        """Saves the state of a run; only after it is on the disk do older ones than the last few go, and those of
+        later steps, which were damaged or the run would have gone on from there.
+        """
         content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-        file = self._checkpoints / f"step-{step:06d}.safetensors"
+        file = self._checkpoints / f"step-{step:07d}.safetensors"
         write_bytes(file, content)
         about = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         write_bytes(file.with_suffix(".json"), json.dumps(about).encode())
-        for old in self._saved()[KEPT:]:
+        saved = self._saved()
+        place = saved.index(file)
+        for old in saved[:place] + saved[place + KEPT :]:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
 
@@ -112,3 +127,11 @@ class Record:
     def _saved(self) -> list[Path]:
         """Checkpoints, the newest first."""
         return sorted(self._checkpoints.glob("step-*.safetensors"), reverse=True)
+
+
+def _step_of(row: str) -> float:
+    """The step that a line of metrics.jsonl is about; infinity for a line that was cut short."""
+    try:
+        return float(json.loads(row)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
