@@ -1,0 +1,222 @@
+"""Runs as YAML: nothing is lost, nothing unknown gets in."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import files
+from configs.presets import PRESETS, preset
+from configs.run import RunConfig
+from guidance.sds import SDS, Weighting
+from guidance.times import Times
+from renderers.meshing import Meshing
+from renderers.orbit import Orbit
+from renderers.splats import Splats
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_comes_back_from_its_file(name: str) -> None:
+    run = preset(name).run("a teddy bear")
+    assert files.load(files.dump(run)) == run
+    assert files.dump(files.load(files.dump(run))) == files.dump(run)
+
+
+printable = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    printable,
+    printable,
+    numbers,
+    st.sampled_from(get_args(Weighting)),
+    st.floats(0.001, 100),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_run_comes_back(text: str, negative: str, scale: float, kind: Weighting, level: float, seed: int) -> None:
+    run = RunConfig(
+        text,
+        negative,
+        objective=SDS(scale, kind),
+        scene=Splats(count=7, anisotropy=level),
+        orbit=Orbit(lowest=-level / 2),
+        mesh=Meshing(level=level),
+        times=Times((0.0, min(level, 1.0))),
+        seed=seed,
+    )
+    assert files.load(files.dump(run)) == run
+
+
+def test_the_file_holds_every_value_plainly() -> None:
+    row = yaml.safe_load(files.dump(RunConfig("a bear")))
+    assert set(row) == {f.name for f in fields(RunConfig)}
+    assert row["objective"] == {"kind": "sds", "scale": 7.5, "weighting": "sds", "rescale": 0.0}
+    assert row["times"]["first"] == [0.5, 0.98]
+
+
+def test_whole_numbers_stand_for_floats() -> None:
+    run = files.load(changed("scale", 8))
+    assert isinstance(run.objective, SDS)
+    assert run.objective.scale == 8 and isinstance(run.objective.scale, float)
+    assert files.load(changed("level", 2)).mesh.level == 2.0
+
+
+def test_objectives_of_others_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zesty_plugin.py").write_text(
+        "from dataclasses import dataclass\nfrom guidance.objective import Objective, Update\n"
+        "@dataclass(frozen=True)\nclass Zesty(Objective):\n    zest: float = 5.0\n"
+        "    def __call__(self, prior, critic, view): return Update(view.noise)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from configs.catalog import objective_class
+
+    run = RunConfig("a bear", objective=objective_class("zesty_plugin:Zesty")())
+    assert "kind: zesty_plugin:Zesty" in files.dump(run)
+    assert files.load(files.dump(run)) == run
+    monkeypatch.delitem(sys.modules, "zesty_plugin")
+
+
+def changed(name: str, value: object) -> str:
+    """A run's YAML with every key of that name, at any depth, holding another value."""
+
+    def change(row: object) -> object:
+        if not isinstance(row, dict):
+            return row
+        return {key: value if key == name else change(inner) for key, inner in row.items()}
+
+    return yaml.safe_dump(change(yaml.safe_load(files.dump(RunConfig("a bear")))), allow_unicode=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("steps", "many", "steps is 'many'; expected int"),
+        ("steps", 1.5, "steps is 1.5; expected int"),
+        ("steps", True, "steps is True; expected int"),
+        ("prompt", 5, "prompt is 5; expected str"),
+        ("prompt", None, "prompt is None; expected str"),
+        ("scale", "7", "scale is '7'; expected float"),
+        ("scale", False, "scale is False; expected float"),
+        ("scale", math.nan, "scale is nan; expected a finite number"),
+        ("weighting", "sdz", "weighting is 'sdz'; expected one of sds, uniform"),
+        ("first", [0.1], "first is [0.1]; expected a list of 2: float, float"),
+        ("first", [0.1, "x"], "expected a list of 2: float, float"),
+        ("first", 0.5, "expected a list of 2"),
+        ("first", [0.9, 0.1], "expected 0 <= low <= high <= 1"),
+        ("level", "high", "level is 'high'; expected float or nothing"),
+        ("scene", 3, "scene is 3; expected the fields of Splats"),
+        ("times", [], "times is []; expected the fields of Times"),
+        ("objective", "sds", "objective needs a kind"),
+        ("kind", 7, "objective needs a kind"),
+        ("kind", "sdss", "unknown objective 'sdss'; did you mean sds?"),
+        ("views", 0, "views is 0"),
+        ("device", "gpu", "expected auto, cpu or cuda"),
+        ("count", -3, "count is -3"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(name: str, value: object, told: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        files.load(changed(name, value))
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_keys_that_do_not_exist_come_with_the_nearest() -> None:
+    row = yaml.safe_load(files.dump(RunConfig("a bear")))
+    with pytest.raises(ValueError, match=r"run\.yaml: unknown key 'step'; did you mean steps\?"):
+        files.load(yaml.safe_dump(row | {"step": 3}))
+    row["objective"]["scal"] = 1
+    with pytest.raises(ValueError, match=r"objective: unknown key 'scal'; did you mean scale\?"):
+        files.load(yaml.safe_dump(row))
+
+
+def test_missing_keys_are_named() -> None:
+    row = yaml.safe_load(files.dump(RunConfig("a bear")))
+    del row["prompt"], row["seed"], row["times"]["last"]
+    with pytest.raises(ValueError, match="mine lacks prompt, seed"):
+        files.load(yaml.safe_dump(row), "mine")
+    row |= {"prompt": "a bear", "seed": 0}
+    with pytest.raises(ValueError, match="mine: times lacks last"):
+        files.load(yaml.safe_dump(row), "mine")
+
+
+@pytest.mark.parametrize("text", ["", "3", "- a", "a: [", "\t", "{", "!!python/object:os.system {}"])
+def test_what_is_no_run_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        files.load(text)
+    assert str(refused.value).startswith("run.yaml") and "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run\.yaml is missing"):
+        files.read(tmp_path / "run.yaml")
+
+
+# --- runs and presets ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("steps", 0, "steps is 0; a run takes at least 1"),
+        ("steps", -5, "at least 1"),
+        ("steps", 10**9, "at most 1000000"),
+        ("views", 0, "expected 1 to 64"),
+        ("views", 10**6, "expected 1 to 64"),
+        ("seed", -1, "seed is -1"),
+        ("seed", 2**32, "expected 0 to 4294967295"),
+        ("device", "tpu", "expected auto, cpu or cuda"),
+    ],
+)
+def test_runs_refuse_what_makes_no_sense(name: str, value: object, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        replace(RunConfig("a bear"), **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"count": 0},
+        {"count": 10, "max_count": 5},
+        {"count": 10**9, "max_count": 10**9},
+        {"smallest": 0.2, "largest": 0.1},
+        {"opacity": 1.0},
+        {"grow_from": 0.8},
+        {"mean_rate": 0.0},
+        {"radius": -1.0},
+    ],
+    ids=str,
+)
+def test_scenes_refuse_what_makes_no_sense(knobs: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(knobs)).split("_")[0]):
+        Splats(**knobs)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="degree 9"):
+        Splats(sh_degree=9)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"lowest": 60.0}, {"highest": 91.0}, {"distance": 1.0}, {"distance": math.nan}, {"fov": 0.0}]
+)
+def test_orbits_refuse_what_makes_no_sense(knobs: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Orbit(**knobs)
+
+
+def test_unknown_presets_come_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown preset 'draf'; did you mean draft\? \(known: draft, standard\)"):
+        preset("draf")
+
+
+def test_presets_leave_the_prompt_to_the_user() -> None:
+    for ready in PRESETS.values():
+        assert ready.run("x") == replace(ready.run("y"), prompt="x")
+        assert ready.purpose
