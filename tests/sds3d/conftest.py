@@ -1,0 +1,55 @@
+"""A tiny embedded prior with random weights, in memory and on disk, and a run small enough for seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.run import RunConfig
+from guidance.embedded import EmbeddedPrior
+from guidance.network import MiniNetwork, NetworkConfig
+from guidance.patches import PatchCodec
+from guidance.sds import SDS
+from guidance.vocabulary import Vocabulary
+from renderers.meshing import Meshing
+from renderers.splats import Splats
+
+
+@pytest.fixture(scope="session")
+def prior() -> EmbeddedPrior:
+    """Pictures of 24 x 24 pixels; knows a teddy bear, a horse and a mug."""
+    torch.manual_seed(5)
+    names: dict[str, tuple[str, ...]] = {"teddy bear": ("teddy",), "horse": ("pony",), "mug": ()}
+    vocabulary = Vocabulary.of(names, ("red", "blue"), ("wooden",))
+    sizes = {"channels": 12, "grid": 4, "convolution_width": 16, "convolution_blocks": 1, "width": 32, "depth": 1}
+    network = MiniNetwork(NetworkConfig(vocabulary=len(vocabulary.words), heads=2, words=5, **sizes))
+    for parameter in network.parameters():
+        parameter.requires_grad_(False).add_(torch.randn(parameter.shape), alpha=0.05)
+    codec = PatchCodec(12, 6)
+    codec.fit(torch.nn.functional.interpolate(torch.rand(40, 3, 6, 6), (24, 24), mode="bilinear"))
+    return EmbeddedPrior(network, codec, vocabulary)
+
+
+@pytest.fixture(scope="session")
+def prior_folder(prior: EmbeddedPrior, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prior")
+    prior.save(folder)
+    return folder
+
+
+@pytest.fixture
+def config(prior_folder: Path) -> RunConfig:
+    """Eight steps of two views, with growing and pruning on the way; solid enough for a mesh from the start."""
+    return RunConfig(
+        "a red teddy bear",
+        prior=str(prior_folder),
+        objective=SDS(2.0, "reconstruction", 0.5),
+        scene=Splats(count=400, max_count=700, opacity=0.9, grow_times=3),
+        mesh=Meshing(faces=500, texture=64, resolution=32, views=3, outline=32, pictures=48),
+        steps=8,
+        views=2,
+        seed=3,
+        device="cpu",
+    )
