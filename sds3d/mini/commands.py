@@ -133,6 +133,7 @@ def _train(words: list[str]) -> int:
     p.add_argument("--minutes", type=float, default=60.0)
     p.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     p.add_argument("--wave", type=int, default=1, help="objects of this wave and those before (see objects.csv)")
+    p.add_argument("--sketch-minutes", type=float, default=Training.sketch_minutes, help="for the sketch alone, first")
     p.add_argument("--rate", type=float, default=Training.rate, help="learning rate")
     p.add_argument("--decay-from", type=float, default=0.0, metavar="PICTURES", help="start of the rate's fall")
     p.add_argument("--decay-samples", type=float, default=0.0, metavar="PICTURES", help="length of the rate's fall")

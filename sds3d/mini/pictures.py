@@ -27,11 +27,23 @@ _PAINT_NAMES = tuple(COLOURS)
 class Batch:
     """Pictures and what they show."""
 
-    rgb: Float[Tensor, "B 3 H W"]
+    solid: Float[Tensor, "B 4 H W"]
+    """The lit object, premultiplied by its opacity, and its opacity."""
+    behind: Float[Tensor, "B 3 1 1"]
+    """Colour of the background."""
     words: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B L"]
     camera: Float[Tensor, "B 2"]
     camera_known: Bool[Tensor, " B"]
+
+    @property
+    def rgb(self) -> Float[Tensor, "B 3 H W"]:
+        """The pictures."""
+        return self.before(self.behind)
+
+    def before(self, colour: Tensor | float) -> Float[Tensor, "B 3 H W"]:
+        """The objects before another background."""
+        return self.solid[:, :3] + (1 - self.solid[:, 3:]) * colour
 
 
 def lit(normal: np.ndarray) -> np.ndarray:
@@ -67,11 +79,12 @@ class Pictures:
             if paint is not None:
                 shade = (colour[row] @ _LUMINANCE) / max(self._entries[things[row]].brightness, 0.05)
                 colour[row] = np.minimum(shade, 1.15 * opacity[row, ..., 0])[..., None] * _PAINTS[paint]
-        behind = backgrounds(count, rng)[:, None, None]
-        rgb = np.clip(colour * light[..., None], 0, 1) + (1 - opacity) * behind
+        solid = np.concatenate([np.clip(colour * light[..., None], 0, 1), opacity], -1)
+        behind = backgrounds(count, rng)[:, :, None, None]
         words, mask, known = self._conditions(things, angles, paints, rng)
         return Batch(
-            torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))),
+            torch.from_numpy(np.ascontiguousarray(solid.transpose(0, 3, 1, 2))),
+            torch.from_numpy(behind),
             words,
             mask,
             torch.from_numpy(angles.astype(np.float32)),

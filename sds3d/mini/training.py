@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import functional as F
 
 from guidance.embedded import EmbeddedPrior
 from guidance.network import MiniNetwork, NetworkConfig
@@ -49,7 +50,10 @@ class Training:
     """Objects of this wave and all before it."""
     batch: int = 16
     """Pictures in a step of one worker."""
-    rate: float = 8e-4
+    sketch_minutes: float = 10.0
+    """How long only the sketch is trained before the denoiser."""
+    sketch_batch: int = 128
+    rate: float = 1e-3
     """Learning rate of AdamW after warm-up."""
     warmup: int = 400
     """Steps of a worker until the full rate."""
@@ -78,7 +82,14 @@ class State:
     round: int = 0
     step: int = 0
     samples: int = 0
+    """Pictures the denoiser has seen."""
+    sketched: float = 0.0
+    """Minutes that went into the sketch alone."""
     loss: float = 1.0
+
+    def in_order(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Parameters by name that the optimiser has moved, the same in every worker."""
+        return [(name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimiser.state.get(p, {})]
 
 
 def train(knobs: Training, progress: Callable[[str], None]) -> None:
@@ -129,18 +140,22 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         deadline = time.monotonic() + knobs.seconds_apart
         losses, steps = [], 0
+        sketching = state.sketched < knobs.sketch_minutes
         while time.monotonic() < deadline:
             _set_rate(state.optimiser, knobs, state.step + steps, state.samples)
-            losses.append(step(state, pictures(knobs.batch, rng), schedule, chance))
+            if sketching:
+                losses.append(sketch_step(state, pictures(knobs.sketch_batch, rng)))
+            else:
+                losses.append(step(state, pictures(knobs.batch, rng), schedule, chance))
             steps += 1
         total = _gather(state, steps, float(np.mean(losses)), meeting is not None)
-        _settle(state, knobs, total)
+        _settle(state, knobs, total, sketching)
         now = time.monotonic()
         over = _agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
         if rank == 0 and progress is not None:
             speed = (state.samples - first) / (now - start)
             progress(
-                f"{state.samples} pictures, loss {state.loss:.4f}, {speed:.0f} pictures/s, "
+                f"{'sketch' if sketching else 'denoiser'}: {state.samples} pictures, loss {state.loss:.4f}, {speed:.0f} pictures/s, "
                 f"{max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
             )
             _log(knobs.out, state, speed)
@@ -175,14 +190,14 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
     fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
     average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
     for name, parameter in network.named_parameters():
-        optimiser.state[parameter] = {
-            "step": torch.tensor(float(numbers["step"])),
-            "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
-            "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
-        }
-    return State(
-        network, codec, average, optimiser, numbers["round"], numbers["step"], numbers["samples"], numbers["loss"]
-    )
+        if f"first.{name}" in tensors:
+            optimiser.state[parameter] = {
+                "step": tensors[f"steps.{name}"],
+                "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
+                "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
+            }
+    counts = {key: numbers[key] for key in ("round", "step", "samples", "sketched", "loss")}
+    return State(network, codec, average, optimiser, **counts)
 
 
 def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
@@ -190,6 +205,30 @@ def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
     shipped = EmbeddedPrior.load(folder)
     fill(network, shipped.network.state_dict(), folder)
     fill(codec, shipped.codec.state_dict(), folder)
+
+
+def sketch_step(state: State, batch: Batch) -> float:
+    """One step of AdamW on the sketch alone; returns its error."""
+    with autocast(torch.device("cpu")):
+        loss = _sketch_error(state, batch)
+    _move(state, loss)
+    return float(loss.detach())
+
+
+def _sketch_error(state: State, batch: Batch) -> Tensor:
+    """Mean squared error of the sketch: the object before mid grey, and its opacity."""
+    drawn = state.network.expect(state.network.embed(batch.words), batch.mask, batch.camera, batch.camera_known)
+    grid = state.network.config.grid
+    opacity = F.interpolate(batch.solid[:, 3:], (2 * grid, 2 * grid), mode="area")
+    target = torch.cat([state.codec.encode(batch.before(0.5)), 2 * F.pixel_unshuffle(opacity, 2) - 1], 1)
+    return (drawn.float() - target).square().mean()
+
+
+def _move(state: State, loss: Tensor) -> None:
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    state.optimiser.step()
 
 
 def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Generator) -> float:
@@ -222,9 +261,9 @@ def save(state: State, words: Vocabulary, knobs: Training) -> None:
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"codec.{k}": v for k, v in state.codec.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.items()}
-    for name, parameter in state.network.named_parameters():
-        moments = state.optimiser.state[parameter]
-        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+    for name, parameter in state.in_order():
+        memory = state.optimiser.state[parameter]
+        tensors |= {f"first.{name}": memory["exp_avg"], f"second.{name}": memory["exp_avg_sq"], f"steps.{name}": memory["step"]}
     save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
     numbers = {
         "round": state.round,
@@ -257,11 +296,8 @@ def _gather(state: State, steps: int, loss: float, together: bool) -> tuple[int,
     counts = torch.tensor([float(steps), loss * steps])
     dist.all_reduce(counts)
     weight = steps / float(counts[0])
-    tensors = [
-        t
-        for p in state.network.parameters()
-        for t in (p, *(state.optimiser.state[p][k] for k in ("exp_avg", "exp_avg_sq")))
-    ]
+    kinds = ("exp_avg", "exp_avg_sq")
+    tensors = [t for _, p in state.in_order() for t in (p, *(state.optimiser.state[p][kind] for kind in kinds))]
     flat = torch.cat([t.reshape(-1) for t in tensors]) * weight
     dist.all_reduce(flat)
     place = 0
@@ -271,12 +307,17 @@ def _gather(state: State, steps: int, loss: float, together: bool) -> tuple[int,
     return int(counts[0]), float(counts[0]) / dist.get_world_size(), float(counts[1] / counts[0])
 
 
-def _settle(state: State, knobs: Training, total: tuple[int, float, float]) -> None:
+def _settle(state: State, knobs: Training, total: tuple[int, float, float], sketching: bool) -> None:
     """Moves the average of the parameters and counts."""
     steps, mean_steps, loss = total
     state.round += 1
     state.step += round(mean_steps)
-    state.samples += steps * knobs.batch
+    if sketching:
+        state.sketched += knobs.seconds_apart / 60
+        if state.sketched >= knobs.sketch_minutes:
+            state.step = 0  # the denoiser warms up anew
+    else:
+        state.samples += steps * knobs.batch
     state.loss = loss if state.round == 1 else 0.9 * state.loss + 0.1 * loss
     keep = min(0.98, (1 + state.round) / (8 + state.round))
     for name, parameter in state.network.named_parameters():

@@ -1,0 +1,57 @@
+"""What a step of a draft costs beside the prior's own passes.
+
+    python benchmarks/step.py [--steps 40]
+
+Both are timed in turn in one process, on the same latents: a whole step of the loop, and nothing but the noise answers it
+asks for. Prints the median ratio and the medians in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+
+import torch
+
+from configs.presets import preset
+from guidance.prior import generator
+from sds3d.distill import Run
+from sds3d.priors import EMBEDDED, open_prior
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--prior", default=EMBEDDED)
+    given = parser.parse_args()
+    device = torch.device("cpu")
+    prior = open_prior(given.prior, device)
+    config = preset("draft").run("a teddy bear")
+    run = Run(config, prior, device)
+    views, size = config.views, prior.picture_size
+    x = prior.encode(torch.rand(views, 3, size, size, generator=generator(1)))
+    angles = torch.rand(views, generator=generator(2))
+    wanted = run.prompt.seen_from(prior, angles, angles)
+    t = torch.full((views,), 0.5)
+    steps = run.steps()
+    whole, alone = [], []
+    for number in range(given.steps + 5):
+        began = time.perf_counter()
+        next(steps)
+        between = time.perf_counter()
+        with torch.no_grad():
+            prior.predict(x, t, [wanted.empty, wanted.text])
+        if number >= 5:  # the first few warm up
+            whole.append(between - began)
+            alone.append(time.perf_counter() - between)
+    ratio = statistics.median(w / a for w, a in zip(whole, alone, strict=True))
+    sys.stdout.write(
+        f"step / prior passes: {ratio:.2f}  (step {1e3 * statistics.median(whole):.1f} ms, "
+        f"passes {1e3 * statistics.median(alone):.1f} ms, {torch.get_num_threads()} threads, {given.steps} steps)\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
