@@ -96,12 +96,14 @@ def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
     import tyro
 
     boxes = io.StringIO()
+    # A run with a hole where the prompt belongs: what tyro takes for a required argument is no text.
+    object.__setattr__(start, "prompt", tyro.MISSING)
     try:
         with redirect_stderr(boxes):
             return tyro.cli(
                 RunConfig,
                 args=words,
-                default=replace(start, prompt=tyro.MISSING),
+                default=start,
                 prog=_GENERATE,
                 description=description,
                 config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
@@ -114,9 +116,9 @@ def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
 
 def _one_line(boxes: str) -> str:
     """What tyro's boxes say is wrong, without frames, rules and help."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
-    inside = [line.strip(" │") for line in text.splitlines() if line.startswith("│")]
-    wrong, *more = [" ".join(part.split()) for part in re.split(r"─{4,}", " ".join(inside))]
+    # A title, what is wrong, and more, between rules; the frame is missing where the terminal has no UTF-8.
+    text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", boxes)
+    _, wrong, *more = [" ".join(part.split()) for part in re.split(r"[─-]{4,}", text)] + [""]
     if wrong.startswith("Missing from"):
         return 'the prompt is missing; give one such as "a teddy bear"'
     if wrong.startswith("Unrecognized"):
