@@ -44,6 +44,7 @@ class NetworkConfig:
     sketch_channels: int = 48
     """Channels of the convolutions that finish it."""
 
+
 ALPHA = 4
 """Channels of a sketch beside the latent's: opacity in the four quarters of a patch."""
 

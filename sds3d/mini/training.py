@@ -50,9 +50,11 @@ class Training:
     """Objects of this wave and all before it."""
     batch: int = 16
     """Pictures in a step of one worker."""
-    sketch_minutes: float = 10.0
+    codec_pictures: int = 1024
+    """Pictures that the codec is fitted to."""
+    sketch_minutes: float = 20.0
     """How long only the sketch is trained before the denoiser."""
-    sketch_batch: int = 128
+    sketch_batch: int = 48
     rate: float = 1e-3
     """Learning rate of AdamW after warm-up."""
     warmup: int = 400
@@ -89,7 +91,9 @@ class State:
 
     def in_order(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Parameters by name that the optimiser has moved, the same in every worker."""
-        return [(name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimiser.state.get(p, {})]
+        return [
+            (name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimiser.state.get(p, {})
+        ]
 
 
 def train(knobs: Training, progress: Callable[[str], None]) -> None:
@@ -139,9 +143,10 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         rng = np.random.default_rng([knobs.seed, rank, state.round])
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         deadline = time.monotonic() + knobs.seconds_apart
-        losses, steps = [], 0
+        losses: list[float] = []
+        steps = 0
         sketching = state.sketched < knobs.sketch_minutes
-        while time.monotonic() < deadline:
+        while not losses or time.monotonic() < deadline:
             _set_rate(state.optimiser, knobs, state.step + steps, state.samples)
             if sketching:
                 losses.append(sketch_step(state, pictures(knobs.sketch_batch, rng)))
@@ -155,8 +160,8 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         if rank == 0 and progress is not None:
             speed = (state.samples - first) / (now - start)
             progress(
-                f"{'sketch' if sketching else 'denoiser'}: {state.samples} pictures, loss {state.loss:.4f}, {speed:.0f} pictures/s, "
-                f"{max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
+                f"{'sketch' if sketching else 'denoiser'}: {state.samples} pictures, loss {state.loss:.4f}, "
+                f"{speed:.0f} pictures/s, {max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
             )
             _log(knobs.out, state, speed)
             if over or now - saved > 60 * knobs.checkpoint_minutes:
@@ -180,7 +185,7 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
     file = knobs.out / "state.safetensors"
     if not file.exists():
         if knobs.start_from is None:
-            codec.fit(pictures(1024, np.random.default_rng(knobs.seed)).rgb)
+            codec.fit(pictures(knobs.codec_pictures, np.random.default_rng(knobs.seed)).rgb)
         else:
             _start_from(knobs.start_from, network, codec)
         average = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -226,7 +231,7 @@ def _sketch_error(state: State, batch: Batch) -> Tensor:
 
 def _move(state: State, loss: Tensor) -> None:
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
     state.optimiser.step()
 
@@ -249,10 +254,7 @@ def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Gener
             noised(x, noise, alpha, sigma), t, tokens, batch.mask, batch.camera, batch.camera_known
         )
     loss = (per_view(sigma) * (velocity.float() - target).square()).mean()
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
-    state.optimiser.step()
+    _move(state, loss)
     return float(loss.detach())
 
 
@@ -263,12 +265,17 @@ def save(state: State, words: Vocabulary, knobs: Training) -> None:
     tensors |= {f"average.{k}": v for k, v in state.average.items()}
     for name, parameter in state.in_order():
         memory = state.optimiser.state[parameter]
-        tensors |= {f"first.{name}": memory["exp_avg"], f"second.{name}": memory["exp_avg_sq"], f"steps.{name}": memory["step"]}
+        tensors |= {
+            f"first.{name}": memory["exp_avg"],
+            f"second.{name}": memory["exp_avg_sq"],
+            f"steps.{name}": memory["step"],
+        }
     save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
     numbers = {
         "round": state.round,
         "step": state.step,
         "samples": state.samples,
+        "sketched": state.sketched,
         "loss": state.loss,
         "wave": knobs.wave,
     }
