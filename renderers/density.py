@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from renderers.native import library
+from renderers.splats import SplatScene
 
 REACH = 3.0
 """Standard deviations beyond which a splat adds nothing."""
@@ -28,34 +28,22 @@ BLUR = 0.5
 """Blur of every splat, in spacings of the grid, so that thin ones do not slip between its points."""
 
 
-@runtime_checkable
-class Gaussians(Protocol):
-    """The parameters every scene of splats carries."""
+@dataclass(frozen=True)
+class SplatCloud:
+    """The raw parameters of N splats, as they are trained and stored, with K harmonics per channel."""
 
-    @property
-    def means(self) -> Tensor:
-        """[N 3] centres."""
-        ...
+    means: Float[Tensor, "N 3"]
+    log_scales: Float[Tensor, "N 3"]
+    """Natural logarithms of the standard deviations along the splat's own axes."""
+    quats: Float[Tensor, "N 4"]
+    """Rotations w, x, y, z, of any length but 0."""
+    logit_opacities: Float[Tensor, " N"]
+    sh: Float[Tensor, "N K 3"]
+    """Spherical harmonics; colour is 0.5 + 0.28209479 sh[:, 0] and what depends on the view."""
 
-    @property
-    def log_scales(self) -> Tensor:
-        """[N 3] natural logarithms of the standard deviations along the splat's own axes."""
-        ...
 
-    @property
-    def quats(self) -> Tensor:
-        """[N 4] rotations w, x, y, z, of any length."""
-        ...
-
-    @property
-    def logit_opacities(self) -> Tensor:
-        """[N] logits of the opacities."""
-        ...
-
-    @property
-    def sh(self) -> Tensor:
-        """[N K 3] spherical harmonics; colour is 0.5 + 0.28209479 sh[:, 0] and what depends on the view."""
-        ...
+AnySplats = SplatCloud | SplatScene
+"""Both carry the same five tensors."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +51,13 @@ class Grid:
     """Numbers at the points of a cubic lattice."""
 
     values: Float[ndarray, "X Y Z"]
-    origin: Float[ndarray, "3"]
+    origin: Float[ndarray, " 3"]
     """Position of the first point."""
     spacing: float
     """Distance between neighbours."""
 
 
-def density(splats: Gaussians, resolution: int) -> Grid:
+def density(splats: AnySplats, resolution: int) -> Grid:
     """Sum over splats of opacity * exp(-0.5 d^T Sigma^-1 d) on a grid around them.
 
     The box fits the splats, inside of +-BOUND, with `resolution` points along its longest side.
@@ -89,7 +77,7 @@ def density(splats: Gaussians, resolution: int) -> Grid:
     return grid
 
 
-def _visible(splats: Gaussians) -> tuple[ndarray, ndarray, ndarray]:
+def _visible(splats: AnySplats) -> tuple[ndarray, ndarray, ndarray]:
     """Means [N 3], covariances [N 3 3] and opacities [N] of the splats that can be seen, float64."""
     means, log_scales, quats, logits = (
         part.detach().double().cpu().numpy()
@@ -138,9 +126,7 @@ def add_slowly(grid: Grid, means: ndarray, covariances: ndarray, peaks: ndarray)
     extents = REACH * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     lows = np.ceil((means - extents - grid.origin) / grid.spacing).clip(0, grid.values.shape).astype(int)
     highs = (np.floor((means + extents - grid.origin) / grid.spacing) + 1).clip(0, grid.values.shape).astype(int)
-    for mean, precision, peak, low, high in zip(
-        means, np.linalg.inv(covariances), peaks, lows, highs, strict=True
-    ):
+    for mean, precision, peak, low, high in zip(means, np.linalg.inv(covariances), peaks, lows, highs, strict=True):
         if math.prod((high - low).clip(0)) == 0:
             continue
         axes = [grid.origin[d] + grid.spacing * np.arange(low[d], high[d]) - mean[d] for d in range(3)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,13 @@ class Surface:
     vertices: Float[ndarray, "V 3"]
     faces: Int[ndarray, "F 3"]
     """Corners, counter-clockwise seen from outside."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether every edge lies between exactly two triangles, which run through it in opposite directions."""
+        edges = self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+        there, back = (np.sort(edges[:, a] * len(self.vertices) + edges[:, 1 - a]) for a in (0, 1))
+        return bool((there == back).all() and (np.diff(there) != 0).all())
 
     @property
     def volume(self) -> float:
@@ -87,7 +93,8 @@ def sample(picture: Float[Tensor, "C H W"], uv: Float[ndarray, "N 2"]) -> Float[
     """Bilinear values of a picture at places in 0..1, (0, 0) the upper-left corner; its border is repeated outside."""
     grid = torch.from_numpy(np.ascontiguousarray(uv, np.float32))[None, None] * 2 - 1
     values = functional.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)
-    return values[0, :, 0].T.contiguous().numpy()
+    columns: ndarray = values[0, :, 0].T.contiguous().numpy()
+    return columns
 
 
 def look(surface: Surface, cameras: Cameras) -> Fragments:
@@ -98,7 +105,8 @@ def look(surface: Surface, cameras: Cameras) -> Fragments:
 def blended(fragments: Fragments, faces: Int[ndarray, "F 3"], values: Float[ndarray, "V C"]) -> Float[ndarray, "N C"]:
     """Values given at vertices, at every pixel that sees a triangle (in the order of `fragments.seen`)."""
     corners = values[faces[fragments.face[fragments.seen]]]
-    return (corners * fragments.bary[fragments.seen][..., None]).sum(1)
+    values_there: ndarray = (corners * fragments.bary[fragments.seen][..., None]).sum(1)
+    return values_there
 
 
 def finer(cameras: Cameras, times: int) -> Cameras:
@@ -107,7 +115,7 @@ def finer(cameras: Cameras, times: int) -> Cameras:
 
 
 class MeshScene(Scene):
-    """A textured mesh as a thing to look at; unlit, without trainable parameters."""
+    """A textured mesh as a thing to look at; unlit, nothing to train."""
 
     def __init__(self, mesh: Mesh, supersample: int = 2) -> None:
         """`supersample`: samples along each side of a pixel, against jagged outlines."""
@@ -134,17 +142,6 @@ class MeshScene(Scene):
     def _pooled(self, samples: Float[Tensor, "B h w C"]) -> Float[Tensor, "B H W C"]:
         """The mean of every pixel's samples."""
         return functional.avg_pool2d(samples.permute(0, 3, 1, 2), self.supersample).permute(0, 2, 3, 1)
-
-    def groups(self, progress: float) -> list[dict[str, Any]]:
-        """Nothing to train."""
-        return []
-
-    def penalty(self, frame: Frame) -> Float[Tensor, ""]:
-        """Nothing to regularise."""
-        return torch.zeros(())
-
-    def settle(self, progress: float, frame: Frame) -> None:
-        """Nothing to keep in order."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +179,9 @@ def agreement(scene: Scene, mesh: Mesh, views: int = 24, size: int = 128) -> Agr
         batch = cameras[start : start + BATCH]
         grey = torch.full((len(batch), 3), 0.5)
         wanted, got = scene.render(batch, grey), shown.render(batch, grey)
-        inside, covered = wanted.alpha[..., 0] > 0.5, got.alpha[..., 0] > 0.5
+        inside, covered = wanted.alpha[..., 0].cpu() > 0.5, got.alpha[..., 0] > 0.5
         ious += iou(inside, covered) * len(batch)
         union = inside | covered
-        errors += float((wanted.rgb.clamp(0, 1) - got.rgb)[union].square().sum())
+        errors += float((wanted.rgb.cpu().clamp(0, 1) - got.rgb)[union].square().sum())
         count += 3 * int(union.sum())
     return Agreement(ious / views, -10 * math.log10(max(errors / max(count, 1), 1e-10)))

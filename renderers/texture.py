@@ -142,13 +142,13 @@ def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 
     seen = summed[:, 3] > GRAZING**SHARPNESS * FAINT
     if not seen.any():
         raise ValueError("the scene's pictures show nothing of the surface; are they of the same thing?")
-    colours = summed[:, :3] / summed[:, 3:].clip(1e-12)
+    colours: ndarray = np.clip(summed[:, :3] / summed[:, 3:].clip(1e-12), 0, 1)
     if not seen.all():
         known = np.flatnonzero(seen)
         known = known[:: max(1, len(known) // 200_000)]
         _, nearest = cKDTree(points.positions[known]).query(points.positions[~seen])
         colours[~seen] = colours[known[nearest]]
-    return colours.clip(0, 1)
+    return colours
 
 
 def _spread(points: Texels, colours: Float[ndarray, "N 3"], size: int) -> UInt8[ndarray, "T T 3"]:

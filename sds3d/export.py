@@ -53,9 +53,7 @@ def write_glb(path: Path, mesh: Mesh, provenance: Mapping[str, object], size_m: 
         tree["asset"] = {"version": "2.0", "generator": GENERATOR, "extras": extras}
         _name_buffers(tree)
 
-    content = trimesh.Scene({"mesh": solid}).export(
-        file_type="glb", include_normals=True, tree_postprocessor=annotate
-    )
+    content = trimesh.Scene({"mesh": solid}).export(file_type="glb", include_normals=True, tree_postprocessor=annotate)
     write_bytes(path, content)
 
 
@@ -133,7 +131,7 @@ def _json(provenance: Mapping[str, object]) -> str:
     try:
         return json.dumps(dict(provenance), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"provenance must hold JSON values only (text, finite numbers, lists, maps): {error}") from None
+        raise ValueError(f"provenance must hold JSON values only (text, numbers, lists, maps): {error}") from None
 
 
 def _checked(mesh: Mesh, size_m: float | None) -> Mesh:

@@ -7,34 +7,21 @@ blue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from renderers.density import Gaussians
+from renderers.density import AnySplats, SplatCloud
 from sds3d.atomic import write_bytes
 
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
 """Harmonics per channel that a degree has."""
 
 
-@dataclass(frozen=True)
-class SplatCloud:
-    """The parameters of N splats as they are stored, with K harmonics per channel."""
-
-    means: Float[Tensor, "N 3"]
-    log_scales: Float[Tensor, "N 3"]
-    quats: Float[Tensor, "N 4"]
-    logit_opacities: Float[Tensor, " N"]
-    sh: Float[Tensor, "N K 3"]
-
-
-def write_splats(path: Path, splats: Gaussians, degree: int | None = None) -> None:
+def write_splats(path: Path, splats: AnySplats, degree: int | None = None) -> None:
     """One PLY file, in the frame of `renderers.cameras`.
 
     `degree` pads the harmonics with zeros, for programs that insist on 3; None keeps those of the scene.
