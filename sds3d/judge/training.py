@@ -48,7 +48,7 @@ class Views:
 
     def __call__(self, count: int, rng: np.random.Generator, held_out: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(pictures [B,3,64,64], names [B], azimuths [B]): the held-out views, or the rest, spoiled a little."""
-        things = rng.integers(len(self.entries), size=count)
+        things: list[int] = rng.integers(len(self.entries), size=count).tolist()
         rows = []
         azimuths = []
         for thing in things:
@@ -60,7 +60,7 @@ class Views:
         rgb = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
         if not held_out:
             rgb = spoiled(rgb, rng)
-        return rgb, torch.from_numpy(things), torch.from_numpy(np.array(azimuths, np.float32))
+        return rgb, torch.tensor(things), torch.from_numpy(np.array(azimuths, np.float32))
 
     def _picture(self, thing: int, view: int, rng: np.random.Generator) -> np.ndarray:
         """One view under a random light, on a random background, sometimes painted."""

@@ -68,7 +68,7 @@ class Pictures:
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
         """Random objects, views, backgrounds, paints and captions."""
-        things = rng.integers(len(self._entries), size=count)
+        things: list[int] = rng.integers(len(self._entries), size=count).tolist()
         views = [int(rng.integers(len(self._angles[thing]))) for thing in things]
         albedo = np.stack([self._albedo[o][v] for o, v in zip(things, views, strict=True)]).astype(np.float32) / 255
         light = np.stack([self._light[o][v] for o, v in zip(things, views, strict=True)]).astype(np.float32) / 200
@@ -97,7 +97,7 @@ class Pictures:
         return int(rng.integers(len(_PAINTS)))
 
     def _conditions(
-        self, things: np.ndarray, angles: np.ndarray, paints: list[int | None], rng: np.random.Generator
+        self, things: list[int], angles: np.ndarray, paints: list[int | None], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Word numbers, which of them count, and whether the camera is told; each dropped now and then."""
         words = np.zeros((len(things), self._longest), np.int64)
@@ -107,7 +107,7 @@ class Pictures:
             if rng.random() < 0.1:
                 known[row] &= rng.random() > 0.5
                 continue
-            view = view_word(*angles[row]) if rng.random() < (0.15 if known[row] else 0.6) else None
+            view = view_word(*angles[row].tolist()) if rng.random() < (0.15 if known[row] else 0.6) else None
             text = caption(self._entries[thing], None if paint is None else _PAINT_NAMES[paint], view, rng)
             numbers = self._vocabulary.read(text)[: self._longest]
             words[row, : len(numbers)] = numbers

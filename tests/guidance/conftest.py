@@ -41,6 +41,8 @@ def network(vocabulary: Vocabulary) -> MiniNetwork:
         depth=2,
         heads=2,
         words=5,
+        sketch_width=48,
+        sketch_channels=8,
     )
     network = MiniNetwork(config).eval().requires_grad_(False)
     for parameter in network.parameters():

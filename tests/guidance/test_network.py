@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.network import MiniNetwork, NetworkConfig
+from guidance.network import ALPHA, MiniNetwork, NetworkConfig
 
 Inputs = dict[str, Tensor]
 
@@ -82,3 +82,14 @@ def test_training_starts_from_silence() -> None:
     x_t, tokens = torch.randn(2, 3, 4, 4), network.embed(torch.zeros(2, 12, dtype=torch.long))
     answer = network(x_t, torch.rand(2), tokens, torch.ones(2, 12, dtype=torch.bool), None)
     assert bool((answer == 0).all())
+
+
+def test_the_sketch_knows_neither_noise_nor_time(network: MiniNetwork, inputs: Inputs) -> None:
+    said = {name: inputs[name] for name in ("tokens", "mask", "camera", "camera_known")}
+    sketch = network.expect(**said)
+    size = network.config.grid
+    assert sketch.shape == (4, network.config.channels + ALPHA, size, size)
+    masked = torch.where(said["mask"][..., None], said["tokens"], 1e3)
+    assert torch.equal(network.expect(**{**said, "tokens": masked}), sketch)
+    nowhere = network.expect(said["tokens"], said["mask"], None)
+    assert close(nowhere[2], sketch[2]) and not close(nowhere[0], sketch[0])

@@ -23,8 +23,9 @@ def prior() -> EmbeddedPrior:
     torch.manual_seed(5)
     names: dict[str, tuple[str, ...]] = {"teddy bear": ("teddy",), "horse": ("pony",), "mug": ()}
     vocabulary = Vocabulary.of(names, ("red", "blue"), ("wooden",))
-    sizes = {"channels": 12, "grid": 4, "convolution_width": 16, "convolution_blocks": 1, "width": 32, "depth": 1}
-    network = MiniNetwork(NetworkConfig(vocabulary=len(vocabulary.words), heads=2, words=5, **sizes))
+    sizes = {"channels": 12, "grid": 4, "convolution_width": 16, "convolution_blocks": 1}
+    sizes |= {"width": 32, "depth": 1, "heads": 2, "words": 5, "sketch_width": 48, "sketch_channels": 8}
+    network = MiniNetwork(NetworkConfig(len(vocabulary.words), **sizes))
     for parameter in network.parameters():
         parameter.requires_grad_(False).add_(torch.randn(parameter.shape), alpha=0.05)
     codec = PatchCodec(12, 6)

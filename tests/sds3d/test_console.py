@@ -1,0 +1,84 @@
+"""What a run tells: a line that is written over for people, objects for scripts, nothing when asked for quiet."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from sds3d import console as console_module
+from sds3d.console import Console, Mode, Pace, clock, memory_mb
+
+
+class Paper(io.TextIOWrapper):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), "utf-8", newline="")
+
+    def read_all(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+class Terminal(Paper):
+    """Says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def told(mode: Mode, out: Paper) -> str:
+    """What is written of a short run."""
+    console = Console(mode, out)
+    console.say("begin", steps=2)
+    for step in (1, 2):
+        console.figures(f"step {step}", {"step": step})
+    console.say("end")
+    return out.read_all()
+
+
+def test_scripts_read_one_object_a_line() -> None:
+    assert [json.loads(line) for line in told("json", Paper()).splitlines()] == [
+        {"message": "begin", "steps": 2},
+        {"step": 1},
+        {"step": 2},
+        {"message": "end"},
+    ]
+
+
+def test_quiet_is_quiet() -> None:
+    assert told("quiet", Terminal()) == ""
+
+
+def test_on_a_terminal_the_figures_are_written_over() -> None:
+    # Two rewrites of one line, which `say` leaves standing.
+    assert told("live", Terminal()) == "begin\n\r\x1b[2Kstep 1\r\x1b[2Kstep 2\nend\n"
+
+
+def test_elsewhere_the_figures_come_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    out = Paper()
+    console = Console("live", out)
+    for step in range(25):
+        console.figures(f"step {step}", {"step": step})
+        now += 1
+    assert out.read_all().splitlines() == ["step 0", "step 11", "step 22"]
+
+
+def test_the_pace_says_how_long_the_rest_takes() -> None:
+    pace = Pace(10)
+    for _ in range(4):
+        pace.took(0.5)
+    assert pace.left(4) == pytest.approx(3.0) and pace.left(10) == 0
+    for _ in range(200):
+        pace.took(2.0)
+    assert pace.seconds == pytest.approx(2.0)
+
+
+def test_times_and_memory_are_readable() -> None:
+    assert [clock(seconds) for seconds in (0, 59.6, 185, 3600)] == ["0:00", "1:00", "3:05", "60:00"]
+    now, peak = memory_mb()
+    assert 10 < now <= peak or (now, peak) == (0.0, 0.0)

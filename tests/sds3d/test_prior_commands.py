@@ -1,0 +1,65 @@
+"""`sds3d prior ...` on a prior of the tests; what needs the shipped weights is in test_shipped.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sds3d.__main__ import main
+from sds3d.judge.network import Judge, JudgeNetwork
+from sds3d.priors import open_prior
+
+Captured = pytest.CaptureFixture[str]
+
+
+def refused(words: list[str], captured: Captured) -> str:
+    assert main(["prior", *words]) != 0
+    out, err = captured.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("sds3d: ")
+    return err
+
+
+def test_samples_become_a_sheet(prior_folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    from PIL import Image
+
+    sheet = tmp_path / "new" / "sheet.png"
+    flags = ["--steps", "2", "--out", str(sheet), "--prior", str(prior_folder)]
+    assert main(["prior", "sample", "a horse", "a red mug with wings", *flags]) == 0
+    told = capsys.readouterr().out
+    assert "passed over: wings" in told and told.endswith(f"{sheet}\n")
+    with Image.open(sheet) as picture:
+        assert picture.size == (8 * 24, 2 * 24)
+
+
+def test_evaluation_writes_its_marks(
+    prior_folder: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(JudgeNetwork(3), ["teddy bear", "horse", "mug"])
+    monkeypatch.setattr(Judge, "load", lambda: judge)
+    flags = ["--steps", "1", "--prior", str(prior_folder), "--out", str(tmp_path / "marks.json")]
+    assert main(["prior", "evaluate", "horse", *flags]) == 0
+    assert "1 names: R@1" in capsys.readouterr().out
+    row = json.loads((tmp_path / "marks.json").read_text())
+    assert set(row) == {"overall", "names", "azimuths", "scale", "steps", "candidates"} and row["candidates"] == 3
+    assert "the judge does not know dragon" in refused(["evaluate", "dragon", *flags], capsys)
+
+
+def test_mistakes_end_in_one_line(prior_folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    prior = ["--prior", str(prior_folder)]
+    assert "unknown: dragon" in refused(["sample", "a dragon", *prior], capsys)
+    assert "steps is 0" in refused(["sample", "a horse", "--steps", "0", *prior], capsys)
+    assert "model_index.json is missing" in refused(["sample", "a horse", "--prior", str(tmp_path)], capsys)
+    assert "unknown prior 'minni'; did you mean mini?" in refused(["sample", "a horse", "--prior", "minni"], capsys)
+    assert "required: TEXT" in refused(["sample"], capsys)
+    assert "no *.sh3f file under" in refused(["corpus", str(tmp_path), "--out", str(tmp_path / "corpus")], capsys)
+    assert "no corpus in" in refused(["train", str(tmp_path), "--out", str(tmp_path / "training")], capsys)
+    assert "no corpus in" in refused(["judge", str(tmp_path), "--out", str(tmp_path / "judge")], capsys)
+    assert "no checkpoint in" in refused(["ship", *[str(tmp_path)] * 2, "--to", str(tmp_path / "to")], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_priors_are_opened_by_folder(prior_folder: Path) -> None:
+    assert open_prior(str(prior_folder), torch.device("cpu")).picture_size == 24
