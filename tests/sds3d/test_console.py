@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -11,36 +12,26 @@ from sds3d import console as console_module
 from sds3d.console import Console, Mode, Pace, clock, memory_mb
 
 
-class Paper(io.TextIOWrapper):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__(io.BytesIO(), "utf-8", newline="")
-
-    def read_all(self) -> str:
-        self.seek(0)
-        return self.read()
-
-
-class Terminal(Paper):
+class Terminal(io.StringIO):
     """Says it is one."""
 
     def isatty(self) -> bool:
         return True
 
 
-def told(mode: Mode, out: Paper) -> str:
+def told(mode: Mode, out: io.StringIO) -> str:
     """What is written of a short run."""
-    console = Console(mode, out)
+    with redirect_stdout(out):
+        console = Console(mode)
     console.say("begin", steps=2)
     for step in (1, 2):
         console.figures(f"step {step}", {"step": step})
     console.say("end")
-    return out.read_all()
+    return out.getvalue()
 
 
 def test_scripts_read_one_object_a_line() -> None:
-    assert [json.loads(line) for line in told("json", Paper()).splitlines()] == [
+    assert [json.loads(line) for line in told("json", io.StringIO()).splitlines()] == [
         {"message": "begin", "steps": 2},
         {"step": 1},
         {"step": 2},
@@ -60,12 +51,13 @@ def test_on_a_terminal_the_figures_are_written_over() -> None:
 def test_elsewhere_the_figures_come_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
-    out = Paper()
-    console = Console("live", out)
+    out = io.StringIO()
+    with redirect_stdout(out):
+        console = Console("live")
     for step in range(25):
         console.figures(f"step {step}", {"step": step})
         now += 1
-    assert out.read_all().splitlines() == ["step 0", "step 11", "step 22"]
+    assert out.getvalue().splitlines() == ["step 0", "step 11", "step 22"]
 
 
 def test_the_pace_says_how_long_the_rest_takes() -> None:
