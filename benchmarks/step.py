@@ -2,8 +2,8 @@
 
     python benchmarks/step.py [--steps 40]
 
-Both are timed in turn in one process, on the same latents: a whole step of the loop, and nothing but the noise answers it
-asks for. Prints the median ratio and the medians in milliseconds.
+Both are timed in turn in one process, on the same latents: a whole step of the loop, and nothing but the noise answers
+it asks for. Prints the median ratio and the medians in milliseconds.
 """
 
 from __future__ import annotations

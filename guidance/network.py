@@ -175,7 +175,7 @@ class _Sketch(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         w, c, n = config.sketch_width, config.sketch_channels, config.grid // 2
-        self.half = n
+        self.side = n
         self.entry = nn.Linear(3 * config.width, w)
         self.hidden = nn.ModuleList(_perceptron(w, w, w) for _ in range(2))
         self.spread = nn.Linear(w, n * n * c)
@@ -188,7 +188,7 @@ class _Sketch(nn.Module):
         h = F.silu(self.entry(torch.cat([text, view, text * view], -1)))
         for layer in self.hidden:
             h = h + 0.5 * layer(h)
-        h = self.spread(h).unflatten(-1, (-1, self.half, self.half)).contiguous(memory_format=torch.channels_last)
+        h = self.spread(h).unflatten(-1, (-1, self.side, self.side)).contiguous(memory_format=torch.channels_last)
         h = F.pixel_shuffle(self.rise(F.silu(h)), 2)
         return self.out(F.silu(self.finish(F.silu(self.norm(h)))))  # type: ignore[no-any-return]
 
