@@ -67,9 +67,9 @@ def density(splats: AnySplats, resolution: int) -> Grid:
     reach = REACH * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     low = np.maximum((means - reach).min(0), -BOUND)
     high = np.minimum((means + reach).max(0), BOUND)
-    spacing = float((high - low).max()) / (resolution - 1)
-    if spacing <= 0:
+    if (high <= low).any():
         raise ValueError(f"the scene is empty: no splat lies in the box of +-{BOUND} around the origin")
+    spacing = float((high - low).max()) / (resolution - 1)
     shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
     covariances = covariances + (BLUR * spacing) ** 2 * np.eye(3)
     grid = Grid(np.zeros(np.maximum(shape, 2), np.float32), low, spacing)

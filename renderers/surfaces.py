@@ -111,10 +111,18 @@ def mended(surface: Surface) -> Surface:
 
 
 def _without_flaps(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "G 3"]:
-    """Without triangles that name a vertex twice, and without pairs that lie back to back."""
+    """Without triangles that name a vertex twice, and without pairs that lie back to back; one of equal ones stays."""
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
-    _, group, count = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
-    kept: ndarray = faces[count[group.reshape(-1)] == 1]
+    _, group = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    # +1 where the corners come in rising order, from the least one round, -1 where they fall.
+    least = faces.argmin(1)
+    rows = np.arange(len(faces))
+    side = np.where(faces[rows, (least + 1) % 3] < faces[rows, (least + 2) % 3], 1, -1)
+    excess = np.sign(np.bincount(group, side))[group]
+    odd = np.flatnonzero(excess == side)
+    _, first = np.unique(group[odd], return_index=True)
+    kept: ndarray = faces[odd[np.sort(first)]]
     return kept
 
 
