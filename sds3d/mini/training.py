@@ -53,7 +53,7 @@ class Training:
     codec_pictures: int = 1024
     """Pictures that the codec is fitted to."""
     sketch_minutes: float = 20.0
-    """How long only the sketch is trained before the denoiser."""
+    """How long only the sketch is trained; after that the denoiser and the sketch take turns."""
     sketch_batch: int = 48
     rate: float = 1e-3
     """Learning rate of AdamW after warm-up."""
@@ -148,10 +148,8 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         sketching = state.sketched < knobs.sketch_minutes
         while not losses or time.monotonic() < deadline:
             _set_rate(state.optimiser, knobs, state.step + steps, state.samples)
-            if sketching:
-                losses.append(sketch_step(state, pictures(knobs.sketch_batch, rng)))
-            else:
-                losses.append(step(state, pictures(knobs.batch, rng), schedule, chance))
+            sketch_loss = sketch_step(state, pictures(knobs.sketch_batch, rng))
+            losses.append(sketch_loss if sketching else step(state, pictures(knobs.batch, rng), schedule, chance))
             steps += 1
         total = _gather(state, steps, float(np.mean(losses)), meeting is not None)
         _settle(state, knobs, total, sketching)
