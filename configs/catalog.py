@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import sys
 from importlib.metadata import entry_points
 from inspect import isabstract
+from types import ModuleType
 
 from guidance.objective import Objective
 from guidance.sds import SDS
@@ -32,7 +35,7 @@ def objective_class(name: str) -> type[Objective]:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            found = getattr(_module(module), attribute)
         except AttributeError:
             raise ValueError(f"{module} has no {attribute}; expected an objective as module:Class") from None
     else:
@@ -43,6 +46,14 @@ def objective_class(name: str) -> type[Objective]:
     if not (isinstance(found, type) and issubclass(found, Objective)) or isabstract(found):
         raise ValueError(f"{name} is no objective; expected a complete subclass of guidance.objective.Objective")
     return found
+
+
+def _module(name: str) -> ModuleType:
+    """The module of that name, from the current folder too, which comes last: it can hide nothing that is installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)
 
 
 def objective_name(objective: Objective) -> str:

@@ -73,6 +73,18 @@ def test_module_and_class_lead_to_a_plug_in_and_back(plugin: str) -> None:
     assert objective_class(objective_name(kind())) is kind
 
 
+def test_a_plug_in_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lying_here.py").write_text(PLUGIN)
+    (tmp_path / "json.py").write_text("hidden = True")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(Path.cwd()))])
+    with pytest.raises(ImportError):
+        objective_class("lying_here:Fancy")
+    monkeypatch.chdir(tmp_path)
+    assert objective_class("lying_here:Fancy").__name__ == "Fancy"
+    with pytest.raises(ValueError, match="json has no hidden"):
+        objective_class("json:hidden")
+
+
 @pytest.mark.usefixtures("entries")
 def test_installed_plug_ins_have_names() -> None:
     assert {"fancy", "sds"} <= set(objective_names())
