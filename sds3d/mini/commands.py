@@ -125,7 +125,8 @@ def _corpus(words: list[str]) -> int:
 
 def _train(words: list[str]) -> int:
     """Trains, or goes on training, the prior."""
-    from sds3d.mini.training import Training, train
+    from sds3d.mini.state import Training
+    from sds3d.mini.training import train
 
     p = parser("sds3d prior train", "Trains the prior on a corpus; goes on where a training in OUT stands.")
     p.add_argument("corpus", type=Path)

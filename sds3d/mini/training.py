@@ -12,88 +12,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from guidance.embedded import EmbeddedPrior
-from guidance.network import MiniNetwork, NetworkConfig
-from guidance.patches import PatchCodec
+from guidance.network import NetworkConfig
 from guidance.precision import autocast
 from guidance.prior import noised, per_view
 from guidance.schedule import ScaledLinear
-from guidance.vocabulary import Vocabulary
-from guidance.weights import fill, read_tensors
 from sds3d.mini.captions import vocabulary
-from sds3d.mini.checkpoint import PATCH
 from sds3d.mini.corpus import Entry, read_entries
 from sds3d.mini.pictures import Batch, Pictures
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train."""
-
-    corpus: Path
-    out: Path
-    minutes: float = 60.0
-    """Stops after this long, with a checkpoint."""
-    workers: int = 1
-    """Processes of one thread each."""
-    wave: int = 1
-    """Objects of this wave and all before it."""
-    batch: int = 16
-    """Pictures in a step of one worker."""
-    codec_pictures: int = 1024
-    """Pictures that the codec is fitted to."""
-    sketch_minutes: float = 20.0
-    """How long only the sketch is trained; after that the denoiser and the sketch take turns."""
-    sketch_batch: int = 48
-    rate: float = 1e-3
-    """Learning rate of AdamW after warm-up."""
-    warmup: int = 400
-    """Steps of a worker until the full rate."""
-    decay_samples: float = 0.0
-    """If positive, the rate falls to a twentieth, on a cosine, over this many pictures counted from `decay_from`."""
-    decay_from: float = 0.0
-    seconds_apart: float = 12.0
-    """Time between two averagings of the workers."""
-    checkpoint_minutes: float = 4.0
-    sheet_minutes: float = 10.0
-    """Time between two sheets of samples in `out/sheets`; 0 for none."""
-    start_from: Path | None = None
-    """Folder of a shipped prior whose weights a new training starts from."""
-    seed: int = 0
-
-
-@dataclass
-class State:
-    """Everything a training is, between two rounds."""
-
-    network: MiniNetwork
-    codec: PatchCodec
-    average: dict[str, Tensor]
-    """Exponential moving average of the network's parameters: what is shipped."""
-    optimiser: torch.optim.AdamW
-    round: int = 0
-    step: int = 0
-    samples: int = 0
-    """Pictures the denoiser has seen."""
-    sketched: float = 0.0
-    """Minutes that went into the sketch alone."""
-    loss: float = 1.0
-
-    def in_order(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Parameters by name that the optimiser has moved, the same in every worker."""
-        return [
-            (name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimiser.state.get(p, {})
-        ]
+from sds3d.mini.state import State, Training, begin, save
+from sds3d.mini.workers import agreed, gather
 
 
 def train(knobs: Training, progress: Callable[[str], None]) -> None:
@@ -151,10 +86,10 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
             sketch_loss = sketch_step(state, pictures(knobs.sketch_batch, rng))
             losses.append(sketch_loss if sketching else step(state, pictures(knobs.batch, rng), schedule, chance))
             steps += 1
-        total = _gather(state, steps, float(np.mean(losses)), meeting is not None)
+        total = gather(state, steps, float(np.mean(losses)), meeting is not None)
         _settle(state, knobs, total, sketching)
         now = time.monotonic()
-        over = _agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
+        over = agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
         if rank == 0 and progress is not None:
             speed = (state.samples - first) / (now - start)
             progress(
@@ -172,42 +107,6 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
             break
     if meeting is not None:
         dist.destroy_process_group()
-
-
-def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
-    """A fresh state, or the one that was saved last."""
-    torch.manual_seed(knobs.seed)
-    network = MiniNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    codec = PatchCodec(config.channels, PATCH)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=knobs.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    file = knobs.out / "state.safetensors"
-    if not file.exists():
-        if knobs.start_from is None:
-            codec.fit(pictures(knobs.codec_pictures, np.random.default_rng(knobs.seed)).rgb)
-        else:
-            _start_from(knobs.start_from, network, codec)
-        average = {name: p.detach().clone() for name, p in network.named_parameters()}
-        return State(network, codec, average, optimiser)
-    tensors, numbers = read_tensors(file), json.loads((knobs.out / "state.json").read_text())
-    fill(network, {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}, file)
-    fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
-    average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
-    for name, parameter in network.named_parameters():
-        if f"first.{name}" in tensors:
-            optimiser.state[parameter] = {
-                "step": tensors[f"steps.{name}"],
-                "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
-                "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
-            }
-    counts = {key: numbers[key] for key in ("round", "step", "samples", "sketched", "loss")}
-    return State(network, codec, average, optimiser, **counts)
-
-
-def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
-    """Weights of a shipped prior. Raises FileNotFoundError, or ValueError where its words are others."""
-    shipped = EmbeddedPrior.load(folder)
-    fill(network, shipped.network.state_dict(), folder)
-    fill(codec, shipped.codec.state_dict(), folder)
 
 
 def sketch_step(state: State, batch: Batch) -> float:
@@ -256,33 +155,6 @@ def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Gener
     return float(loss.detach())
 
 
-def save(state: State, words: Vocabulary, knobs: Training) -> None:
-    """Writes the whole state; a crash while writing leaves the last one whole."""
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"codec.{k}": v for k, v in state.codec.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.items()}
-    for name, parameter in state.in_order():
-        memory = state.optimiser.state[parameter]
-        tensors |= {
-            f"first.{name}": memory["exp_avg"],
-            f"second.{name}": memory["exp_avg_sq"],
-            f"steps.{name}": memory["step"],
-        }
-    save_file({k: v.contiguous() for k, v in tensors.items()}, knobs.out / "state.partial")
-    numbers = {
-        "round": state.round,
-        "step": state.step,
-        "samples": state.samples,
-        "sketched": state.sketched,
-        "loss": state.loss,
-        "wave": knobs.wave,
-    }
-    (knobs.out / "state.json.partial").write_text(json.dumps(numbers | {"config": asdict(state.network.config)}))
-    words.save(knobs.out / "vocabulary.json")
-    (knobs.out / "state.partial").replace(knobs.out / "state.safetensors")
-    (knobs.out / "state.json.partial").replace(knobs.out / "state.json")
-
-
 def _set_rate(optimiser: torch.optim.AdamW, knobs: Training, step: int, samples: int) -> None:
     warm = min(1.0, (step + 1) / knobs.warmup)
     fall = 1.0
@@ -291,25 +163,6 @@ def _set_rate(optimiser: torch.optim.AdamW, knobs: Training, step: int, samples:
         fall = 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * share)))
     for group in optimiser.param_groups:
         group["lr"] = knobs.rate * warm * fall
-
-
-@torch.no_grad()
-def _gather(state: State, steps: int, loss: float, together: bool) -> tuple[int, float, float]:
-    """Averages all workers' parameters and moments by the steps each did: (all steps, mean steps, mean loss)."""
-    if not together:
-        return steps, steps, loss
-    counts = torch.tensor([float(steps), loss * steps])
-    dist.all_reduce(counts)
-    weight = steps / float(counts[0])
-    kinds = ("exp_avg", "exp_avg_sq")
-    tensors = [t for _, p in state.in_order() for t in (p, *(state.optimiser.state[p][kind] for kind in kinds))]
-    flat = torch.cat([t.reshape(-1) for t in tensors]) * weight
-    dist.all_reduce(flat)
-    place = 0
-    for t in tensors:
-        t.copy_(flat[place : place + t.numel()].reshape(t.shape))
-        place += t.numel()
-    return int(counts[0]), float(counts[0]) / dist.get_world_size(), float(counts[1] / counts[0])
 
 
 def _settle(state: State, knobs: Training, total: tuple[int, float, float], sketching: bool) -> None:
@@ -327,14 +180,6 @@ def _settle(state: State, knobs: Training, total: tuple[int, float, float], sket
     keep = min(0.98, (1 + state.round) / (8 + state.round))
     for name, parameter in state.network.named_parameters():
         state.average[name].lerp_(parameter.detach(), 1 - keep)
-
-
-def _agreed(mine: bool, together: bool) -> bool:
-    """Whether any worker wants to stop."""
-    votes = torch.tensor([float(mine)])
-    if together:
-        dist.all_reduce(votes)
-    return bool(votes[0] > 0)
 
 
 def _draw_sheet(out: Path, entries: list[Entry], samples: int) -> None:

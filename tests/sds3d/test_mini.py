@@ -30,7 +30,7 @@ from sds3d.mini.corpus import Corpus, Entry, file_of, judge_cameras, prior_camer
 from sds3d.mini.evaluate import Evaluation, Marks, evaluate
 from sds3d.mini.pictures import Pictures, backgrounds
 from sds3d.mini.sheet import picture, views
-from sds3d.mini.training import Training
+from sds3d.mini.state import Training
 
 # --- the list of objects ---
 
