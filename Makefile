@@ -22,7 +22,9 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
 
 demo: $(VENV)/.for-runs
-	$(BIN)/sds3d generate "$(PROMPT)" --out "$(OUT)"
+	@if [ -f "$(OUT)/asset.glb" ]; then echo "Made before; for another: make demo OUT=runs/other PROMPT='a cat'"; \
+	elif [ -f "$(OUT)/run.yaml" ]; then $(BIN)/sds3d resume "$(OUT)"; \
+	else $(BIN)/sds3d generate "$(PROMPT)" --out "$(OUT)"; fi
 	@echo "The asset: $(abspath $(OUT))/asset.glb"
 
 test: $(VENV)/.for-tests
