@@ -5,6 +5,7 @@ Every number that decides the shape is found from the scene itself; the fixed on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +26,10 @@ BLURS = (2.0, 4.0)
 WORTH = 0.01
 """Silhouette IoU that a stronger blur must gain to be taken."""
 COARSE = 12
-"""Levels tried first, spread over the volume they enclose."""
-REFINEMENTS = 5
+"""Levels tried first."""
+EXTREMES = (0.02, 0.998)
+"""Shares of the grid's points with any density that lie below the lowest and the highest of these levels."""
+REFINEMENTS = 6
 """Steps of the search around the best of them."""
 GOLDEN = (5**0.5 - 1) / 2
 _RANGES = {
@@ -110,25 +113,23 @@ def best_fit(grid: Grid, wanted: Silhouettes) -> tuple[Grid, float]:
     A cloud of faint splats is full of holes that its pictures, summed along the rays, do not show; blurring closes
     them. A stronger blur is taken only where it clearly helps, so a solid scene keeps its edges.
     """
-    chosen = _coarse(grid, wanted)
+    chosen = _searched(grid, wanted)
     for blur in BLURS:
-        attempt = _coarse(blurred(grid, blur), wanted)
-        if attempt.score < chosen.score + WORTH:
+        other = _searched(blurred(grid, blur), wanted)
+        if other.score < chosen.score + WORTH:
             break
-        chosen = attempt
-    return chosen.grid, _refined(chosen, wanted)
+        chosen = other
+    return chosen.grid, chosen.level
 
 
 @dataclass(frozen=True)
-class _Attempt:
-    """The best of the levels that were tried first on one grid."""
+class _Found:
+    """The best level of one grid."""
 
     grid: Grid
+    level: float
     score: float
-    low: float
-    best: float
-    """Natural logarithms of the level and of its neighbours among those tried."""
-    high: float
+    """Mean IoU of the silhouettes."""
 
 
 def blurred(grid: Grid, spacings: float) -> Grid:
@@ -138,33 +139,30 @@ def blurred(grid: Grid, spacings: float) -> Grid:
     return replace(grid, values=gaussian_filter(grid.values, spacings, mode="constant"))
 
 
-def _coarse(grid: Grid, wanted: Silhouettes) -> _Attempt:
-    """Tries levels that enclose volumes in a geometric row."""
-    positive = np.sort(grid.values[grid.values > 0])[::-1]
+def _searched(grid: Grid, wanted: Silhouettes) -> _Found:
+    """Tries levels in a geometric row, then searches between the neighbours of the best one by golden section.
+
+    The row reaches from where nearly all that is not empty is inside to where hardly any is.
+    """
+    positive = grid.values[grid.values > 0]
     if len(positive) == 0:
         raise ValueError("the scene is empty: its density is zero everywhere")
-    ranks = np.unique(np.geomspace(max(1, len(positive) // 500), len(positive) - 1, COARSE).astype(int))
-    levels = np.log(positive[ranks].astype(np.float64))[::-1]
-    scores = [_fit(grid, float(np.exp(level)), wanted) for level in levels]
-    best = int(np.argmax(scores))
-    low, high = levels[max(best - 1, 0)], levels[min(best + 1, len(levels) - 1)]
-    return _Attempt(grid, scores[best], float(low), float(levels[best]), float(high))
+    known: dict[float, float] = {}
 
+    def score(logarithm: float) -> float:
+        if logarithm not in known:
+            known[logarithm] = _fit(grid, math.exp(logarithm), wanted)
+        return known[logarithm]
 
-def _refined(attempt: _Attempt, wanted: Silhouettes) -> float:
-    """The best level found by a golden-section search between the neighbours of the best one so far."""
-    known = {attempt.best: attempt.score}
-
-    def score(level: float) -> float:
-        if level not in known:
-            known[level] = _fit(attempt.grid, float(np.exp(level)), wanted)
-        return known[level]
-
-    low, high = attempt.low, attempt.high
+    first, last = np.log(np.quantile(positive, EXTREMES))
+    row = np.linspace(first, last, COARSE).tolist()
+    best = max(range(COARSE), key=lambda index: score(row[index]))
+    low, high = row[max(best - 1, 0)], row[min(best + 1, COARSE - 1)]
     for _ in range(REFINEMENTS):
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         low, high = (low, right) if score(left) >= score(right) else (left, high)
-    return float(np.exp(max(known, key=lambda level: known[level])))
+    winner = max(known, key=lambda logarithm: known[logarithm])
+    return _Found(grid, math.exp(winner), known[winner])
 
 
 def _fit(grid: Grid, level: float, wanted: Silhouettes) -> float:

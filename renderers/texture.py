@@ -103,7 +103,6 @@ def painted(surface: Surface, scene: Scene, size: int, pictures: int) -> Mesh:
     return Mesh(surface.vertices[flat.source], flat.faces, normals[flat.source], flat.uv, texture)
 
 
-@torch.no_grad()
 def _looks(
     surface: Surface, scene: Scene, points: Texels, cameras: Cameras
 ) -> Iterator[tuple[ndarray, ndarray, ndarray]]:
@@ -116,7 +115,8 @@ def _looks(
         cosine = cosine[rows]
         screen = project(points.positions[rows], camera)[0]
         place = screen[:, :2] / [camera.width, camera.height]
-        frame = scene.render(camera, torch.zeros(1, 3))
+        with torch.no_grad():
+            frame = scene.render(camera, torch.zeros(1, 3))
         picture = torch.cat([frame.rgb, frame.alpha], -1)[0].permute(2, 0, 1).float().cpu()
         nearest = sample(_nearest(surface, camera), place)[:, 0]
         # One window and half a pixel away, a surface this steep is this much nearer.

@@ -92,8 +92,9 @@ def write_obj(path: Path, mesh: Mesh, provenance: Mapping[str, object], size_m: 
     with replacing(texture) as picture, replacing(material) as words, replacing(path) as shape:
         picture.write_bytes(png(mesh.texture))
         # No light of its own, no highlight: the texture alone is the colour.
-        words.write_text(f"newmtl material\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {texture.name}\n")
-        shape.write_text(text)
+        lines = ["newmtl material", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {texture.name}", ""]
+        words.write_text("\n".join(lines), encoding="utf-8")
+        shape.write_text(text, encoding="utf-8")
 
 
 def _lines(pattern: str, rows: ndarray) -> str:

@@ -69,10 +69,10 @@ def write_contact(
     write_bytes(path, png(sheet))
 
 
-@torch.no_grad()
 def _pictures(scene: Scene, cameras: Cameras, background: Colour) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """The scene over a solid background, camera after camera."""
     for start in range(0, len(cameras), BATCH):
         batch = cameras[start : start + BATCH]
-        rgb = scene.render(batch, torch.tensor(background).expand(len(batch), 3)).rgb
+        with torch.no_grad():
+            rgb = scene.render(batch, torch.tensor(background).expand(len(batch), 3)).rgb
         yield from (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -35,9 +35,7 @@ def test_one_splat_has_its_closed_form() -> None:
     blur = (density.BLUR * grid.spacing) ** 2
     axes = [grid.origin[d] + grid.spacing * np.arange(n) for d, n in enumerate(grid.values.shape)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
-    squared = (
-        (x - 0.1) ** 2 / (0.2**2 + blur) + (y + 0.2) ** 2 / (0.1**2 + blur) + (z - 0.3) ** 2 / (0.05**2 + blur)
-    )
+    squared = (x - 0.1) ** 2 / (0.2**2 + blur) + (y + 0.2) ** 2 / (0.1**2 + blur) + (z - 0.3) ** 2 / (0.05**2 + blur)
     wanted = np.where(squared <= density.REACH**2, np.exp(-0.5 * squared) / (1 + math.exp(-0.4)), 0.0)
     edge = np.abs(squared - density.REACH**2) < 1e-3
     assert grid.values[~edge] == pytest.approx(wanted[~edge], abs=1e-5)
@@ -73,7 +71,7 @@ def test_what_lies_outside_of_the_box_is_not_looked_at() -> None:
 def test_scenes_without_a_visible_splat_are_refused() -> None:
     with pytest.raises(ValueError, match=r"empty: no splat is more opaque than .* \(it has no splats\)"):
         density.density(cloud(0), 32)
-    with pytest.raises(ValueError, match="their highest opacity is 4.5e-05"):
+    with pytest.raises(ValueError, match=r"their highest opacity is 4\.5e-05"):
         density.density(one([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], [1.0, 0.0, 0.0, 0.0], -10.0), 32)
 
 

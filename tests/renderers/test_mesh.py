@@ -45,7 +45,7 @@ def test_a_hole_or_a_turned_triangle_is_noticed() -> None:
 
 
 def test_a_ball_has_the_outline_and_the_depth_of_the_book() -> None:
-    """Seen from distance d, a ball of radius r fills a cone of half angle asin(r / d); its nearest point is at d - r."""
+    """From distance d, a ball of radius r fills a cone of half angle asin(r / d); its nearest point is at d - r."""
     frame = MeshScene(unwrapped(ball(0.7, 96), GREY)).render(ring(3, 0.4, 128), torch.zeros(3, 3))
     radius = math.tan(math.asin(0.7 / 3)) / math.tan(math.radians(20)) * 64
     assert frame.alpha.sum((1, 2, 3)).numpy() == pytest.approx(math.pi * radius**2, rel=5e-3)
