@@ -19,7 +19,6 @@ from guidance.network import MiniNetwork, NetworkConfig
 from guidance.patches import PatchCodec
 from guidance.precision import autocast
 from guidance.prior import Condition, noise_from_velocity
-from guidance.schedule import ScaledLinear
 from guidance.vocabulary import Vocabulary
 from guidance.weights import fill, read_tensors
 
@@ -38,7 +37,6 @@ class EmbeddedPrior:
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.codec = codec.requires_grad_(False)
         self.vocabulary = vocabulary
-        self._schedule = ScaledLinear()
 
     @property
     def picture_size(self) -> int:
@@ -51,7 +49,7 @@ class EmbeddedPrior:
         return device
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self._schedule.levels(t)
+        return self.network.schedule.levels(t)
 
     def predict(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
@@ -117,7 +115,7 @@ class EmbeddedPrior:
     def save(self, folder: Path) -> None:
         """Writes the folder; weights in half precision."""
         config = self.network.config
-        schedule = self._schedule
+        schedule = self.network.schedule
         files = {
             "model_index.json": {
                 "_class_name": _CLASS,

@@ -2,7 +2,7 @@
 
 The sketch is a plain regression from the conditions to a picture. It learns without noise, dozens of times faster than
 the denoiser would learn the same from its noisiest inputs. The denoiser is made of convolutions on a grid of patches
-around a transformer, and sees the noised latent beside the sketch.
+around a transformer, and corrects the velocity that the sketch alone would give.
 
 Shapes: B pictures, C latent channels on a G x G grid, L words, W the transformer's width.
 """
@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from guidance.schedule import ScaledLinear
+from guidance.sketch import ALPHA, Sketch, before_background, expected_velocity, perceptron
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class NetworkConfig:
     """Channels of the convolutions that finish it."""
 
 
-ALPHA = 4
-"""Channels of a sketch beside the latent's: opacity in the four quarters of a patch."""
-
-
 class MiniNetwork(nn.Module):
     """Predicts the velocity v = alpha * noise - sigma * x of a noised latent (Salimans & Ho 2022)."""
+
+    response: Tensor
+    """[4, 3, C] what a unit of a colour in a quarter of a patch adds to the latents; see `PatchCodec.response`."""
+    schedule = ScaledLinear()
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -58,12 +61,15 @@ class MiniNetwork(nn.Module):
         c, w = config.convolution_width, config.width
         self.word_embedding = nn.Embedding(config.vocabulary, w)
         self.empty_word = nn.Parameter(torch.zeros(w))
-        self.text_pool = _perceptron(w, w, w)
-        self.time = _perceptron(64, w, w)
-        self.camera = _perceptron(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w, w)
-        self.mix = _perceptron(4 * w, 4 * w, w)
-        self.sketch = _Sketch(config)
+        self.text_pool = perceptron(w, w, w)
+        self.time = perceptron(64, w, w)
+        self.camera = perceptron(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w, w)
+        self.mix = perceptron(4 * w, 4 * w, w)
+        self.sketch = Sketch(config.width, config.sketch_width, config.sketch_channels, config.channels, config.grid)
         self.conv_in = nn.Conv2d(2 * config.channels + ALPHA, c, 3, padding=1)
+        self.doubt = nn.Linear(w, config.channels)
+        """Logarithm of the variance around the sketch, by channel."""
+        self.register_buffer("response", torch.zeros(ALPHA, 3, config.channels))
         self.down = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
         self.to_tokens = nn.Linear(4 * c, w)
         self.position = nn.Parameter(0.02 * torch.randn((config.grid // 2) ** 2, w))
@@ -74,8 +80,9 @@ class MiniNetwork(nn.Module):
         self.norm_out = nn.GroupNorm(8, c)
         self.conv_out = nn.Conv2d(c, config.channels, 3, padding=1)
         nn.init.normal_(self.word_embedding.weight)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+        for layer, bias in ((self.conv_out, 0.0), (self.doubt, math.log(0.2))):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -98,7 +105,8 @@ class MiniNetwork(nn.Module):
         emb = self.mix(torch.cat([self.time(_waves(t)), text, view, text * view], -1))
         tokens = torch.where(mask[..., None], tokens, self.empty_word)
 
-        h = torch.cat([x_t, self.sketch(text, view).to(x_t.dtype)], 1)
+        guess, opacity, velocity = self._first_guess(x_t, t, self.sketch(text, view).detach(), emb)
+        h = torch.cat([x_t, guess, opacity], 1)
         h = self.conv_in(h.contiguous(memory_format=torch.channels_last))
         for block in self.down:
             h = block(h, emb)
@@ -112,7 +120,16 @@ class MiniNetwork(nn.Module):
         h = self.join(torch.cat([F.pixel_shuffle(s, 2), skip], 1))
         for block in self.up:
             h = block(h, emb)
-        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
+        return velocity + self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
+
+    def _first_guess(self, x_t: Tensor, t: Tensor, sketch: Tensor, emb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The sketch before the picture's background, its opacity, and the velocity they imply; float32 throughout."""
+        with torch.autocast(x_t.device.type, enabled=False):
+            alpha, sigma = (level[:, None, None, None] for level in self.schedule.levels(t))
+            # The first steps from pure noise would divide by nearly nothing.
+            guess = before_background(x_t, sketch.float(), self.response, alpha.clamp_min(1e-3), sigma)
+            variance = F.linear(emb.float(), self.doubt.weight, self.doubt.bias).clamp(-7, 2).exp()[:, :, None, None]
+            return guess, sketch[:, x_t.shape[1] :].float(), expected_velocity(x_t, guess, variance, alpha, sigma)
 
     def expect(
         self,
@@ -141,14 +158,6 @@ class MiniNetwork(nn.Module):
 _AZIMUTHS, _ELEVATIONS = 6, 3
 
 
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two layers that keep the size of what they carry."""
-    layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
-    for layer, gain in ((layers[0], 1.0), (layers[2], 1.7)):
-        nn.init.normal_(layer.weight, std=gain / layer.in_features**0.5)  # type: ignore[arg-type, operator]
-    return layers
-
-
 def _camera_features(
     camera: Float[Tensor, "B 2"] | None, known: Bool[Tensor, " B"] | None, count: int, like: Tensor
 ) -> Float[Tensor, "B F"]:
@@ -167,30 +176,6 @@ def _waves(t: Float[Tensor, " B"]) -> Float[Tensor, "B 64"]:
     """Sines and cosines of a time in 0..1, wavelengths from 2 pi down to 2 pi / 1000."""
     angles = t[:, None] * torch.exp(torch.linspace(0.0, math.log(1000.0), 32, device=t.device))
     return torch.cat([angles.sin(), angles.cos()], -1)
-
-
-class _Sketch(nn.Module):
-    """Text and camera to a picture: a perceptron with many weights, each used once, and a few convolutions."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        w, c, n = config.sketch_width, config.sketch_channels, config.grid // 2
-        self.side = n
-        self.entry = nn.Linear(3 * config.width, w)
-        self.hidden = nn.ModuleList(_perceptron(w, w, w) for _ in range(2))
-        self.spread = nn.Linear(w, n * n * c)
-        self.rise = nn.Conv2d(c, 4 * c, 3, padding=1)
-        self.norm = nn.GroupNorm(8, c)
-        self.finish = nn.Conv2d(c, 2 * c, 3, padding=1)
-        self.out = nn.Conv2d(2 * c, config.channels + ALPHA, 3, padding=1)
-
-    def forward(self, text: Tensor, view: Tensor) -> Tensor:
-        h = F.silu(self.entry(torch.cat([text, view, text * view], -1)))
-        for layer in self.hidden:
-            h = h + 0.5 * layer(h)
-        h = self.spread(h).unflatten(-1, (-1, self.side, self.side)).contiguous(memory_format=torch.channels_last)
-        h = F.pixel_shuffle(self.rise(F.silu(h)), 2)
-        return self.out(F.silu(self.finish(F.silu(self.norm(h)))))  # type: ignore[no-any-return]
 
 
 class _Residual(nn.Module):

@@ -38,6 +38,15 @@ class PatchCodec(nn.Module):
         rows = torch.einsum("cp,bchw->bphw", self.basis / self.scale[:, None], latents) + self.mean[:, None, None]
         return (F.pixel_shuffle(rows, self.patch) + 1) / 2
 
+    def response(self) -> Float[Tensor, "4 3 C"]:
+        """What a unit of red, green or blue in a quarter of a patch (upper left, upper right, lower left, lower right)
+        adds to the latents."""
+        half = self.patch // 2
+        quarters = torch.eye(4).reshape(4, 1, 2, 2).repeat_interleave(half, 2).repeat_interleave(half, 3)
+        colours = torch.eye(3).reshape(1, 3, 3, 1, 1)
+        pictures = (quarters[:, None] * colours).reshape(12, 3, self.patch, self.patch).to(self.basis)
+        return (self.encode(pictures) - self.encode(torch.zeros_like(pictures))).reshape(4, 3, -1)
+
     @torch.no_grad()
     def fit(self, rgb: Float[Tensor, "B 3 H W"], evening: float = 0.5) -> float:
         """Learns the map from pictures; returns the share of the patches' variance that it keeps.

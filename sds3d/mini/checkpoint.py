@@ -28,7 +28,9 @@ def trained(folder: Path) -> EmbeddedPrior:
     config = NetworkConfig(**json.loads((folder / "state.json").read_text())["config"])
     tensors = read_tensors(file)
     network = MiniNetwork(config)
-    fill(network, {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}, file)
+    # Buffers are not averaged; they come from the network as it stands.
+    ours = [{k[8:]: v for k, v in tensors.items() if k.startswith(f"{kind}.")} for kind in ("network", "average")]
+    fill(network, ours[0] | ours[1], file)
     codec = PatchCodec(config.channels, PATCH)
     fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
     return EmbeddedPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))

@@ -92,6 +92,7 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
             codec.fit(pictures(knobs.codec_pictures, np.random.default_rng(knobs.seed)).rgb)
         else:
             _start_from(knobs.start_from, network, codec)
+        network.response.copy_(codec.response())
         average = {name: p.detach().clone() for name, p in network.named_parameters()}
         return State(network, codec, average, optimiser)
     tensors, numbers = read_tensors(file), json.loads((knobs.out / "state.json").read_text())
