@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +29,10 @@ FAINT = 0.1
 """Alpha below which a pixel says nothing about the surface."""
 SLACK = 0.01
 """Depth that a texel may lie behind the surface in a picture and still count as seen."""
+HALO = 3
+"""Pixels around the outline of what is in front that say little about what is behind; splats have soft edges."""
+DOUBT = 1e-3
+"""Weight of what they say: it counts where no other picture shows the place."""
 GUTTER = 4
 """Texels between the pieces of an unfolded surface."""
 
@@ -118,31 +122,45 @@ def _looks(
         with torch.no_grad():
             frame = scene.render(camera, torch.zeros(1, 3))
         picture = torch.cat([frame.rgb, frame.alpha], -1)[0].permute(2, 0, 1).float().cpu()
-        nearest = sample(_nearest(surface, camera), place)[:, 0]
-        # One window and half a pixel away, a surface this steep is this much nearer.
         footprint = screen[:, 2] * 2 * math.tan(0.5 * float(camera.fov_y[0])) / camera.height
-        slope = np.sqrt(1 - cosine**2) / cosine
+        rise = footprint * np.sqrt((1 - cosine**2).clip(0)) / cosine  # of the surface, toward the camera, in a pixel
+        drawn = torch.from_numpy(look(surface, camera).depth)
+        clear, near = (_in_front(drawn, place, screen[:, 2], rise, window) for window in (HALO, 1))
         premultiplied = sample(picture, place)
         alpha = premultiplied[:, 3]
-        seen = (screen[:, 2] < nearest + SLACK + 2.1 * footprint * slope) & (alpha > FAINT)
-        yield rows[seen], premultiplied[seen, :3] / alpha[seen, None], (cosine**SHARPNESS * alpha)[seen]
+        seen = near & (alpha > FAINT)
+        weights = cosine**SHARPNESS * alpha * np.where(clear, 1.0, DOUBT)
+        yield rows[seen], premultiplied[seen, :3] / alpha[seen, None], weights[seen].astype(np.float32)
 
 
-def _nearest(surface: Surface, camera: Cameras) -> Float[Tensor, "1 H W"]:
-    """The smallest depth in the 3 x 3 pixels around each one, so that nothing is painted from behind an outline."""
-    depth = torch.from_numpy(look(surface, camera).depth)
-    depth = torch.where(depth > 0, depth, torch.full_like(depth, 1e3))
-    return -functional.max_pool2d(-depth, 3, stride=1, padding=1)
+def _in_front(
+    drawn: Float[Tensor, "1 H W"],
+    place: Float[ndarray, "n 2"],
+    depth: Float[ndarray, " n"],
+    rise: Float[ndarray, " n"],
+    window: int,
+) -> Bool[ndarray, " n"]:
+    """Whether nothing within `window` pixels of a place (0..1 in the picture) is nearer than the surface there can be.
+
+    `drawn` is the picture's depth, 0 where it is empty; `depth` is that of the place, `rise` how much nearer the
+    surface comes in one pixel.
+    """
+    drawn = torch.where(drawn > 0, drawn, torch.full_like(drawn, 1e3))
+    nearest = -functional.max_pool2d(-drawn, 2 * window + 1, stride=1, padding=window)
+    # At the corner of the window, half a pixel on.
+    reach = math.sqrt(2) * (window + 0.5)
+    free: ndarray = depth < sample(nearest, place)[:, 0] + SLACK + reach * rise
+    return free
 
 
 def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 3"]:
     """Colours 0..1; texels that no picture shows take the colour of the nearest one in space that is shown."""
     from scipy.spatial import cKDTree
 
-    seen = summed[:, 3] > GRAZING**SHARPNESS * FAINT
+    seen = summed[:, 3] > 0
     if not seen.any():
         raise ValueError("the scene's pictures show nothing of the surface; are they of the same thing?")
-    colours: ndarray = np.clip(summed[:, :3] / summed[:, 3:].clip(1e-12), 0, 1)
+    colours: ndarray = np.clip(summed[:, :3] / summed[:, 3:].clip(1e-30), 0, 1)
     if not seen.all():
         known = np.flatnonzero(seen)
         known = known[:: max(1, len(known) // 200_000)]
