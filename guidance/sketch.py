@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 ALPHA = 4
 """Channels of a sketch beside the latent's: opacity in the four quarters of a patch, -1..1."""
-_BACKGROUND_VARIANCE = 0.12
+BACKGROUND_VARIANCE = 0.12
 """Of a channel of a background's colour around mid grey."""
 
 
@@ -64,7 +64,7 @@ def before_background(
     through = 1 - ((sketch[:, c:] + 1) / 2).clamp(0, 1)
     shown = torch.einsum("bqhw,qkc->bkchw", through, response).flatten(2)
     missing = (x_t / alpha - sketch[:, :c]).flatten(1)
-    noise = ((sigma / alpha).square() + 0.1).flatten() / _BACKGROUND_VARIANCE
+    noise = ((sigma / alpha).square() + 0.1).flatten() / BACKGROUND_VARIANCE
     square = shown @ shown.transpose(1, 2) + noise[:, None, None] * torch.eye(3, device=x_t.device)
     colour = torch.linalg.solve(square, (shown @ missing[..., None])).clamp(-0.5, 0.5)
     return sketch[:, :c] + (colour.transpose(1, 2) @ shown).reshape(x_t.shape)

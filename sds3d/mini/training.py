@@ -24,6 +24,7 @@ from guidance.network import NetworkConfig
 from guidance.precision import autocast
 from guidance.prior import noised, per_view
 from guidance.schedule import ScaledLinear
+from guidance.sketch import BACKGROUND_VARIANCE
 from sds3d.mini.captions import vocabulary
 from sds3d.mini.corpus import Entry, read_entries
 from sds3d.mini.pictures import Batch, Pictures
@@ -112,18 +113,24 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
 def sketch_step(state: State, batch: Batch) -> float:
     """One step of AdamW on the sketch alone; returns its error."""
     with autocast(torch.device("cpu")):
-        loss = _sketch_error(state, batch)
+        tokens = state.network.embed(batch.words)
+        drawn = state.network.expect(tokens, batch.mask, batch.camera, batch.camera_known)
+    loss = sketch_error(drawn.float(), batch, state)
     _move(state, loss)
     return float(loss.detach())
 
 
-def _sketch_error(state: State, batch: Batch) -> Tensor:
-    """Mean squared error of the sketch: the object before mid grey, and its opacity."""
-    drawn = state.network.expect(state.network.embed(batch.words), batch.mask, batch.camera, batch.camera_known)
-    grid = state.network.config.grid
-    opacity = F.interpolate(batch.solid[:, 3:], (2 * grid, 2 * grid), mode="area")
-    target = torch.cat([state.codec.encode(batch.before(0.5)), 2 * F.pixel_unshuffle(opacity, 2) - 1], 1)
-    return (drawn.float() - target).square().mean()
+def sketch_error(drawn: Tensor, batch: Batch, state: State) -> Tensor:
+    """Mean squared error of the latents of sketch and picture, both before the same background, over all backgrounds.
+
+    With opacities wrong by d, a background of colour b around mid grey adds d * b: hence the second term.
+    """
+    grid, channels = state.network.config.grid, state.network.config.channels
+    opacity = F.pixel_unshuffle(F.interpolate(batch.solid[:, 3:], (2 * grid, 2 * grid), mode="area"), 2)
+    colour = (drawn[:, :channels] - state.codec.encode(batch.before(0.5))).square().mean()
+    wrong = (drawn[:, channels:] + 1) / 2 - opacity
+    shown = torch.einsum("bqhw,qkc->bkchw", wrong, state.network.response)
+    return colour + BACKGROUND_VARIANCE * shown.square().sum(1).mean()
 
 
 def _move(state: State, loss: Tensor) -> None:
