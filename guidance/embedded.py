@@ -19,6 +19,7 @@ from guidance.network import MiniNetwork, NetworkConfig
 from guidance.patches import PatchCodec
 from guidance.precision import autocast
 from guidance.prior import Condition, noise_from_velocity
+from guidance.schedule import ScaledLinear
 from guidance.vocabulary import Vocabulary
 from guidance.weights import fill, read_tensors
 
@@ -49,7 +50,8 @@ class EmbeddedPrior:
         return device
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.network.schedule.levels(t)
+        schedule: ScaledLinear = self.network.schedule
+        return schedule.levels(t)
 
     def predict(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]

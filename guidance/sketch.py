@@ -66,7 +66,8 @@ def before_background(
     missing = (x_t / alpha - sketch[:, :c]).flatten(1)
     noise = ((sigma / alpha).square() + 0.1).flatten() / BACKGROUND_VARIANCE
     square = shown @ shown.transpose(1, 2) + noise[:, None, None] * torch.eye(3, device=x_t.device)
-    colour = torch.linalg.solve(square, (shown @ missing[..., None])).clamp(-0.5, 0.5)
+    colour: Tensor = torch.linalg.solve(square, shown @ missing[..., None])
+    colour = colour.clamp(-0.5, 0.5)
     return sketch[:, :c] + (colour.transpose(1, 2) @ shown).reshape(x_t.shape)
 
 

@@ -11,7 +11,7 @@ from guidance.prompt import Prompt
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
-from sds3d.distill import Run, Unhealthy
+from sds3d.distill import Result, Run, Unhealthy
 from sds3d.finish import FORMATS, export_mesh, finish
 from sds3d.generate import Stop, device_of, listening, optimise, resumed
 from sds3d.priors import open_prior
@@ -70,10 +70,13 @@ def export(words: list[str]) -> int:
     add_telling(p)
     given = p.parse_args(words)
     console, record = console_of(given), Record.open(given.run)
-    config = record.config()
-    run = resumed(record, config, open_prior(config.prior, device_of(config)), console)
+    state, remarks = record.latest()
+    for remark in remarks:
+        console.say(f"{remark}; taking the one before")
     target = given.to or given.run / f"asset.{given.format}"
-    mesh = export_mesh(run, given.format, target, given.faces, given.texture, given.size_m)
+    mesh = export_mesh(
+        Result.of(state, record.config()), given.format, target, given.faces, given.texture, given.size_m
+    )
     console.say(f"{target}: {len(mesh.faces)} faces, {target.stat().st_size / 1e6:.1f} MB", file=str(target))
     return 0
 
@@ -102,7 +105,7 @@ def _go(run: Run, record: Record, console: Console) -> int:
             seconds = optimise(run, record, console, stop)
             if stop.wanted:
                 return _stopped(run, record, console, seconds)
-            asset = finish(run, record, console, seconds)
+            asset = finish(run.result, record, console, seconds)
     except Unhealthy as trouble:
         hint = "another --seed or a lower --objective.scale often helps"
         raise ValueError(f"{trouble}; {hint}; what there is of the run is in {record.folder}") from None
@@ -114,7 +117,7 @@ def _stopped(run: Run, record: Record, console: Console, seconds: float) -> int:
     """After Ctrl-C, with the checkpoint on the disk: exports what there is and says how to go on."""
     console.say(f"stopping at step {run.done}; exporting what there is (Ctrl-C again to leave at once)")
     try:
-        asset = finish(run, record, console, seconds)
+        asset = finish(run.result, record, console, seconds)
         console.say(str(asset), asset=str(asset))
     except ValueError as nothing:
         console.say(f"no asset yet: {nothing}")

@@ -39,6 +39,25 @@ class Step:
     frame: Frame
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a run has made so far: all that meshes and files are made of."""
+
+    scene: SplatScene
+    config: RunConfig
+    done: int
+    """Steps behind it."""
+
+    @staticmethod
+    def of(state: dict[str, Tensor], config: RunConfig) -> Result:
+        """The result in a checkpoint, without the prior. Raises ValueError if it is not one of such a run."""
+        if "done" not in state:
+            raise ValueError("the checkpoint is not one of a run")
+        scene = config.scene.build("cpu", generator(0))
+        scene.restore(part(state, "scene"))
+        return Result(scene, config, int(state["done"]))
+
+
 class Run:
     """One run of score distillation, resumable at any step."""
 
@@ -99,21 +118,26 @@ class Run:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave. Raises ValueError if it is not of such a run."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}
-
-        if "done" not in state or part("chance").keys() != self.chance.keys():
+        if "done" not in state or part(state, "chance").keys() != self.chance.keys():
             raise ValueError("the checkpoint is not one of a run")
-        self.scene.restore(part("scene"))
-        for name, value in part("chance").items():
+        self.scene.restore(part(state, "scene"))
+        for name, value in part(state, "chance").items():
             self.chance[name].set_state(value)
         self.done = int(state["done"])
         self.optimiser = self._adam()
-        restore_adam(self.optimiser, part("adam"))
+        restore_adam(self.optimiser, part(state, "adam"))
+
+    @property
+    def result(self) -> Result:
+        return Result(self.scene, self.config, self.done)
 
     def _adam(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.scene.groups(self.done / self.config.steps), betas=(0.9, 0.99), fused=True)
+
+
+def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The entries of a state that start with a name and a dot, without it."""
+    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}
 
 
 def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:

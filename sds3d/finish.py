@@ -20,7 +20,7 @@ from renderers.mesh import Mesh, MeshScene, agreement
 from renderers.meshing import mesh_of
 from sds3d.atomic import write_bytes
 from sds3d.console import Console, memory_mb
-from sds3d.distill import Run
+from sds3d.distill import Result
 from sds3d.export import write_glb, write_mesh_ply, write_obj
 from sds3d.judging import verdict
 from sds3d.record import Record
@@ -35,35 +35,35 @@ LICENCES = {
 }
 
 
-def finish(run: Run, record: Record, console: Console, optimised_seconds: float) -> Path:
+def finish(made: Result, record: Record, console: Console, optimised_seconds: float) -> Path:
     """Writes everything into the run's folder and returns the path of the asset.
 
     Raises:
         ValueError: the scene has nothing a mesh could be made of.
     """
     began = time.monotonic()
-    folder, config = record.folder, run.config
-    write_splats(folder / "splats.ply", run.scene)
+    folder, config = record.folder, made.config
+    write_splats(folder / "splats.ply", made.scene)
     with torch.no_grad():
-        mesh = mesh_of(run.scene, config.mesh)
+        mesh = mesh_of(made.scene, config.mesh)
         meshed = time.monotonic()
-        write_glb(folder / "asset.glb", mesh, provenance(config, run.done))
+        write_glb(folder / "asset.glb", mesh, provenance(config, made.done))
         shown = MeshScene(mesh)
         write_turntable(folder / "turntable.mp4", shown)
         write_contact(folder / "contact.png", shown)
-        match = agreement(run.scene, mesh)
+        match = agreement(made.scene, mesh)
         judged = verdict(shown, config.prompt)
     now = time.monotonic()
     report: dict[str, object] = {
         "prompt": config.prompt,
-        "steps": run.done,
+        "steps": made.done,
         "seconds": {
             "optimisation": round(optimised_seconds, 2),
             "mesh": round(meshed - began, 2),
             "pictures_and_checks": round(now - meshed, 2),
         },
         "peak_memory_mb": round(memory_mb()[1]),
-        "splats": len(run.scene),
+        "splats": len(made.scene),
         "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture": mesh.texture.shape[0]},
         "mesh_against_splats": {"iou": round(match.iou, 4), "psnr": round(match.psnr, 2)},
         "judge": judged,
@@ -81,7 +81,7 @@ def finish(run: Run, record: Record, console: Console, optimised_seconds: float)
 
 
 def export_mesh(
-    run: Run, kind: str, target: Path, faces: int | None, texture: int | None, size_m: float | None
+    made: Result, kind: str, target: Path, faces: int | None, texture: int | None, size_m: float | None
 ) -> Mesh:
     """Makes the mesh of a run anew and writes it as `kind`, one of FORMATS.
 
@@ -90,8 +90,8 @@ def export_mesh(
     """
     changed = {name: value for name, value in (("faces", faces), ("texture", texture)) if value is not None}
     with torch.no_grad():
-        mesh = mesh_of(run.scene, replace(run.config.mesh, **changed))
-    facts = provenance(run.config, run.done)
+        mesh = mesh_of(made.scene, replace(made.config.mesh, **changed))
+    facts = provenance(made.config, made.done)
     match kind:
         case "glb":
             write_glb(target, mesh, facts, size_m)

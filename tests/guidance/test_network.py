@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from guidance.network import ALPHA, MiniNetwork, NetworkConfig
+from guidance.sketch import before_background, expected_velocity
 
 Inputs = dict[str, Tensor]
 
@@ -77,11 +78,15 @@ def test_whole_turns_of_the_camera_are_none(network: MiniNetwork, inputs: Inputs
     torch.testing.assert_close(network(**turned), network(**inputs), rtol=0, atol=1e-4)
 
 
-def test_training_starts_from_silence() -> None:
+def test_training_starts_from_the_sketch_alone() -> None:
     network = MiniNetwork(NetworkConfig(vocabulary=5, channels=3, grid=4, convolution_width=8, width=16, depth=1))
     x_t, tokens = torch.randn(2, 3, 4, 4), network.embed(torch.zeros(2, 12, dtype=torch.long))
-    answer = network(x_t, torch.rand(2), tokens, torch.ones(2, 12, dtype=torch.bool), None)
-    assert bool((answer == 0).all())
+    mask, t = torch.ones(2, 12, dtype=torch.bool), torch.rand(2)
+    alpha, sigma = (level[:, None, None, None] for level in network.schedule.levels(t))
+    sketch = network.expect(tokens, mask, None)
+    guess = before_background(x_t, sketch, network.response, alpha, sigma)
+    expected = expected_velocity(x_t, guess, torch.full((2, 3, 1, 1), 0.2), alpha, sigma)
+    torch.testing.assert_close(network(x_t, t, tokens, mask, None), expected)
 
 
 def test_the_sketch_knows_neither_noise_nor_time(network: MiniNetwork, inputs: Inputs) -> None:
