@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from guidance.patches import PatchCodec
-from guidance.prior import cleaned, generator, noise_from_velocity, noised
+from guidance.prior import cleaned, generator, noise_from_velocity, noised, per_view
 from guidance.sketch import before_background, expected_velocity
 
 
@@ -42,19 +42,15 @@ def test_a_background_is_found_through_little_noise() -> None:
 
 
 def test_the_velocity_is_that_of_the_posterior_mean() -> None:
-    chance = generator(5)
-    guess, variance = torch.randn(1, 2, 1, 1, generator=chance), torch.tensor([0.3, 1.5])[None, :, None, None]
-    alpha, sigma = torch.tensor([0.6]), torch.tensor([0.8])
-    x = guess + variance.sqrt() * torch.randn(400_000, 2, 1, 1, generator=chance)
+    chance, count = generator(5), 400_000
+    guess = torch.randn(1, 2, 1, 1, generator=chance).expand(count, 2, 1, 1)
+    variance = torch.tensor([0.3, 1.5])[None, :, None, None].expand(count, 2, 1, 1)
+    alpha, sigma = torch.full((count,), 0.6), torch.full((count,), 0.8)
+    x = guess + variance.sqrt() * torch.randn(count, 2, 1, 1, generator=chance)
     x_t = noised(x, torch.randn(x.shape, generator=chance), alpha, sigma)
-    v = expected_velocity(x_t, guess, variance, alpha[:, None, None, None], sigma[:, None, None, None])
-    mean = cleaned(x_t, noise_from_velocity(x_t, v, alpha, sigma), alpha, sigma)
-    # The error of a conditional mean is uncorrelated with what it was computed from.
-    error = (x - mean) * (x_t - x_t.mean(0))
-    assert float(error.mean(0).abs().max()) < 0.01
-    assert float((x - mean).square().mean(0).sub(_posterior(variance, 0.6, 0.8)).abs().max()) < 0.01
-
-
-def _posterior(variance: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
-    """Variance of x given x_t, both Gaussian."""
-    return (variance * sigma**2 / (alpha**2 * variance + sigma**2))[0]
+    v = expected_velocity(x_t, guess, variance, per_view(alpha), per_view(sigma))
+    error = x - cleaned(x_t, noise_from_velocity(x_t, v, alpha, sigma), alpha, sigma)
+    # The error of a conditional mean is uncorrelated with what it was computed from, and as large as the posterior.
+    assert float((error * (x_t - x_t.mean(0))).mean(0).abs().max()) < 0.01
+    left = variance[0] * 0.64 / (0.36 * variance[0] + 0.64)
+    assert float((error.square().mean(0) - left).abs().max()) < 0.01
