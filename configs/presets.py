@@ -19,7 +19,7 @@ class Preset:
     purpose: str
     steps: int
     views: int = 4
-    objective: Objective = field(default_factory=lambda: SDS(scale=2.5, weighting="reconstruction", rescale=0.5))
+    objective: Objective = field(default_factory=lambda: SDS(scale=2.0, weighting="reconstruction", rescale=0.5))
     scene: Splats = field(default_factory=Splats)
     times: Times = field(default_factory=Times)
 
@@ -31,8 +31,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "draft": Preset("a look at the asset, within three minutes on two cores", steps=500),
-    "standard": Preset("a cleaner asset, in about ten minutes on two cores", steps=1500, views=6),
+    "draft": Preset("a look at the asset, within three minutes on two cores", steps=800),
+    "standard": Preset("a cleaner asset, in about ten minutes on two cores", steps=3000, views=6),
 }
 
 

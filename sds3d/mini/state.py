@@ -36,7 +36,7 @@ class Training:
     """Pictures in a step of one worker."""
     codec_pictures: int = 1024
     """Pictures that the codec is fitted to."""
-    sketch_minutes: float = 20.0
+    sketch_minutes: float = 30.0
     """How long only the sketch is trained; after that the denoiser and the sketch take turns."""
     sketch_batch: int = 48
     rate: float = 1e-3

@@ -74,11 +74,11 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
     state = begin(knobs, config, pictures)
     schedule = ScaledLinear()
     start = saved = drawn = time.monotonic()
-    first = state.samples
     while True:
         rng = np.random.default_rng([knobs.seed, rank, state.round])
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        deadline = time.monotonic() + knobs.seconds_apart
+        round_began = time.monotonic()
+        deadline = round_began + knobs.seconds_apart
         losses: list[float] = []
         steps = 0
         sketching = state.sketched < knobs.sketch_minutes
@@ -92,9 +92,10 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         now = time.monotonic()
         over = agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
         if rank == 0 and progress is not None:
-            speed = (state.samples - first) / (now - start)
+            pictures_a_step = knobs.sketch_batch + (0 if sketching else knobs.batch)
+            speed = total[0] * pictures_a_step / (now - round_began)
             progress(
-                f"{'sketch' if sketching else 'denoiser'}: {state.samples} pictures, loss {state.loss:.4f}, "
+                f"{'sketch' if sketching else 'denoiser and sketch'}: round {state.round}, loss {state.loss:.4f}, "
                 f"{speed:.0f} pictures/s, {max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
             )
             _log(knobs.out, state, speed)
