@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Console:
         if self.mode == "json":
             self._write(json.dumps(facts) + "\n")
         elif self.mode == "live" and self.out.isatty():
-            self._write("\r\x1b[2K" + text)
+            # A line that wraps could not be written over.
+            self._write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
             self._open = True
         elif self.mode == "live" and time.monotonic() - self._last > 10:
             self._last = time.monotonic()
