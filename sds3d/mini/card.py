@@ -24,12 +24,13 @@ def notice(entries: list[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card(entries: list[Entry], trained: list[str], samples: int, evaluation: Evaluation | None) -> str:
+def card(entries: list[Entry], trained: list[str], sketched: float, samples: int, evaluation: Evaluation | None) -> str:
     """The card, in the form model hubs use.
 
     Args:
         trained: names of the objects the weights have seen.
-        samples: pictures seen in training.
+        sketched: minutes that went into the sketch alone.
+        samples: pictures the denoiser has seen.
     """
     known = [entry for entry in entries if entry.name in trained]
     free = sum(entry.licence.startswith("CC0") for entry in known)
@@ -54,17 +55,18 @@ def card(entries: list[Entry], trained: list[str], samples: int, evaluation: Eva
         f"A small diffusion model of 96 x 96 pictures of {len(known)} kinds of objects on plain backgrounds, "
         "conditioned on text and on the camera's azimuth and elevation. It predicts velocity under Stable Diffusion's "
         "scaled-linear schedule. Text, camera, or both can be left out.\n\n"
-        f"Trained from scratch on {samples} pictures rendered from {len(known)} models of {SOURCE} "
-        f"({free} under CC0, {len(known) - free} under CC BY 3.0; credits in `NOTICE`).\n\n"
+        f"Trained from scratch on pictures of {len(known)} models of {SOURCE} ({free} under CC0, "
+        f"{len(known) - free} under CC BY 3.0; credits in `NOTICE`): {sketched:.0f} minutes for the sketch alone, then "
+        f"{samples} pictures for the denoiser, with the sketch learning on beside it.\n\n"
         "It draws these objects in the shapes of these models and nothing else; there are no people in it.\n\n"
         f"{marks}## Objects\n\n{', '.join(sorted(trained))}\n"
     )
 
 
-def write(folder: Path, entries: list[Entry], trained: list[str], samples: int, evaluation: Evaluation | None) -> None:
-    """Puts README.md, NOTICE and marks.json beside the weights."""
+def write(folder: Path, entries: list[Entry], text: str, evaluation: Evaluation | None) -> None:
+    """Puts the card, NOTICE and marks.json beside the weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(card(entries, trained, samples, evaluation), encoding="utf-8")
-    (folder / "NOTICE").write_text(notice([entry for entry in entries]), encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "NOTICE").write_text(notice(entries), encoding="utf-8")
     if evaluation is not None:
         (folder / "marks.json").write_text(json.dumps(evaluation.plain(), indent=1) + "\n", encoding="utf-8")

@@ -31,5 +31,6 @@ def ship(training: Path, corpus: Path, target: Path, progress: Callable[[str], N
     prior.vocabulary = vocabulary
     prior.save(target)
     marks = evaluate(EmbeddedPrior.load(target), Judge.load(), taught, progress)
-    card.write(target, entries, taught, numbers["samples"], marks)
+    text = card.card(entries, taught, numbers["sketched"], numbers["samples"], marks)
+    card.write(target, entries, text, marks)
     return marks.overall

@@ -274,14 +274,15 @@ def test_credits_name_every_model_and_creator() -> None:
 def test_the_card_counts_only_what_was_trained(tmp_path: Path) -> None:
     marks = Marks(0.8125, 0.95, 7.5)
     evaluation = Evaluation(marks, {"teddy bear": marks, "horse": marks}, 8, 2.0, 20, 3)
-    card.write(tmp_path, ENTRIES, ["teddy bear", "horse"], 1234, evaluation)
+    text = card.card(ENTRIES, ["teddy bear", "horse"], 31.0, 1234, evaluation)
+    card.write(tmp_path, ENTRIES, text, evaluation)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlicense: ") and "81.2%" in text and "7.5 degrees" in text and "1234 pictures" in text
     assert "2 kinds of objects" in text and "1 under CC0, 1 under CC BY 3.0" in text
     assert text.endswith("horse, teddy bear\n")
     assert json.loads((tmp_path / "marks.json").read_text())["overall"]["recall_at_1"] == 0.8125
     assert "Élise" in (tmp_path / "NOTICE").read_text(encoding="utf-8")
-    assert "## Marks" not in card.card(ENTRIES, ["mug"], 1, None)
+    assert "## Marks" not in card.card(ENTRIES, ["mug"], 1.0, 1, None)
 
 
 # --- the judge ---
