@@ -13,7 +13,7 @@ from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
 from sds3d.distill import Result, Run, Unhealthy
 from sds3d.finish import FORMATS, export_mesh, finish
-from sds3d.generate import Stop, device_of, listening, optimise, resumed
+from sds3d.generate import Stop, device_of, listening, newest, optimise, resumed
 from sds3d.priors import open_prior
 from sds3d.record import Record
 
@@ -70,12 +70,14 @@ def export(words: list[str]) -> int:
     add_telling(p)
     given = p.parse_args(words)
     console, record = console_of(given), Record.open(given.run)
-    state, remarks = record.latest()
-    for remark in remarks:
-        console.say(f"{remark}; taking the one before")
     target = given.to or given.run / f"asset.{given.format}"
     mesh = export_mesh(
-        Result.of(state, record.config()), given.format, target, given.faces, given.texture, given.size_m
+        Result.of(newest(record, console), record.config()),
+        given.format,
+        target,
+        given.faces,
+        given.texture,
+        given.size_m,
     )
     console.say(f"{target}: {len(mesh.faces)} faces, {target.stat().st_size / 1e6:.1f} MB", file=str(target))
     return 0

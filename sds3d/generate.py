@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from configs.run import RunConfig
 from guidance.prior import Prior
@@ -80,11 +81,16 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
 def resumed(record: Record, config: RunConfig, prior: Prior, console: Console) -> Run:
     """The run of a folder, at its newest whole checkpoint. Raises ValueError, FileNotFoundError."""
     run = Run(config, prior, device_of(config))
+    run.restore(newest(record, console))
+    return run
+
+
+def newest(record: Record, console: Console) -> dict[str, Tensor]:
+    """The newest whole checkpoint; tells which newer ones are not. Raises ValueError, FileNotFoundError."""
     state, remarks = record.latest()
     for remark in remarks:
         console.say(f"{remark}; taking the one before")
-    run.restore(state)
-    return run
+    return state
 
 
 def _save(run: Run, record: Record, console: Console) -> None:
