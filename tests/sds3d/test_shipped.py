@@ -85,9 +85,10 @@ def test_every_creator_is_credited(prior: EmbeddedPrior) -> None:
 
 
 def test_no_other_library_is_needed() -> None:
-    """Neither diffusers nor any other library of models is imported, nor the network asked."""
+    """Neither diffusers nor any other library of models is imported, and no connection is opened."""
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(('diffusers', 'transformers', 'huggingface_hub', 'socket')));"
+        "import sys, socket, torch; socket.socket.connect = None;"
+        "sys.modules.update(dict.fromkeys(('diffusers', 'transformers', 'huggingface_hub')));"
         "from guidance.embedded import EmbeddedPrior; print(len(EmbeddedPrior.load().vocabulary.names))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
