@@ -13,8 +13,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 # What an installed environment depends on; Python files are used in place and need no new install.
 SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/native/*.cpp renderers/native/*.h)
 
-# Idle worker threads sleep instead of spinning: faster on busy machines, and kinder.
-export OMP_WAIT_POLICY := passive
+# Tests share the machine: idle worker threads sleep there. A run on an idle machine is faster where they spin.
+test test-slow: export OMP_WAIT_POLICY := passive
 
 .PHONY: help demo test test-slow format constraints clean
 
