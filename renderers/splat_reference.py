@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from renderers.gaussians import Gaussians, Lenses, Sighting, record_gradient
 
@@ -112,7 +113,13 @@ def _blend(gaussians: Gaussians, projected: Projected, view: int, lenses: Lenses
     down = torch.arange(lenses.height, dtype=features.dtype, device=features.device) + 0.5
     pixels = torch.cartesian_prod(down, across).flip(-1)
     chunks = pixels.split(max(1, _PAIRS_AT_ONCE // max(1, len(rows))))
-    return torch.cat([_weights(means2d, conics, opacities, chunk) @ features for chunk in chunks])
+    # Weights are worked out again on the way back: to keep those of all pixels would take gigabytes.
+    drawn = [checkpoint(_shown, means2d, conics, opacities, chunk, features, use_reentrant=False) for chunk in chunks]
+    return torch.cat(drawn)
+
+
+def _shown(means2d: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor, features: Tensor) -> Tensor:
+    return _weights(means2d, conics, opacities, pixels) @ features
 
 
 def _weights(

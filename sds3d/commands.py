@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guidance.prompt import Prompt
+from renderers import native
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
@@ -101,6 +102,8 @@ def prior(words: list[str]) -> int:
 
 def _go(run: Run, record: Record, console: Console) -> int:
     """Optimises and finishes, whether to the last step, until Ctrl-C, or until the scene goes wrong."""
+    if run.device.type == "cpu" and native.library() is None:
+        console.say(native.why_missing())
     began, stop = time.monotonic(), Stop()
     try:
         with listening(stop):
