@@ -163,8 +163,9 @@ def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 
     colours: ndarray = np.clip(summed[:, :3] / summed[:, 3:].clip(1e-30), 0, 1)
     if not seen.all():
         known = np.flatnonzero(seen)
-        known = known[:: max(1, len(known) // 200_000)]
-        _, nearest = cKDTree(points.positions[known]).query(points.positions[~seen])
+        known = known[:: max(1, len(known) // 20_000)]
+        # Places deep inside are about as far from thousands of others: the exactly nearest would take a minute.
+        _, nearest = cKDTree(points.positions[known]).query(points.positions[~seen], eps=0.5)
         colours[~seen] = colours[known[nearest]]
     return colours
 
