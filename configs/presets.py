@@ -32,7 +32,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "draft": Preset("a look at the asset, within three minutes on two cores", steps=800),
-    "standard": Preset("a cleaner asset, in about ten minutes on two cores", steps=3000, views=6),
+    "standard": Preset("more steps from more sides, within ten minutes on two cores", steps=3000, views=6),
 }
 
 
