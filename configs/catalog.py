@@ -53,7 +53,12 @@ def _module(name: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
-    return importlib.import_module(name)
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a stranger's module does while it loads
+        raise ImportError(f"{name} does not load: {type(error).__name__}: {error}") from error
 
 
 def objective_name(objective: Objective) -> str:

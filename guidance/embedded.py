@@ -93,14 +93,19 @@ class EmbeddedPrior:
         """
         known = self.vocabulary
         unknown = known.unknown(text)
-        near = [near for word in unknown for near in known.nearest(word)] or list(known.names)[:6]
+        near = [near for word in unknown for near in known.nearest(word)]
         told = (
             f"the embedded prior knows {len(known.names)} objects and {len(known.colours)} colours"
             f" (see them with: sds3d prior words)"
         )
         if known.subject(text) is None:
             what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
-            raise ValueError(f"{told}; {what}; nearest: {', '.join(dict.fromkeys(near))}")
+            hint = (
+                f"nearest: {', '.join(dict.fromkeys(near))}"
+                if near
+                else f"for example: {', '.join(list(known.names)[:6])}"
+            )
+            raise ValueError(f"{told}; {what}; {hint}")
         return f"{told}; passed over: {', '.join(unknown)}" if unknown else None
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:

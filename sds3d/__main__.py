@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from configs.catalog import unknown
-
 COMMANDS = {
     "generate": "a prompt to a finished asset",
     "resume": "goes on with a run that was stopped",
@@ -46,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     """The function behind a command, imported only when it is asked for."""
     if name not in COMMANDS:
+        from configs.catalog import unknown
+
         raise ValueError(unknown("command", name, list(COMMANDS)))
     from sds3d import commands
 

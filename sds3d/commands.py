@@ -72,6 +72,10 @@ def export(words: list[str]) -> int:
     given = p.parse_args(words)
     console, record = console_of(given), Record.open(given.run)
     target = given.to or given.run / f"asset.{given.format}"
+    if target.suffix != f".{given.format}":
+        raise ValueError(
+            f"{target.name} is no name for {given.format}; give --format, or a name ending in .{given.format}"
+        )
     mesh = export_mesh(
         Result.of(newest(record, console), record.config()),
         given.format,

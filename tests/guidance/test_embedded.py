@@ -68,10 +68,10 @@ def test_unknown_words_are_remarked_upon_and_unknown_things_refused(prior: Embed
     assert "knows 6 objects and 3 colours" in remark and remark.endswith("passed over: sword")
     with pytest.raises(ValueError, match="unknown: hrse; nearest: horse"):
         prior.check("a hrse")
-    with pytest.raises(ValueError, match=r"unknown: dragon; nearest: .+"):
+    with pytest.raises(ValueError, match=r"unknown: dragon; for example: .+"):
         prior.check("a dragon")
     for text in ("red", "\N{TEDDY BEAR}", "...", "the"):
-        with pytest.raises(ValueError, match="the prompt names none of the objects; nearest: "):
+        with pytest.raises(ValueError, match="the prompt names none of the objects; for example: "):
             prior.check(text)
 
 
