@@ -24,12 +24,12 @@ def notice(entries: list[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card(entries: list[Entry], trained: list[str], sketched: float, samples: int, evaluation: Evaluation | None) -> str:
+def card(entries: list[Entry], trained: list[str], sketched: int, samples: int, evaluation: Evaluation | None) -> str:
     """The card, in the form model hubs use.
 
     Args:
         trained: names of the objects the weights have seen.
-        sketched: minutes that went into the sketch alone.
+        sketched: pictures the sketch has seen alone.
         samples: pictures the denoiser has seen.
     """
     known = [entry for entry in entries if entry.name in trained]
@@ -56,7 +56,7 @@ def card(entries: list[Entry], trained: list[str], sketched: float, samples: int
         "conditioned on text and on the camera's azimuth and elevation. It predicts velocity under Stable Diffusion's "
         "scaled-linear schedule. Text, camera, or both can be left out.\n\n"
         f"Trained from scratch on pictures of {len(known)} models of {SOURCE} ({free} under CC0, "
-        f"{len(known) - free} under CC BY 3.0; credits in `NOTICE`): {sketched:.0f} minutes for the sketch alone, then "
+        f"{len(known) - free} under CC BY 3.0; credits in `NOTICE`): {sketched} pictures for the sketch alone, then "
         f"{samples} pictures for the denoiser, with the sketch learning on beside it.\n\n"
         "It draws these objects in the shapes of these models and nothing else; there are no people in it.\n\n"
         f"{marks}## Objects\n\n{', '.join(sorted(trained))}\n"

@@ -24,7 +24,7 @@ def trained(folder: Path) -> EmbeddedPrior:
     """
     file = folder / "state.safetensors"
     if not file.exists():
-        raise FileNotFoundError(f"no checkpoint in {folder}; train one with: sds3d prior train --out {folder}")
+        raise FileNotFoundError(f"no checkpoint in {folder}; train one with: sds3d prior train CORPUS --out {folder}")
     config = NetworkConfig(**json.loads((folder / "state.json").read_text())["config"])
     tensors = read_tensors(file)
     network = MiniNetwork(config)

@@ -131,14 +131,18 @@ def _train(words: list[str]) -> int:
     p = parser("sds3d prior train", "Trains the prior on a corpus; goes on where a training in OUT stands.")
     p.add_argument("corpus", type=Path)
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    p.add_argument("--minutes", type=float, default=60.0)
+    p.add_argument("--minutes", type=float, default=Training.minutes, help="stop after this long, to go on later")
     p.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    p.add_argument("--wave", type=int, default=1, help="objects of this wave and those before (see objects.csv)")
-    p.add_argument("--sketch-minutes", type=float, default=Training.sketch_minutes, help="for the sketch alone, first")
+    p.add_argument(
+        "--wave", type=int, default=Training.wave, help="objects of this wave and those before (see objects.csv)"
+    )
+    p.add_argument("--sketch-pictures", type=int, default=Training.sketch_pictures, help="for the sketch alone, first")
+    p.add_argument("--pictures", type=int, default=Training.pictures, help="for the denoiser, after that")
+    p.add_argument("--fall", type=int, default=Training.fall, help="of these, the last over which the rate falls")
     p.add_argument("--rate", type=float, default=Training.rate, help="learning rate")
-    p.add_argument("--decay-from", type=float, default=0.0, metavar="PICTURES", help="start of the rate's fall")
-    p.add_argument("--decay-samples", type=float, default=0.0, metavar="PICTURES", help="length of the rate's fall")
-    p.add_argument("--sheet-minutes", type=float, default=10.0, help="minutes between two sheets of samples")
+    p.add_argument(
+        "--sheet-minutes", type=float, default=Training.sheet_minutes, help="minutes between two sheets of samples"
+    )
     p.add_argument("--start-from", type=Path, metavar="PRIOR", help="weights of a shipped prior to start from")
     given = p.parse_args(words)
     knobs = Training(**{name: getattr(given, name) for name in vars(given)})

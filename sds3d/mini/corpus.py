@@ -110,7 +110,7 @@ def read_entries(corpus: Path) -> list[Entry]:
     """
     file = corpus / "entries.json"
     if not file.exists():
-        raise FileNotFoundError(f"no corpus in {corpus}; draw one with: sds3d prior corpus --out {corpus}")
+        raise FileNotFoundError(f"no corpus in {corpus}; draw one with: sds3d prior corpus FURNITURE --out {corpus}")
     return [Entry(**row) for row in json.loads(file.read_text())]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,26 +27,27 @@ class Training:
 
     corpus: Path
     out: Path
-    minutes: float = 60.0
-    """Stops after this long, with a checkpoint."""
+    minutes: float = math.inf
+    """Stops earlier after this long, with a checkpoint."""
     workers: int = 1
     """Processes of one thread each."""
-    wave: int = 1
+    wave: int = 2
     """Objects of this wave and all before it."""
     batch: int = 16
     """Pictures in a step of one worker."""
     codec_pictures: int = 1024
     """Pictures that the codec is fitted to."""
-    sketch_minutes: float = 30.0
-    """How long only the sketch is trained; after that the denoiser and the sketch take turns."""
+    sketch_pictures: int = 3_000_000
+    """Pictures for the sketch alone; after that the denoiser and the sketch take turns."""
+    pictures: int = 75_000
+    """Pictures for the denoiser, until the training is complete."""
+    fall: int = 45_000
+    """Over the last this many of them the rate falls to a twentieth, on a cosine."""
     sketch_batch: int = 48
     rate: float = 1e-3
     """Learning rate of AdamW after warm-up."""
     warmup: int = 400
     """Steps of a worker until the full rate."""
-    decay_samples: float = 0.0
-    """If positive, the rate falls to a twentieth, on a cosine, over this many pictures counted from `decay_from`."""
-    decay_from: float = 0.0
     seconds_apart: float = 12.0
     """Time between two averagings of the workers."""
     checkpoint_minutes: float = 4.0
@@ -69,8 +71,8 @@ class State:
     step: int = 0
     samples: int = 0
     """Pictures the denoiser has seen."""
-    sketched: float = 0.0
-    """Minutes that went into the sketch alone."""
+    sketched: int = 0
+    """Pictures the sketch has seen alone."""
     loss: float = 1.0
 
     def in_order(self) -> list[tuple[str, torch.nn.Parameter]]:

@@ -33,7 +33,7 @@ from sds3d.mini.workers import agreed, gather
 
 
 def train(knobs: Training, progress: Callable[[str], None]) -> None:
-    """Trains, resuming from `knobs.out` if a training is there, until the time is over or the process is told to stop.
+    """Trains, resuming from `knobs.out` if a training is there, until it is complete, time is over or a file says stop.
 
     Raises:
         FileNotFoundError: no corpus.
@@ -81,22 +81,27 @@ def _work(rank: int, knobs: Training, progress: Callable[[str], None] | None, me
         deadline = round_began + knobs.seconds_apart
         losses: list[float] = []
         steps = 0
-        sketching = state.sketched < knobs.sketch_minutes
+        sketching = state.sketched < knobs.sketch_pictures
         while not losses or time.monotonic() < deadline:
-            _set_rate(state.optimiser, knobs, state.step + steps, state.samples)
+            _set_rate(state, knobs, steps)
             sketch_loss = sketch_step(state, pictures(knobs.sketch_batch, rng))
             losses.append(sketch_loss if sketching else step(state, pictures(knobs.batch, rng), schedule, chance))
             steps += 1
         total = gather(state, steps, float(np.mean(losses)), meeting is not None)
         _settle(state, knobs, total, sketching)
         now = time.monotonic()
-        over = agreed(now - start > 60 * knobs.minutes or (knobs.out / "stop").exists(), meeting is not None)
+        over = state.samples >= knobs.pictures or now - start > 60 * knobs.minutes or (knobs.out / "stop").exists()
+        over = agreed(over, meeting is not None)
         if rank == 0 and progress is not None:
             pictures_a_step = knobs.sketch_batch + (0 if sketching else knobs.batch)
             speed = total[0] * pictures_a_step / (now - round_began)
             progress(
-                f"{'sketch' if sketching else 'denoiser and sketch'}: round {state.round}, loss {state.loss:.4f}, "
-                f"{speed:.0f} pictures/s, {max(0.0, knobs.minutes - (now - start) / 60):.0f} min left"
+                (
+                    f"sketch: {state.sketched} of {knobs.sketch_pictures}"
+                    if sketching
+                    else f"denoiser and sketch: {state.samples} of {knobs.pictures}"
+                )
+                + f" pictures, {speed:.0f} a second, loss {state.loss:.4f}"
             )
             _log(knobs.out, state, speed)
             if over or now - saved > 60 * knobs.checkpoint_minutes:
@@ -163,13 +168,11 @@ def step(state: State, batch: Batch, schedule: ScaledLinear, chance: torch.Gener
     return float(loss.detach())
 
 
-def _set_rate(optimiser: torch.optim.AdamW, knobs: Training, step: int, samples: int) -> None:
-    warm = min(1.0, (step + 1) / knobs.warmup)
-    fall = 1.0
-    if knobs.decay_samples > 0:
-        share = min(1.0, max(0.0, (samples - knobs.decay_from) / knobs.decay_samples))
-        fall = 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * share)))
-    for group in optimiser.param_groups:
+def _set_rate(state: State, knobs: Training, steps: int) -> None:
+    warm = min(1.0, (state.step + steps + 1) / knobs.warmup)
+    share = min(1.0, max(0.0, 1 - (knobs.pictures - state.samples) / knobs.fall))
+    fall = 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * share)))
+    for group in state.optimiser.param_groups:
         group["lr"] = knobs.rate * warm * fall
 
 
@@ -179,8 +182,8 @@ def _settle(state: State, knobs: Training, total: tuple[int, float, float], sket
     state.round += 1
     state.step += round(mean_steps)
     if sketching:
-        state.sketched += knobs.seconds_apart / 60
-        if state.sketched >= knobs.sketch_minutes:
+        state.sketched += steps * knobs.sketch_batch
+        if state.sketched >= knobs.sketch_pictures:
             state.step = 0  # the denoiser warms up anew
     else:
         state.samples += steps * knobs.batch
@@ -199,6 +202,13 @@ def _draw_sheet(out: Path, entries: list[Entry], samples: int) -> None:
 
 
 def _log(out: Path, state: State, speed: float) -> None:
-    row = {"time": time.time(), "samples": state.samples, "step": state.step, "loss": state.loss, "speed": speed}
+    row = {
+        "time": time.time(),
+        "sketched": state.sketched,
+        "samples": state.samples,
+        "step": state.step,
+        "loss": state.loss,
+        "speed": speed,
+    }
     with (out / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")

@@ -274,7 +274,7 @@ def test_credits_name_every_model_and_creator() -> None:
 def test_the_card_counts_only_what_was_trained(tmp_path: Path) -> None:
     marks = Marks(0.8125, 0.95, 7.5)
     evaluation = Evaluation(marks, {"teddy bear": marks, "horse": marks}, 8, 2.0, 20, 3)
-    text = card.card(ENTRIES, ["teddy bear", "horse"], 31.0, 1234, evaluation)
+    text = card.card(ENTRIES, ["teddy bear", "horse"], 31, 1234, evaluation)
     card.write(tmp_path, ENTRIES, text, evaluation)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlicense: ") and "81.2%" in text and "7.5 degrees" in text and "1234 pictures" in text
@@ -282,7 +282,7 @@ def test_the_card_counts_only_what_was_trained(tmp_path: Path) -> None:
     assert text.endswith("horse, teddy bear\n")
     assert json.loads((tmp_path / "marks.json").read_text())["overall"]["recall_at_1"] == 0.8125
     assert "Élise" in (tmp_path / "NOTICE").read_text(encoding="utf-8")
-    assert "## Marks" not in card.card(ENTRIES, ["mug"], 1.0, 1, None)
+    assert "## Marks" not in card.card(ENTRIES, ["mug"], 1, 1, None)
 
 
 # --- the judge ---
@@ -368,7 +368,8 @@ def knobs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
         tmp_path_factory.mktemp("training"),
         minutes=1 / 60,
         batch=2,
-        sketch_minutes=0.1 / 60,
+        sketch_pictures=40,
+        wave=1,
         sketch_batch=4,
         codec_pictures=30,
         seconds_apart=0.05,
@@ -386,7 +387,7 @@ def first_round(knobs: Training, _small_networks: None) -> dict[str, float]:
 
 def test_training_leaves_a_prior_that_opens(knobs: Training, first_round: dict[str, float]) -> None:
     prior = trained(knobs.out)
-    assert first_round["samples"] > 0 and first_round["sketched"] >= knobs.sketch_minutes
+    assert first_round["samples"] > 0 and first_round["sketched"] >= knobs.sketch_pictures
     assert prior.picture_size == 96
     assert list(prior.vocabulary.names) == [thing.name for thing in ENTRIES]
     assert bool(torch.isfinite(views(prior, ["teddy bear"], azimuths=2, steps=2)).all())
@@ -426,7 +427,7 @@ def test_without_a_corpus_nothing_is_trained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no corpus"):
         training.train(Training(tmp_path / "nowhere", tmp_path / "out"), lambda text: None)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; train one with: sds3d prior train"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; train one with: sds3d prior train CORPUS"):
         trained(tmp_path)
 
 
