@@ -40,12 +40,12 @@ def distilled(objective: Objective, steps: int = 2000) -> float:
     """
     means = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1)
     prior = ToyPrior(means, torch.tensor([0.5, 0.5]), {"": (1.0, 1.0), "right": (0.0, 1.0)})
-    wanted = Wanted(prior.read(["right"] * 64), prior.read([""] * 64), prior.read([""] * 64))
+    right, empty = prior.read(["right"] * 64), prior.read([""] * 64)
+    wanted = Wanted(right, empty, empty, right)
     chance, x = generator(0), torch.zeros(1)
     for _ in range(steps):
-        noise = torch.randn(64, 1, 1, 1, generator=chance)
         t = 0.02 + 0.96 * torch.rand(64, generator=chance)
-        view = View(x.expand(64)[:, None, None, None], noise, t, wanted)
+        view = View.drawn(x.expand(64)[:, None, None, None], t, wanted, chance)
         x = x - 0.02 * objective(prior, prior, view).gradient.mean()
     return float(x)
 

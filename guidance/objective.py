@@ -1,16 +1,17 @@
 """What a rule for turning scores into a gradient is given, and what it gives back.
 
-Shapes: B views, C x h x w latents. All chance is drawn before an objective is called: the same view gives the same
-update.
+Shapes: B views, C x h x w latents, K regions. All chance is drawn before an objective is called: the same view gives
+the same update.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from guidance.prior import Condition, Denoiser
@@ -26,11 +27,38 @@ class Wanted:
     """No prompt."""
     negative: Condition
     """What should not be seen; equal to `empty` where no negative prompt was given."""
+    posed: Condition
+    """The prompt without words for the view, and always with the camera: what a critic is told."""
+
+    def rows(self, index: Int[Tensor, " N"]) -> Wanted:
+        """These views alone."""
+        kept = (c.rows(index) for c in (self.text, self.empty, self.negative, self.posed))
+        return Wanted(*kept)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an edit starts from, seen by the same cameras."""
+
+    x: Float[Tensor, "B C h w"]
+    """Clean latents of its renders."""
+    text: Condition
+    """What it shows."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Parts of the views that have a text of their own."""
+
+    masks: Float[Tensor, "K B h w"]
+    """1 where a latent is of region k, 0 elsewhere."""
+    texts: tuple[Condition, ...]
+    """K conditions of B views."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One noised look at the scene."""
+    """One noised look at the scene, with every random number an objective may want."""
 
     x: Float[Tensor, "B C h w"]
     """Clean latents of the renders, detached."""
@@ -38,6 +66,37 @@ class View:
     t: Float[Tensor, " B"]
     """Fraction of the noise schedule, 0 clean to 1 noise."""
     wanted: Wanted
+    second: Float[Tensor, "B C h w"]
+    """Noise independent of `noise`, for rules that need two."""
+    uniform: Float[Tensor, " B"]
+    """Numbers from 0 to 1, for rules that draw something of their own."""
+    progress: float = 0.0
+    """Of the run, 0 to 1."""
+    lowest: float = 0.0
+    """The lowest `t` that could have been drawn at this progress."""
+    source: Source | None = None
+    regions: Regions | None = None
+
+    @staticmethod
+    def drawn(x: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], wanted: Wanted, rng: torch.Generator) -> View:
+        """A view with its chance drawn from `rng`."""
+        noise, second = (torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device) for _ in range(2))
+        return View(x, noise, t, wanted, second, torch.rand(len(x), generator=rng, dtype=x.dtype).to(x.device))
+
+    def rows(self, index: Int[Tensor, " N"]) -> View:
+        """These views alone."""
+        source, regions = self.source, self.regions
+        return replace(
+            self,
+            x=self.x[index],
+            noise=self.noise[index],
+            t=self.t[index],
+            wanted=self.wanted.rows(index),
+            second=self.second[index],
+            uniform=self.uniform[index],
+            source=source and Source(source.x[index], source.text.rows(index)),
+            regions=regions and Regions(regions.masks[:, index], tuple(text.rows(index) for text in regions.texts)),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,11 +108,36 @@ class Update:
 
 
 @dataclass(frozen=True)
+class About:
+    """What one wants to know before choosing an objective."""
+
+    title: str
+    source: str
+    """Paper and equation, or the code that was read."""
+    passes: tuple[int, int]
+    """Fewest and most answers of the prior for a view in a step."""
+    scale: str
+    """The published classifier-free guidance in our form (`guided`)."""
+    times: str
+    """The published range of noise times, as fractions of the schedule."""
+    good_for: str
+    """One line."""
+
+
+@dataclass(frozen=True)
 class Objective(ABC):
     """A rule of score distillation. Fields are its hyper-parameters; subclasses are final."""
 
+    about: ClassVar[About | None] = None
+    """A row in the table of `sds3d objectives`."""
     needs_critic: ClassVar[bool] = False
     """Whether a trainable companion of the prior has to learn beside the scene."""
+    needs_source: ClassVar[bool] = False
+    """Whether it edits an existing scene: `View.source` is there."""
+    needs_regions: ClassVar[bool] = False
+    """Whether parts of the scene have texts of their own: `View.regions` is there."""
+    needs_flow: ClassVar[bool] = False
+    """Whether the prior has to be a flow-matching model: alpha + sigma = 1."""
 
     @abstractmethod
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:

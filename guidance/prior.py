@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -24,9 +24,32 @@ class Condition:
     """True where a token is present."""
     camera: Float[Tensor, "B 2"] | None
     """Azimuth and elevation in radians for priors that take them; None drops the camera."""
+    image: Float[Tensor, "B N D"] | None = None
+    """Tokens of a picture that shows what is wanted, for priors that see pictures."""
+    against: tuple[Against, ...] = ()
+    """What it should be told apart from; only `guidance.perp_neg` reads it."""
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
+
+    def rows(self, index: Int[Tensor, " N"]) -> Condition:
+        """The conditions of these pictures alone."""
+        return Condition(
+            self.tokens[index],
+            self.mask[index],
+            None if self.camera is None else self.camera[index],
+            None if self.image is None else self.image[index],
+            tuple(Against(other.condition.rows(index), other.weight[index]) for other in self.against),
+        )
+
+
+@dataclass(frozen=True)
+class Against:
+    """A condition to keep away from, and how strongly."""
+
+    condition: Condition
+    weight: Float[Tensor, " B"]
+    """Not above 0; 0 where a picture need not keep away."""
 
 
 @runtime_checkable

@@ -46,7 +46,8 @@ class Prompt:
         else:
             views = [view_word(float(a), float(e)) for a, e in zip(azimuth, elevation, strict=True)]
             text = prior.read([f"{self.text}, {view} view" for view in views])
-        return Wanted(text, empty, negative)
+        posed = replace(prior.read([self.text] * count), camera=torch.stack([azimuth, elevation], -1))
+        return Wanted(text, empty, negative, posed)
 
 
 def view_word(azimuth: float, elevation: float) -> str:

@@ -27,6 +27,10 @@ class Times:
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"noise times {low} to {high}: expected 0 <= low <= high <= 1")
 
+    def lowest(self, progress: float) -> float:
+        """The lowest time that `draw` can give at `progress`."""
+        return self.first[0] + (self.last[0] - self.first[0]) * progress
+
     def draw(self, count: int, progress: float, rng: torch.Generator) -> Float[Tensor, " B"]:
         """`count` times at `progress` 0..1, stratified over the range."""
         low, high = (a + (b - a) * progress for a, b in zip(self.first, self.last, strict=True))

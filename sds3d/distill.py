@@ -67,7 +67,7 @@ class Run:
         # One stream of chance for each component: changing how one draws leaves the others as they were.
         self.chance = {
             name: generator(config.seed * 8 + place)
-            for place, name in enumerate(("cameras", "backdrops", "noise", "times"))
+            for place, name in enumerate(("cameras", "backdrops", "noise", "times", "spare"))
         }
         self.scene: SplatScene = config.scene.build(device, generator(config.seed * 8 + 7))
         self.done = 0
@@ -89,9 +89,13 @@ class Run:
         x = prior.encode(frame.rgb.permute(0, 3, 1, 2))
         with torch.no_grad():
             wanted = self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
-            noise = torch.randn(x.shape, generator=chance["noise"]).to(x)
             t = config.times.draw(config.views, progress, chance["times"]).to(x)
-            update = config.objective(prior, prior, View(x.detach(), noise, t, wanted))
+            noise = torch.randn(x.shape, generator=chance["noise"]).to(x)
+            second = torch.randn(x.shape, generator=chance["spare"]).to(x)
+            uniform = torch.rand(config.views, generator=chance["spare"]).to(x)
+            lowest = config.times.lowest(progress)
+            view = View(x.detach(), noise, t, wanted, second, uniform, progress, lowest)
+            update = config.objective(prior, prior, view)
             # Half precision overflows now and then: such values pull nowhere.
             gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
         answered = time.perf_counter()

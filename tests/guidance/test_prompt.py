@@ -79,5 +79,6 @@ class Blind(ToyPrior):
 def test_any_other_prior_reads_words_for_the_view() -> None:
     blind = Blind(torch.zeros(1, 3, 2, 2), torch.ones(1), {"": (1.0,)})
     wanted = Prompt("a horse").seen_from(blind, torch.tensor([0.0, 1.5, 3.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 1.3]))
-    assert blind.heard[-4:] == [f"a horse, {view} view" for view in ("front", "side", "back", "overhead")]
-    assert wanted.text.camera is None
+    # Text without text, negative, the views' texts, and the bare text of a critic, which is told the camera itself.
+    assert blind.heard[-8:] == [f"a horse, {v} view" for v in ("front", "side", "back", "overhead")] + ["a horse"] * 4
+    assert wanted.text.camera is None and wanted.posed.camera is not None

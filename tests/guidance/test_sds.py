@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from guidance.objective import View, Wanted, guided
-from guidance.prior import Condition, cleaned, noised, per_view
+from guidance.prior import cleaned, noised, per_view
 from guidance.sds import SDS, Weighting, rescaled, weight
 from guidance.toy import ToyPrior
 
@@ -31,7 +31,8 @@ def line(means: list[float], deviations: list[float], texts: dict[str, tuple[flo
 
 def look(prior: ToyPrior, x: Tensor, noise: Tensor, t: Tensor) -> View:
     text, empty = prior.read(["y"] * len(x)), prior.read([""] * len(x))
-    return View(x, noise, t, Wanted(text, empty, empty))
+    wanted = Wanted(text, empty, empty, text)
+    return replace(View.drawn(x, t, wanted, torch.Generator().manual_seed(9)), noise=noise)
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +145,11 @@ def test_the_same_view_gives_the_same_detached_update(kind: Weighting, scale: fl
     assert bool(first.gradient.isfinite().all())
 
 
-def row(condition: Condition, place: int) -> Condition:
-    return replace(condition, tokens=condition.tokens[place : place + 1], mask=condition.mask[place : place + 1])
-
-
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_a_batch_is_its_views_one_by_one(prior: ToyPrior, view: View, rescale: float) -> None:
     objective = SDS(5, rescale=rescale)
-    rows = []
-    for place in range(len(view.x)):
-        wanted = Wanted(*(row(c, place) for c in (view.wanted.text, view.wanted.empty, view.wanted.negative)))
-        one = slice(place, place + 1)
-        rows.append(objective(prior, prior, View(view.x[one], view.noise[one], view.t[one], wanted)).gradient)
+    one_by_one = [view.rows(torch.tensor([place])) for place in range(len(view.x))]
+    rows = [objective(prior, prior, one).gradient for one in one_by_one]
     torch.testing.assert_close(objective(prior, prior, view).gradient, torch.cat(rows))
 
 
