@@ -20,6 +20,10 @@ class Orbit:
     """Least elevation."""
     highest: float = 55.0
     """Greatest elevation."""
+    towards: float = 0.0
+    """Azimuth of the middle of the range; 0 is the front."""
+    around: float = 360.0
+    """Width of the range of azimuths; 0 is one side alone."""
     distance: float = DISTANCE
     """From the middle of the asset, whose content lies in the unit ball."""
     fov: float = math.degrees(FOV)
@@ -28,6 +32,8 @@ class Orbit:
     def __post_init__(self) -> None:
         if not -90 <= self.lowest <= self.highest <= 90:
             raise ValueError(f"elevations {self.lowest} to {self.highest}: expected -90 <= lowest <= highest <= 90")
+        if not (0 <= self.around <= 360 and math.isfinite(self.towards)):
+            raise ValueError(f"azimuths {self.around} wide around {self.towards}: expected a width of 0 to 360")
         if not 1 < self.distance < math.inf:
             raise ValueError(f"distance {self.distance}: expected more than 1, or the camera is inside the unit ball")
         if not 0 < self.fov < 180:
@@ -39,7 +45,10 @@ class Orbit:
         `size` is the height and width of their pictures in pixels.
         """
         turn = torch.rand(1, generator=rng)
-        azimuth = (torch.arange(count) + turn) * (2 * math.pi / count)
+        share = (torch.arange(count) + turn) / count
+        # All around, it does not matter where the range begins: at the front, as ever.
+        begin = math.radians(self.towards) - (0.0 if self.around == 360 else math.radians(self.around) / 2)
+        azimuth = begin + share * math.radians(self.around)
         place = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
         elevation = torch.deg2rad(self.lowest + (self.highest - self.lowest) * place)
         return looking_at_origin(azimuth, elevation, size, self.distance, math.radians(self.fov))

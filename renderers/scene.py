@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from renderers.cameras import Cameras
+from renderers.orbit import Orbit
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,25 @@ class TrainableScene(Scene):
         """None, or one line that names what has gone wrong with the scene."""
 
     @abstractmethod
+    def told(self) -> str:
+        """Its size in words, such as "3000 splats"."""
+
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """All that a later `restore` needs to go on bit for bit, chance included; the optimiser's state is not here."""
 
     @abstractmethod
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave; make the optimiser anew after it. Raises ValueError if something is missing."""
+
+
+@dataclass(frozen=True)
+class SceneKnobs(ABC):
+    """What a kind of scene lets one choose. Fields are its knobs; subclasses are final."""
+
+    orbit: ClassVar[Orbit] = Orbit()
+    """Where such a scene is looked at from, unless a run says otherwise."""
+
+    @abstractmethod
+    def build(self, device: torch.device | str, generator: torch.Generator) -> TrainableScene:
+        """The scene at its start; `generator` also draws all chance that the scene needs later."""

@@ -22,7 +22,7 @@ from renderers.cameras import Cameras
 from renderers.gaussians import Gaussians, Sighting
 from renderers.rasterise import rasterise
 from renderers.rows import replace_rows
-from renderers.scene import Frame, TrainableScene
+from renderers.scene import Frame, SceneKnobs, TrainableScene
 from renderers.splat_reference import rotations
 
 _NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
@@ -33,7 +33,7 @@ _FEWEST = 16
 
 
 @dataclass(frozen=True)
-class Splats:
+class Splats(SceneKnobs):
     """Knobs of a scene of splats. Lengths are in units of the unit ball; rates are Adam's."""
 
     count: int = 3000
@@ -212,6 +212,9 @@ class SplatScene(TrainableScene):
         if self.drawn == 0:
             return "no splat was in any of the last pictures"
         return None
+
+    def told(self) -> str:
+        return f"{len(self)} splats"
 
     def state(self) -> dict[str, Tensor]:
         """Copies of the parameters, the accumulators and the generator."""
