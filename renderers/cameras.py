@@ -46,13 +46,12 @@ class Cameras:
     @property
     def azimuth(self) -> Float[Tensor, " B"]:
         """Angle of the camera around +Y, radians in (-pi, pi], 0 in front, pi/2 at +X."""
-        return torch.atan2(self.c2w[:, 0, 3], self.c2w[:, 2, 3])
+        return self.seen_from(torch.zeros_like(self.positions[0]))[0]
 
     @property
     def elevation(self) -> Float[Tensor, " B"]:
         """Angle of the camera above the horizon, radians."""
-        x, y, z = self.positions.unbind(-1)
-        return torch.atan2(y, torch.hypot(x, z))
+        return self.seen_from(torch.zeros_like(self.positions[0]))[1]
 
     def viewmats(self) -> Float[Tensor, "B 4 4"]:
         """World-to-camera matrices with OpenCV axes (x right, y down, z ahead), as gsplat wants them."""
@@ -70,6 +69,21 @@ class Cameras:
         k[:, 1, 2] = 0.5 * self.height
         k[:, 2, 2] = 1.0
         return k
+
+    def seen_from(self, point: Float[Tensor, " 3"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Azimuth and elevation of the cameras around a point other than the origin, radians."""
+        x, y, z = (self.positions - point).unbind(-1)
+        return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
+
+    def points(self, depth: Float[Tensor, "B H W 1"]) -> Float[Tensor, "B H W 3"]:
+        """Where in the world the pixels are that lie at these depths along the cameras' axes."""
+        half = torch.tan(0.5 * self.fov_y)[:, None, None]
+        across = (torch.arange(self.width, device=depth.device) + 0.5 - 0.5 * self.width) / (0.5 * self.height)
+        down = (torch.arange(self.height, device=depth.device) + 0.5 - 0.5 * self.height) / (0.5 * self.height)
+        x = (half * across).expand(-1, self.height, -1)
+        y = (-half * down[:, None]).expand(-1, -1, self.width)
+        ray = torch.stack([x, y, -torch.ones_like(x)], -1)
+        return torch.einsum("bij,bhwj->bhwi", self.c2w[:, :3, :3], ray * depth) + self.positions[:, None, None]
 
     def to(self, device: torch.device | str) -> Cameras:
         return Cameras(self.c2w.to(device), self.fov_y.to(device), self.height, self.width)

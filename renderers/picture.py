@@ -50,7 +50,7 @@ class Picture(SceneKnobs):
 
 
 class PictureScene(TrainableScene):
-    """A picture under training; opaque, without depth."""
+    """A picture under training; opaque."""
 
     def __init__(self, knobs: Picture, pixels: Float[Tensor, "1 3 H W"]) -> None:
         super().__init__()
@@ -64,7 +64,9 @@ class PictureScene(TrainableScene):
         if shown.shape[-2:] != size:
             shown = functional.interpolate(shown, size, mode="bilinear", antialias=True)
         rgb = shown.permute(0, 2, 3, 1).expand(len(cameras), -1, -1, -1)
-        return Frame(rgb, torch.ones_like(rgb[..., :1]), torch.zeros_like(rgb[..., :1]))
+        alpha = torch.ones_like(rgb[..., :1])
+        # It stands upright on the origin, square to every camera.
+        return Frame(rgb, alpha, alpha * cameras.positions.norm(dim=-1)[:, None, None, None].to(alpha))
 
     def groups(self, progress: float) -> list[dict[str, Any]]:
         rate = self.knobs.rate * (self.knobs.rate_end / self.knobs.rate) ** progress
