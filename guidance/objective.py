@@ -122,6 +122,8 @@ class About:
     """The published range of noise times, as fractions of the schedule."""
     good_for: str
     """One line."""
+    critic: int = 0
+    """Answers of a critic for a view in a step, beside those it learns from."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,19 @@ class Objective(ABC):
     """Whether parts of the scene have texts of their own: `View.regions` is there."""
     needs_flow: ClassVar[bool] = False
     """Whether the prior has to be a flow-matching model: alpha + sigma = 1."""
+    needs_ratio: ClassVar[bool] = False
+    """Whether the critic also has to tell samples of the prior from renders: `guidance.f_vsd.Weighing`."""
+    needs_stages: ClassVar[bool] = False
+    """Whether the prior comes with the stages of its way to the first renders: `guidance.disback.Staged`."""
 
     @abstractmethod
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         """The update for one view. `critic` is the prior itself unless `needs_critic`."""
 
 
-def guided(empty: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], scale: float) -> Float[Tensor, "B C h w"]:
+def guided(
+    empty: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], scale: float | Float[Tensor, "B 1 1 1"]
+) -> Float[Tensor, "B C h w"]:
     """Classifier-free guidance: empty + scale * (text - empty) (Ho & Salimans 2022, eq. 6, with scale = 1 + w).
 
     Scale 1 is none, 0 is unconditional. Code that writes text + s * (text - empty) means scale = s + 1 here.
