@@ -10,10 +10,24 @@ from importlib.metadata import entry_points
 from inspect import isabstract
 from types import ModuleType
 
+from guidance.asd import ASD
+from guidance.balanced import BSD
+from guidance.csd import CSD
+from guidance.noise_free import NFSD
 from guidance.objective import Objective
+from guidance.regions import RegionSDS
 from guidance.sds import SDS
+from guidance.sjc import SJC
 
-OBJECTIVES: dict[str, type[Objective]] = {"sds": SDS}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "asd": ASD,
+    "bsd": BSD,
+    "csd": CSD,
+    "nfsd": NFSD,
+    "regions": RegionSDS,
+    "sds": SDS,
+    "sjc": SJC,
+}
 """Built-in objectives by name."""
 _GROUP = "sds3d.objectives"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objective import Objective, Update, View, guided
+from guidance.objective import About, Objective, Update, View, guided
 from guidance.prior import Denoiser, cleaned, noised, per_view
 
 Weighting = Literal["sds", "uniform", "fantasia3d", "reconstruction"]
@@ -22,21 +22,25 @@ gradient x - xhat, the difference to the clean picture the prior sees in the noi
 class SDS(Objective):
     """gradient = w(t) * (guided noise answer - drawn noise)."""
 
+    about: ClassVar[About | None] = About(
+        title="Score Distillation Sampling",
+        source="Poole et al. 2022 (DreamFusion), eq. 3",
+        passes=(2, 2),
+        scale="101, which DreamFusion and threestudio write as 100",
+        times="0.02 to 0.98",
+        good_for="the baseline: sturdy shapes, at high scales smooth and saturated",
+    )
+
     scale: float = 7.5
-    """Classifier-free guidance in the standard form (1 is none). DreamFusion used 100 with Imagen."""
+    """Classifier-free guidance in the standard form (1 is none). DreamFusion used 101, with Imagen."""
     weighting: Weighting = "sds"
     rescale: float = 0.0
     """Share, 0..1, by which the guided clean picture is brought back to the spread of the unguided one
     (Lin et al. 2023, section 3.4): less saturation at high scales."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale is {self.scale}; expected a finite number, such as 7.5")
-        if self.weighting not in get_args(Weighting):
-            known = ", ".join(get_args(Weighting))
-            near = difflib.get_close_matches(self.weighting, get_args(Weighting), 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"unknown weighting {self.weighting!r}; {hint}(known: {known})")
+        check_finite("scale", self.scale)
+        check_choice("weighting", self.weighting, get_args(Weighting))
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale is {self.rescale}; expected a share from 0 to 1")
 
@@ -49,6 +53,20 @@ class SDS(Objective):
             answer = rescaled(answer, text, x_t, alpha, sigma, self.rescale)
         gradient = per_view(weight(self.weighting, alpha, sigma)) * (answer - view.noise)
         return Update(gradient, {"t": float(view.t.mean())})
+
+
+def check_finite(name: str, value: float) -> None:
+    """Raises ValueError for a hyper-parameter that is no number."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number, such as 7.5")
+
+
+def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ValueError for a choice that does not exist; it names the nearest."""
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown {what} {value!r}; {hint}(known: {', '.join(known)})")
 
 
 def weight(kind: Weighting, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
