@@ -13,20 +13,35 @@ from types import ModuleType
 from guidance.asd import ASD
 from guidance.balanced import BSD
 from guidance.csd import CSD
+from guidance.csm import CSM
+from guidance.dds import DDS
+from guidance.ism import ISM
 from guidance.noise_free import NFSD
 from guidance.objective import Objective
+from guidance.pds import PDS
 from guidance.regions import RegionSDS
+from guidance.rfds import RFDS, RFDSRev
+from guidance.sdi import SDI
 from guidance.sds import SDS
 from guidance.sjc import SJC
+from guidance.tsm import TSM
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "asd": ASD,
     "bsd": BSD,
     "csd": CSD,
+    "csm": CSM,
+    "dds": DDS,
+    "ism": ISM,
     "nfsd": NFSD,
+    "pds": PDS,
     "regions": RegionSDS,
+    "rfds": RFDS,
+    "rfds-rev": RFDSRev,
+    "sdi": SDI,
     "sds": SDS,
     "sjc": SJC,
+    "tsm": TSM,
 }
 """Built-in objectives by name."""
 _GROUP = "sds3d.objectives"

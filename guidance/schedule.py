@@ -1,12 +1,23 @@
-"""The noise schedule that Stable Diffusion made common, at any fraction of its steps."""
+"""How much signal and noise there is at any fraction of a schedule: Stable Diffusion's, and flow matching's."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Levels of signal and noise: x_t = alpha * x + sigma * noise."""
+
+    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """(alpha, sigma) at fraction `t` in 0..1, 0 clean and 1 noise; times beyond are the ends."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,3 +40,22 @@ class ScaledLinear:
         low = place.floor().long().clamp(max=self.steps - 2)
         square = torch.lerp(table[low], table[low + 1], place - low).exp()
         return square.sqrt().to(t.dtype), (1 - square).sqrt().to(t.dtype)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The straight line of flow matching: alpha = 1 - tau, sigma = tau (Lipman et al. 2023; Liu et al. 2023)."""
+
+    shift: float = 1.0
+    """tau = shift * t / (1 + (shift - 1) * t); above 1 there is more noise at the same fraction, as larger pictures
+    need (Esser et al. 2024, eq. 23). Stable Diffusion 3 has 3."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"shift is {self.shift}; expected a number above 0, such as 3")
+
+    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """(alpha, sigma) at fraction `t` in 0..1."""
+        place = t.clamp(0, 1)
+        tau = self.shift * place / (1 + (self.shift - 1) * place)
+        return 1 - tau, tau

@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.prior import Condition, per_view
-from guidance.schedule import ScaledLinear
+from guidance.schedule import ScaledLinear, Schedule
+
+_Levels = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ToyPrior:
     """Standard deviation of each component, the same in every direction."""
     texts: Mapping[str, tuple[float, ...]]
     """Weights of the components under each text; "" is no text. They need not sum to one."""
-    schedule: ScaledLinear = field(default_factory=ScaledLinear)
+    schedule: Schedule = field(default_factory=ScaledLinear)
 
     sees_camera = True
 
@@ -70,6 +72,36 @@ class ToyPrior:
         constant = 0.5 * dimension * torch.log(torch.tensor(2 * torch.pi, dtype=x_t.dtype))
         return self._log_joint(*self._apart(x_t, alpha, sigma), condition).logsumexp(-1) - constant
 
+    def flow_map(
+        self,
+        x_t: Float[Tensor, "B C h w"],
+        t_from: Float[Tensor, " B"] | None,
+        t_to: Float[Tensor, " B"],
+        condition: Condition,
+        steps: int = 400,
+    ) -> Float[Tensor, "B C h w"]:
+        """Where the probability flow takes `x_t` from one time to another: deterministic sampling with endless steps.
+
+        Exact for a view whose text has one component: alpha m + (x - m) D / std, with D^2 = alpha^2 std^2 + sigma^2
+        (from clean x). For a mixture `steps` steps of Runge and Kutta's fourth order in double precision: for blobs 4
+        apart, 400 steps from clean to noise are off by less than 1e-8 at deviations of 0.2 and 1e-6 at 0.05.
+
+        Args:
+            t_from: None where `x_t` is clean, without even the noise of time 0.
+        """
+        here = (torch.ones_like(t_to), torch.zeros_like(t_to)) if t_from is None else self.levels(t_from)
+        low, high = ((alpha.double(), sigma.double()) for alpha, sigma in (here, self.levels(t_to)))
+        weights = condition.tokens[:, 0]
+        component = weights.argmax(-1)
+        mean, deviation = self.means[component], self.deviations[component]
+        spread = [(alpha * deviation).square() + sigma.square() for alpha, sigma in (low, high)]
+        apart = x_t - per_view(low[0]) * mean
+        moved = per_view(high[0]) * mean + per_view((spread[1] / spread[0]).sqrt()) * apart
+        alone = (weights > 0).sum(-1) == 1
+        if not bool(alone.all()):
+            moved = torch.where(alone[:, None, None, None], moved, self._followed(x_t, low, high, condition, steps))
+        return moved.to(x_t.dtype)
+
     def read(self, texts: list[str]) -> Condition:
         """Texts as one token each, the components' weights. Raises ValueError for a text without weights."""
         for text in texts:
@@ -86,6 +118,36 @@ class ToyPrior:
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         return latents
+
+    def _followed(
+        self, x_t: Float[Tensor, "B C h w"], low: _Levels, high: _Levels, condition: Condition, steps: int
+    ) -> Float[Tensor, "B C h w"]:
+        """`flow_map` by steps in the angle of (alpha, sigma), float64."""
+        start, end = torch.atan2(low[1], low[0]), torch.atan2(high[1], high[0])
+        step = (end - start) / steps
+        x_t, h = x_t.double() / per_view(torch.hypot(*low)), per_view(step)
+        for place in range(steps):
+            angle = start + place * step
+            first = self._slope(x_t, angle, condition)
+            second = self._slope(x_t + h / 2 * first, angle + step / 2, condition)
+            third = self._slope(x_t + h / 2 * second, angle + step / 2, condition)
+            fourth = self._slope(x_t + h * third, angle + step, condition)
+            x_t = x_t + h / 6 * (first + 2 * second + 2 * third + fourth)
+        return x_t * per_view(torch.hypot(*high))
+
+    def _slope(
+        self, x_t: Float[Tensor, "B C h w"], angle: Float[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, "B C h w"]:
+        """d x_t / d angle of the flow, where alpha is the angle's cosine and sigma its sine.
+
+        It is alpha * noise - sigma * x, with the means of both given x_t.
+        """
+        alpha, sigma = angle.cos(), angle.sin()
+        apart, variance = self._apart(x_t, alpha, sigma)
+        gamma = self._log_joint(apart, variance, condition).softmax(-1)
+        share = gamma * alpha[:, None] * (1 - self.deviations.double().square()) / variance
+        mean = torch.einsum("bn,nchw->bchw", gamma, self.means.double())
+        return per_view(sigma) * (torch.einsum("bn,bnchw->bchw", share, apart) - mean)
 
     def _apart(
         self, x_t: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
