@@ -5,6 +5,7 @@ Its folder has the layout of a diffusers pipeline: `model_index.json`, `schedule
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from guidance.critic import Twin
 from guidance.network import MiniNetwork, NetworkConfig
 from guidance.patches import PatchCodec
 from guidance.precision import autocast
@@ -113,6 +115,15 @@ class EmbeddedPrior:
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         return self.codec.decode(latents)
+
+    def twin(self) -> Twin:
+        """This prior around a copy of its network, whose sketch learns with the rest; see `guidance.critic`."""
+        network = copy.deepcopy(self.network)
+        network.sketch_apart = False
+        # The variances around the sketch are read without calling their layer: nothing added to it would be heard.
+        layers = [name for name, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        layers.remove("doubt")
+        return Twin(EmbeddedPrior(network, self.codec, self.vocabulary), network, tuple(layers))
 
     def to(self, device: torch.device | str) -> EmbeddedPrior:
         self.network.to(device)

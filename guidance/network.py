@@ -54,6 +54,8 @@ class MiniNetwork(nn.Module):
     response: Tensor
     """[4, 3, C] what a unit of a colour in a quarter of a patch adds to the latents; see `PatchCodec.response`."""
     schedule = ScaledLinear()
+    sketch_apart = True
+    """Whether the sketch is left alone by what the denoiser learns."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -105,7 +107,8 @@ class MiniNetwork(nn.Module):
         emb = self.mix(torch.cat([self.time(_waves(t)), text, view, text * view], -1))
         tokens = torch.where(mask[..., None], tokens, self.empty_word)
 
-        guess, opacity, velocity = self._first_guess(x_t, t, self.sketch(text, view).detach(), emb)
+        sketch = self.sketch(text, view)
+        guess, opacity, velocity = self._first_guess(x_t, t, sketch.detach() if self.sketch_apart else sketch, emb)
         h = torch.cat([x_t, guess, opacity], 1)
         h = self.conv_in(h.contiguous(memory_format=torch.channels_last))
         for block in self.down:
