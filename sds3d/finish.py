@@ -76,7 +76,11 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
         **{"iou": match.iou, "psnr": match.psnr},
     )
     if judged:
-        console.say(f"the judge takes {judged['recognised']} of {judged['views']} views for a {judged['subject']}")
+        count = judged["janus"]["fronts"] or 0
+        console.say(
+            f"the judge takes {judged['recognised']} of {judged['views']} views for a {judged['subject']}"
+            + (f" and finds {count} fronts" if count > 1 else "")
+        )
     return folder / "asset.glb"
 
 

@@ -71,6 +71,8 @@ class Opinion:
     """Of each name."""
     azimuth: Float[Tensor, "B N"]
     """Radians, if it were that name."""
+    certainty: Float[Tensor, "B N"]
+    """Length of the mean direction: about 1 where the azimuth is sure, 0 where any is as likely."""
 
     def rank(self, name: int) -> Tensor:
         """[B] how many names seem likelier than this one; 0 is recognised."""
@@ -91,7 +93,8 @@ class Judge:
         with autocast(rgb.device):
             names, turn = self._network(small)
         turn = turn.float()
-        return Opinion(names.float().softmax(-1), torch.atan2(turn[..., 0], turn[..., 1]))
+        azimuth, certainty = torch.atan2(turn[..., 0], turn[..., 1]), torch.linalg.vector_norm(turn, dim=-1)
+        return Opinion(names.float().softmax(-1), azimuth, certainty)
 
     def save(self, folder: Path) -> None:
         """Writes weights, in half precision, and names."""

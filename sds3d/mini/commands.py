@@ -164,6 +164,23 @@ def _judge(words: list[str]) -> int:
     return 0
 
 
+def _fronts(words: list[str]) -> int:
+    """Measures which objects have a front the judge can tell, and how well fronts are counted."""
+    from sds3d.atomic import write_bytes
+    from sds3d.judge.fronts import FILE
+    from sds3d.judge.measuring import measure
+    from sds3d.judge.network import Judge
+
+    p = parser("sds3d prior fronts", "Shows the judge every object of a corpus from around, the real and glued ones.")
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--to", type=Path, default=FILE, metavar="FILE", help=f"JSON file (default: {FILE})")
+    given = p.parse_args(words)
+    measured = measure(given.corpus, Judge.load(), Console().say)
+    write_bytes(given.to, (json.dumps(measured) + "\n").encode())
+    Console().say(f"{given.to}: {json.dumps(measured['rates'])}")
+    return 0
+
+
 def _ship(words: list[str]) -> int:
     """Writes a training's weights, card and credits as a prior that runs can open."""
     from sds3d.mini.ship import ship
@@ -186,6 +203,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "corpus": _corpus,
     "train": _train,
     "judge": _judge,
+    "fronts": _fronts,
     "ship": _ship,
 }
 """Every command, in the order of the help."""

@@ -35,16 +35,19 @@ class Fixed(Judge):
     """Reads the azimuth off the grey level, a little wrongly; takes the first `horses` views for horses."""
 
     horses: int = 0
+    faces: int = 1
+    """As often as this it takes the asset, once around, for seen from the front."""
 
     def look(self, rgb: Float[Tensor, "B 3 H W"]) -> Opinion:
         probability = torch.tensor([0.6, 0.3, 0.1]).repeat(len(rgb), 1)
         probability[: self.horses] = torch.tensor([0.3, 0.6, 0.1])
         azimuth = (rgb[:, 0, 0, 0] * 2 * math.pi + math.radians(10))[:, None].expand(-1, 3)
-        return Opinion(probability, torch.atan2(azimuth.sin(), azimuth.cos()))
+        turn = torch.atan2(azimuth.sin(), azimuth.cos()) * self.faces
+        return Opinion(probability, turn, torch.ones_like(turn))
 
 
-def fixed(horses: int) -> Fixed:
-    judge = Fixed(horses)
+def fixed(horses: int, faces: int = 1) -> Fixed:
+    judge = Fixed(horses, faces)
     judge.names = NAMES
     return judge
 
@@ -61,6 +64,20 @@ def test_recognised_views_are_counted() -> None:
     assert marks["recognised"] == VIEWS - 2 and marks["among_five"] == VIEWS
     assert marks["taken_for"] == ["horse", "horse", *["teddy bear"] * (VIEWS - 2)]
     assert marks["median_azimuth_error_degrees"] == pytest.approx(10, abs=0.1)
+    assert marks["probability"] == pytest.approx((6 * 0.6 + 2 * 0.3) / 8)
+
+
+@pytest.mark.parametrize("faces", [1, 2, 3])
+def test_fronts_are_counted(faces: int) -> None:
+    marks = verdict(Compass(), "a red teddy bear", fixed(0, faces))
+    assert marks is not None
+    assert marks["janus"]["has_front"] and marks["janus"]["fronts"] == faces == len(marks["janus"]["at_degrees"])
+
+
+def test_what_has_no_front_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "has_front", lambda name: False)
+    marks = verdict(Compass(), "a red teddy bear", fixed(0, 2))
+    assert marks is not None and marks["janus"] == {"has_front": False, "fronts": None, "at_degrees": None}
 
 
 def test_there_is_no_verdict_without_a_name(monkeypatch: pytest.MonkeyPatch, prior: EmbeddedPrior) -> None:
