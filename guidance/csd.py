@@ -21,9 +21,10 @@ class CSD(Objective):
     As it stands, the classifier term of classifier-free guidance alone: scale * w(t) * (text - empty). The authors'
     two stages, with a negative prompt such as "oversaturated color, ugly, tiling, low quality, noisy":
 
-        shape    weighting=uniform, negative=(0, -1), empty=(-1, 0), settled=0.5
+        shape    weighting=uniform, negative=(0, -1), empty=(-1, 0), until=0.5
         texture  negative=(-1, -0.5), empty=(0, -0.5)
 
+    (They also brought the first stage's gradient to unit length, which here is a limit of the run: `guidance.limits`.)
     Nothing holds the picture where it is: without a negative prompt, falling noise times or a regulariser, it drifts.
     """
 
@@ -45,14 +46,14 @@ class CSD(Objective):
     """Coefficient, first and last, of the answer to no prompt."""
     noise: Ramp = (0.0, 0.0)
     """Coefficient, first and last, of the drawn noise; -1 with the others at 0 is SDS without guidance."""
-    settled: float = 1.0
+    until: float = 1.0
     """Progress, above 0 and up to 1, at which the coefficients have reached their last values."""
 
     def __post_init__(self) -> None:
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
-        if not 0 < self.settled <= 1:
-            raise ValueError(f"settled is {self.settled}; expected a progress above 0 and up to 1")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until is {self.until}; expected a progress above 0 and up to 1")
         for place, when in enumerate(("first", "last")):
             total = self.negative[place] + self.empty[place] + self.noise[place]
             if not math.isclose(total, -1, abs_tol=1e-6):
@@ -64,7 +65,7 @@ class CSD(Objective):
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        done = min(view.progress / self.settled, 1.0)
+        done = min(view.progress / self.until, 1.0)
         others = [(view.wanted.negative, _at(self.negative, done)), (view.wanted.empty, _at(self.empty, done))]
         asked = [(condition, share) for condition, share in others if share != 0]
         difference, *answers = prior.predict(x_t, view.t, [view.wanted.text, *(condition for condition, _ in asked)])

@@ -47,6 +47,6 @@ class NFSD(Objective):
         noisy = view.t >= self.switch
         asked = [view.wanted.empty, view.wanted.text] + [view.wanted.negative] * bool(noisy.any())
         empty, text, *negative = prior.predict(x_t, view.t, asked)
-        domain = (empty - negative[0]).where(per_view(noisy), empty) if negative else empty
+        domain = (empty - negative[0]).where(noisy[:, None, None, None], empty) if negative else empty
         gradient = per_view(weight(self.weighting, alpha, sigma)) * (domain + self.scale * (text - empty))
         return Update(gradient, {"t": float(view.t.mean())})
