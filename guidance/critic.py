@@ -176,19 +176,31 @@ class Critic:
 
     def state(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on bit for bit, but for the generator."""
-        tensors = {f"weights.{name}": value for name, value in self.adapted.weights().items()}
-        for name, parameter in self._trained.items():
-            memory = self._optimiser.state.get(parameter, {})
-            tensors |= {f"adam.{key}.{name}": value.clone() for key, value in memory.items()}
-        return tensors
+        return {f"weights.{name}": value for name, value in self.adapted.weights().items()} | {
+            f"adam.{name}": value for name, value in moments(self._optimiser, self._trained).items()
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave. Raises ValueError if it is of another critic."""
-        self.adapted.load(_part(state, "weights"))
-        self._optimiser.state.clear()
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            for name, value in _part(state, f"adam.{key}").items():
-                self._optimiser.state[self._trained[name]][key] = value.to(self._trained[name].device, copy=True)
+        self.adapted.load(part(state, "weights"))
+        restore_moments(self._optimiser, self._trained, part(state, "adam"))
+
+
+def moments(optimiser: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copies of what Adam remembers of parameters, for `restore_moments`."""
+    return {
+        f"{key}.{name}": value.clone()
+        for name, parameter in named.items()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def restore_moments(optimiser: torch.optim.Optimizer, named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+    """Takes over what `moments` gave; nothing of a parameter means that it was never stepped."""
+    optimiser.state.clear()
+    for key, value in state.items():
+        kind, name = key.split(".", 1)
+        optimiser.state[named[name]][kind] = value.to(named[name].device, copy=True)
 
 
 def spread_times(count: int, rng: torch.Generator) -> Float[Tensor, " B"]:
@@ -204,6 +216,6 @@ def seeded(rng: torch.Generator) -> Iterator[None]:
         yield
 
 
-def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """The entries of a state that start with a name and a dot, without it."""
     return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}

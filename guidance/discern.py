@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guidance.critic import Critic, seeded, spread_times
+from guidance.critic import Critic, moments, part, restore_moments, seeded, spread_times
 from guidance.prior import Condition, noised, per_view
 
 _WIDTH = 48
@@ -37,8 +37,10 @@ class DiscerningCritic:
                 nn.SiLU(),
                 nn.Conv2d(_WIDTH, 1, 1),
             ).to(samples)
-        nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
-        self._optimiser = torch.optim.AdamW(self.head.parameters(), lr=_RATE, betas=(0.9, 0.99), fused=True)
+        for parameter in self.head[-1].parameters():  # at first, neither is likelier
+            nn.init.zeros_(parameter)
+        self._trained = dict(self.head.named_parameters())
+        self._optimiser = torch.optim.AdamW(self._trained.values(), lr=_RATE, betas=(0.9, 0.99), fused=True)
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self.critic.levels(t)
@@ -72,22 +74,16 @@ class DiscerningCritic:
     def state(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on bit for bit, but for the generator and the samples."""
         tensors = {f"critic.{name}": value for name, value in self.critic.state().items()}
-        for name, parameter in self.head.named_parameters():
-            memory = self._optimiser.state.get(parameter, {})
-            tensors[f"head.{name}"] = parameter.detach().clone()
-            tensors |= {f"adam.{key}.{name}": value.clone() for key, value in memory.items()}
-        return tensors
+        tensors |= {f"head.{name}": parameter.detach().clone() for name, parameter in self._trained.items()}
+        return tensors | {f"adam.{name}": value for name, value in moments(self._optimiser, self._trained).items()}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave. Raises ValueError if it is of another critic."""
-        self.critic.restore({k.removeprefix("critic."): v for k, v in state.items() if k.startswith("critic.")})
-        self._optimiser.state.clear()
-        for name, parameter in self.head.named_parameters():
-            parameter.copy_(state[f"head.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if (value := state.get(f"adam.{key}.{name}")) is not None:
-                    self._optimiser.state[parameter][key] = value.to(parameter.device, copy=True)
+        self.critic.restore(part(state, "critic"))
+        for name, value in part(state, "head").items():
+            self._trained[name].copy_(value)
+        restore_moments(self._optimiser, self._trained, part(state, "adam"))
 
     def _logit(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
