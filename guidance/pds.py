@@ -45,8 +45,8 @@ class PDS(Objective):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 100")
         if not self.steps >= 2:
             raise ValueError(f"steps is {self.steps}; expected at least 2, such as 1000")
-        if not 1 <= self.grid <= self.steps:
-            raise ValueError(f"grid is {self.grid}; expected from 1 to the {self.steps} steps of the prior")
+        if not 2 <= self.grid <= self.steps:
+            raise ValueError(f"grid is {self.grid}; expected from 2 to the {self.steps} steps of the prior")
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         apart = view.x - edited(view).x
@@ -56,19 +56,23 @@ class PDS(Objective):
         return Update(psi * apart + chi * difference, logs)
 
     def factors(self, prior: Denoiser, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """(psi, chi), float64, for the mean c0 * xhat + c1 * x_t of the posterior (Ho et al. 2020, eq. 7)."""
+        """(psi, chi), float64, for the mean c0 * xhat + c1 * x_t of the posterior (Ho et al. 2020, eq. 7).
+
+        Times too near to 0 for a step of the grid and one of the prior before it have those of the first that is not.
+        """
         step = 1 / (self.steps - 1)
-        now = _share(prior, t)
-        before = _share(prior, t - step * self.steps / self.grid)
+        stride = step * self.steps / self.grid
+        t = t.double().clamp_min(step + stride)
+        now, before = _share(prior, t), _share(prior, t - stride)
         beta = 1 - now / _share(prior, t - step)
         c0 = before.sqrt() * beta / (1 - now)
         c1 = (1 - beta).sqrt() * (1 - before) / (1 - now)
-        spread = (beta * (1 - before) / (1 - now)).clamp_min(1e-12).sqrt()
+        spread = (beta * (1 - before) / (1 - now)).sqrt()
         psi = (before.sqrt() - c0 - c1 * now.sqrt()) / spread
         return psi, c0 * ((1 - now) / now).sqrt() / spread
 
 
 def _share(prior: Denoiser, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Share of the clean latent in the variance at time `t`: alpha squared where signal and noise add up to one."""
-    alpha, sigma = prior.levels(t.double().clamp_min(0))
+    alpha, sigma = prior.levels(t)
     return alpha.square() / (alpha.square() + sigma.square())
