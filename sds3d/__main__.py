@@ -9,6 +9,7 @@ COMMANDS = {
     "generate": "a prompt to a finished asset",
     "resume": "goes on with a run that was stopped",
     "export": "the mesh of a run as GLB, OBJ or PLY",
+    "compare": "objectives side by side on one prompt, as a table and a page",
     "doctor": "what is usable on this machine, and how to get the rest",
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }

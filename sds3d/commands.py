@@ -88,6 +88,13 @@ def export(words: list[str]) -> int:
     return 0
 
 
+def compare(words: list[str]) -> int:
+    """`sds3d compare PROMPT`: objectives side by side."""
+    from sds3d.compare import compare as run
+
+    return run(words)
+
+
 def doctor(words: list[str]) -> int:
     """`sds3d doctor`: what is usable here."""
     from sds3d.doctor import doctor as examine

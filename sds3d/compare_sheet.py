@@ -1,0 +1,86 @@
+"""Pictures of a comparison: the views of each run, kept with their opacity, and one sheet of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from renderers.cameras import ring
+from renderers.scene import Scene
+from sds3d.atomic import write_bytes
+from sds3d.export import png
+from sds3d.turntable import ELEVATION, Colour
+
+VIEWS, FRONT, SHEET = "views.png", "front.png", "sheet.png"
+"""Names of the files."""
+POSTER = 256
+"""Height and width of the front view, pixels, those of the films."""
+_TILE, _LEFT, _TOP = 160, 110, 34
+
+
+def write_views(folder: Path, views: Float[Tensor, "V H W 4"]) -> None:
+    """All views side by side, colour and opacity."""
+    strip = torch.cat(list(views), 1)
+    write_bytes(folder / VIEWS, png((strip * 255).round().to(torch.uint8).numpy()))
+
+
+def read_views(folder: Path) -> Float[Tensor, "V H W 4"]:
+    """What `write_views` wrote. Raises OSError where it is missing or damaged."""
+    from PIL import Image
+
+    with Image.open(folder / VIEWS) as picture:
+        strip = np.asarray(picture.convert("RGBA"), np.float32) / 255
+    return torch.stack(torch.from_numpy(strip.copy()).split(strip.shape[0], 1))
+
+
+def write_front(folder: Path, scene: Scene, behind: Colour) -> None:
+    """The scene from the front, as its film starts."""
+    with torch.no_grad():
+        rgb = scene.render(ring(1, ELEVATION, POSTER), torch.tensor(behind)[None]).rgb[0]
+    write_bytes(folder / FRONT, png((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()))
+
+
+def write_sheet(out: Path, prompt: str, rows: Sequence[dict[str, Any]]) -> None:
+    """One picture of all runs: a row for each objective, a column for each seed, or for each view of a single seed."""
+    from PIL import Image, ImageDraw
+
+    names = list(dict.fromkeys(row["objective"] for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
+    shown = {(row["objective"], row["seed"]): out / row["folder"] for row in rows if row["trouble"] is None}
+    tiles: dict[tuple[int, int], UInt8[ndarray, "S S 3"]] = {}
+    for place, name in enumerate(names):
+        for column, seed in enumerate(seeds):
+            if (name, seed) not in shown:
+                continue
+            views = read_views(shown[name, seed])
+            chosen = views[:1] if len(seeds) > 1 else views
+            tiles |= {(place, column + number): _tile(view) for number, view in enumerate(chosen)}
+    columns = 1 + max((column for _, column in tiles), default=0)
+    several = len(seeds) > 1
+    heads = [f"seed {seed}" for seed in seeds] if several else [f"{360 * i // columns} deg" for i in range(columns)]
+    columns = max(columns, len(heads))
+    sheet = Image.new("RGB", (_LEFT + columns * _TILE, _TOP + len(names) * _TILE), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((8, 4), prompt if several else f"{prompt}, seed {seeds[0]}" if seeds else prompt, fill=(20, 20, 20))
+    for column, head in enumerate(heads):
+        pen.text((_LEFT + column * _TILE + 6, 20), head, fill=(90, 90, 90))
+    for place, name in enumerate(names):
+        pen.text((8, _TOP + place * _TILE + _TILE // 2 - 6), name[:16], fill=(20, 20, 20))
+    for (place, column), tile in tiles.items():
+        sheet.paste(Image.fromarray(tile), (_LEFT + column * _TILE, _TOP + place * _TILE))
+    write_bytes(out / SHEET, png(np.asarray(sheet)))
+
+
+def _tile(view: Float[Tensor, "H W 4"]) -> UInt8[ndarray, "S S 3"]:
+    """A view over white, at the size of a tile."""
+    white = view[..., :3] * view[..., 3:] + 1 - view[..., 3:]
+    small = torch.nn.functional.interpolate(white.permute(2, 0, 1)[None], (_TILE, _TILE), mode="area")
+    tile: ndarray = (small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return tile
