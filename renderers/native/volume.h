@@ -1,0 +1,131 @@
+// Volumes seen along rays: what the stages hand to each other, and the walk along one ray.
+//
+// Volume and Layers cross the C ABI; renderers/volume_kernels.py mirrors them field by field. All arrays are dense,
+// row-major and live in memory that the caller owns. Shapes: V views, H x W pixels, G cells and R voxel corners along
+// a side, P samples. The content is a ball of radius 1 around the origin, in a cube of half side 1.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "lanes.h"
+
+namespace sds3d {
+
+constexpr float EXHAUSTED = 1e-4f;            // a ray that lets less than this through takes no more samples
+constexpr float FLATTEST = 1e-6f;             // added to the squared length of a gradient that is made a normal
+constexpr float FARTHEST = 1e5f;              // a ball that begins farther away than this is not seen
+constexpr int PATCH = 8;                      // pixels along a side of what one thread takes at a time
+
+// What is seen of a ray, LAYERS floats: colour, alpha, and sums of weight times distance, normal, and the square of
+// how far the normal faces away; last the spread of the weights along the ray.
+enum Layer { COLOUR = 0, ALPHA = 3, REACH = 4, NORMAL = 5, AWAY = 8, SPREAD = 9, LAYERS = 10 };
+enum Shade { ALBEDO = 0, TEXTURELESS = 1, LAMBERTIAN = 2 };
+
+struct Volume {
+  int32_t views, height, width, threads;
+  int32_t resolution;          // R
+  int32_t cells;               // G
+  int32_t normals;             // 0: no normals, and so no light
+  int32_t spread;              // 0: the last layer stays 0
+  float step;                  // between two samples of a ray
+  float scale;                 // density is this times softplus
+  float ambient;               // share of the light that comes from everywhere
+  const float* origins;        // [V,3]
+  const float* directions;     // [V,H,W,3], unit
+  const float* jitter;         // [V,H,W], 0..1: the samples are at (i + jitter) step for whole i
+  const uint8_t* empty;        // [G,G,G]: 0 where something is, else how many cells away the next such cell is
+  const int32_t* shades;       // [V]
+  const float* lights;         // [V,3]
+};
+
+struct Layers {
+  float* layers;               // [V,H,W,LAYERS]
+  int32_t* taken;              // [V,H,W] samples of each ray
+  const float* d_layers;
+};
+
+static inline int patches_across(const Volume& v) { return (v.width + PATCH - 1) / PATCH; }
+static inline int patches_down(const Volume& v) { return (v.height + PATCH - 1) / PATCH; }
+static inline int64_t patches(const Volume& v) { return int64_t(v.views) * patches_across(v) * patches_down(v); }
+
+// Calls visit(view, pixel) for the pixels of one patch, row by row; `pixel` counts over all views.
+template <class Visit>
+static inline void each_pixel(const Volume& v, int64_t patch, Visit visit) {
+  const int across = patches_across(v), per_view = across * patches_down(v);
+  const int view = int(patch / per_view), place = int(patch % per_view);
+  const int x = place % across * PATCH, y = place / across * PATCH;
+  for (int row = y; row < std::min(y + PATCH, int(v.height)); ++row)
+    for (int column = x; column < std::min(x + PATCH, int(v.width)); ++column)
+      visit(view, (int64_t(view) * v.height + row) * v.width + column);
+}
+
+static inline float sum_of(Floats v) {
+  float s = 0;
+  for (int lane = 0; lane < LANES; ++lane) s += v[lane];
+  return s;
+}
+
+static inline Ints whole(Floats x) { return __builtin_convertvector(x, Ints); }
+
+// One ray through the ball, and its samples in cells where something is, nearest first.
+struct Ray {
+  const Volume& volume;
+  const int shade;
+  float origin[3], direction[3], light[3];
+
+  Ray(const Volume& v, int view, int64_t pixel) : volume(v), shade(v.normals ? v.shades[view] : int(ALBEDO)) {
+    float middle = 0, square = -1;
+    for (int d = 0; d < 3; ++d) {
+      origin[d] = v.origins[3 * view + d];
+      direction[d] = v.directions[3 * pixel + d];
+      light[d] = v.lights[3 * view + d];
+      middle -= origin[d] * direction[d];
+      square += origin[d] * origin[d];
+      const float steep = std::fabs(direction[d]) < 1e-9f ? 1e-9f : direction[d];
+      slow[d] = 1.0f / steep;
+    }
+    jitter = v.jitter[pixel];
+    const float inside = middle * middle - square;
+    if (!(inside > 0)) return;
+    const float half = std::sqrt(inside), from = std::max(middle - half, 0.0f), until = middle + half;
+    if (!(until > from && from < FARTHEST)) return;
+    at = int64_t(std::ceil(from / v.step - jitter));
+    end = int64_t(std::floor(until / v.step - jitter)) + 1;
+  }
+
+  // The distances of the next samples, at most LANES; returns how many.
+  int next(float* distances) {
+    int count = 0;
+    const float half = 0.5f * volume.cells;
+    while (at < end && count < LANES) {
+      const float t = (float(at) + jitter) * volume.step;
+      int cell[3];
+      for (int d = 0; d < 3; ++d) {
+        const float place = (origin[d] + t * direction[d]) * half + half;
+        cell[d] = std::min(std::max(int(place), 0), volume.cells - 1);
+      }
+      const int free = volume.empty[(int64_t(cell[0]) * volume.cells + cell[1]) * volume.cells + cell[2]];
+      if (free == 0) {
+        distances[count++] = t;
+        ++at;
+      } else {
+        float leave = FARTHEST + 4.0f;  // where the ray leaves the box of cells that are known to be empty
+        for (int d = 0; d < 3; ++d) {
+          const int edge = direction[d] > 0 ? cell[d] + free : cell[d] - free + 1;
+          leave = std::min(leave, (float(edge) / half - 1.0f - origin[d]) * slow[d]);
+        }
+        const int64_t reached = int64_t(std::ceil(leave / volume.step - jitter));
+        at = std::max(at + 1, std::min(reached, end));
+      }
+    }
+    return count;
+  }
+
+ private:
+  float slow[3];
+  float jitter;
+  int64_t at = 0, end = 0;
+};
+
+}  // namespace sds3d

@@ -1,0 +1,250 @@
+// A grid of voxel corners, drawn: walk, interpolate, shade and composite in one go, and the way back.
+//
+// values [R,R,R,4]: raw density and raw red, green, blue, trilinear between corners; density = scale softplus(raw),
+// colours are logistic(raw), and the normal is minus the gradient of the raw density, made unit length.
+// Gradients are summed in the order of the samples whatever the number of threads: one thread adds each sample as it
+// goes; several write the samples down first, and then each adds those of its own slab of the grid.
+#include <cstring>
+
+#include "composite.h"
+
+namespace sds3d {
+namespace {
+
+// What one sample adds to the gradient of the grid.
+struct Pull {
+  int32_t slab, corner;        // x of its cell, and the number of its first corner
+  float place[3];              // within the cell, 0..1
+  float values[4];             // gradient of the interpolated values
+  float slope[3];              // gradient of the gradient of the raw density, per voxel
+};
+static_assert(sizeof(Pull) == 48, "twelve words, as the caller allocates");
+
+// Where LANES samples lie in the grid.
+struct Places {
+  alignas(32) int32_t cell[3][LANES];
+  alignas(32) float within[3][LANES];
+
+  Places(const Ray& ray, Floats t, int resolution) {
+    const float half = 0.5f * (resolution - 1);
+    for (int d = 0; d < 3; ++d) {
+      Floats place = (ray.origin[d] + t * ray.direction[d]) * half + half;
+      place = larger(smaller(place, same(2 * half)), Floats{});
+      const Ints cells = whole(smaller(place, same(resolution - 1.5f)));
+      const Floats rest = place - __builtin_convertvector(cells, Floats);
+      std::memcpy(cell[d], &cells, sizeof cells);
+      store(within[d], rest);
+    }
+  }
+
+  int32_t corner(int lane, int resolution) const {
+    return (cell[0][lane] * resolution + cell[1][lane]) * resolution + cell[2][lane];
+  }
+};
+
+static inline Four four(const float* from) { return *reinterpret_cast<const FourAnywhere*>(from); }
+
+// Raw values and (per voxel) slopes of the raw density at LANES places.
+struct Raw {
+  alignas(32) float values[4][LANES];
+  alignas(32) float slope[3][LANES];
+
+  Raw(const float* grid, const Places& places, int resolution, int count, bool slopes) {
+    std::memset(this, 0, sizeof *this);
+    const int64_t y = 4 * int64_t(resolution), x = y * resolution;
+    for (int lane = 0; lane < count; ++lane) {
+      const float* at = grid + 4 * int64_t(places.corner(lane, resolution));
+      const float a = places.within[0][lane], b = places.within[1][lane], c = places.within[2][lane];
+      const Four near0 = four(at), far0 = four(at + 4), near1 = four(at + y), far1 = four(at + y + 4);
+      const Four near2 = four(at + x), far2 = four(at + x + 4);
+      const Four near3 = four(at + x + y), far3 = four(at + x + y + 4);
+      const Four m0 = near0 + c * (far0 - near0), m1 = near1 + c * (far1 - near1);
+      const Four m2 = near2 + c * (far2 - near2), m3 = near3 + c * (far3 - near3);
+      const Four left = m0 + b * (m1 - m0), right = m2 + b * (m3 - m2);
+      const Four value = left + a * (right - left);
+      for (int channel = 0; channel < 4; ++channel) values[channel][lane] = value[channel];
+      if (slopes) {
+        slope[0][lane] = right[0] - left[0];
+        slope[1][lane] = (1 - a) * (m1[0] - m0[0]) + a * (m3[0] - m2[0]);
+        slope[2][lane] = (1 - a) * ((1 - b) * (far0[0] - near0[0]) + b * (far1[0] - near1[0])) +
+                         a * ((1 - b) * (far2[0] - near2[0]) + b * (far3[0] - near3[0]));
+      }
+    }
+  }
+};
+
+// Samples as the composition takes them, with what the way back needs besides.
+struct Active {
+  Samples samples;
+  Floats rise, shorter;        // derivative of softplus; 1 / length of the gradient
+
+  Active(const Raw& raw, const Volume& v, int count) {
+    samples.density = softplus(load(raw.values[0]), &rise) * v.scale * first(count);
+    for (int c = 0; c < 3; ++c) samples.albedo[c] = logistic(load(raw.values[1 + c]));
+    const float per_unit = 0.5f * (v.resolution - 1);
+    Floats square = same(FLATTEST);
+    for (int d = 0; d < 3; ++d) {
+      const Floats slope = load(raw.slope[d]) * per_unit;
+      square += slope * slope;
+      samples.normal[d] = -slope;
+    }
+    shorter = 1.0f / root(square);
+    for (int d = 0; d < 3; ++d) samples.normal[d] *= shorter;
+  }
+};
+
+void draw_ray(const Volume& v, const float* grid, const Layers& out, int view, int64_t pixel) {
+  Ray ray(v, view, pixel);
+  Composite composite(v, ray);
+  alignas(32) float distances[LANES] = {};
+  int taken = 0;
+  while (const int count = ray.next(distances)) {
+    const Floats t = load(distances);
+    taken += count;
+    const Active active(Raw(grid, Places(ray, t, v.resolution), v.resolution, count, v.normals), v, count);
+    if (!composite.take(active.samples, t)) break;
+  }
+  composite.finish(out.layers + LAYERS * pixel);
+  out.taken[pixel] = taken;
+}
+
+// Where the pulls of a patch go: into a list, or straight into the gradient whenever a small list is full.
+struct Pulls {
+  Pull* begin;
+  Pull* end;
+  Pull* next;
+  float* gradient;             // null: only collect
+  int resolution;
+
+  Pull* room();
+  void flush();
+};
+
+// Adds samples to the corners of the planes x = low..high-1 of the gradient.
+__attribute__((noinline)) void scatter(const Pull* begin, const Pull* end, int resolution, int low, int high, float* gradient) {
+  const int64_t y = 4 * int64_t(resolution), x = y * resolution;
+  const auto add = [](float* to, Four value) { store_four(to, four(to) + value); };
+  for (const Pull* p = begin; p < end; ++p) {
+    if (p->slab < low - 1 || p->slab >= high) continue;
+    const float a = p->place[0], b = p->place[1], c = p->place[2];
+    const Four values = four(p->values);
+    float* at = gradient + 4 * int64_t(p->corner);
+    for (int i = 0; i < 2; ++i) {
+      if (p->slab + i < low || p->slab + i >= high) continue;
+      const float wa = i ? a : 1 - a, sa = i ? p->slope[0] : -p->slope[0];
+      for (int j = 0; j < 2; ++j) {
+        const float wb = j ? b : 1 - b, sb = j ? p->slope[1] : -p->slope[1];
+        const float w = wa * wb, along = w * p->slope[2];
+        Four value = w * values;
+        value[0] += sa * wb + wa * sb;
+        Four near = (1 - c) * value, far = c * value;
+        near[0] -= along;
+        far[0] += along;
+        add(at + i * x + j * y, near);
+        add(at + i * x + j * y + 4, far);
+      }
+    }
+  }
+}
+
+void Pulls::flush() {
+  if (!gradient) return;
+  scatter(begin, next, resolution, 0, resolution, gradient);
+  next = begin;
+}
+
+Pull* Pulls::room() {
+  if (next == end) flush();
+  return next < end ? next++ : nullptr;
+}
+
+void draw_ray_back(const Volume& v, const float* grid, const Layers& out, int view, int64_t pixel, Pulls& pulls) {
+  Ray ray(v, view, pixel);
+  Composite composite(v, ray);
+  composite.begin(out.layers + LAYERS * pixel, out.d_layers + LAYERS * pixel);
+  alignas(32) float distances[LANES] = {};
+  const float per_unit = 0.5f * (v.resolution - 1);
+  bool more = true;
+  while (const int count = more ? ray.next(distances) : 0) {
+    const Floats t = load(distances);
+    const Places places(ray, t, v.resolution);
+    const Active active(Raw(grid, places, v.resolution, count, v.normals), v, count);
+    Samples d = {};
+    more = composite.take_back(active.samples, t, &d);
+    alignas(32) float values[4][LANES], slope[3][LANES] = {};
+    store(values[0], d.density * v.scale * active.rise);
+    for (int c = 0; c < 3; ++c) {
+      const Floats albedo = active.samples.albedo[c];
+      store(values[1 + c], d.albedo[c] * albedo * (1.0f - albedo));
+    }
+    if (v.normals) {  // of -g / |g|: the part of the pull across the normal, shortened, and turned round
+      Floats along = {};
+      for (int k = 0; k < 3; ++k) along += d.normal[k] * active.samples.normal[k];
+      for (int k = 0; k < 3; ++k)
+        store(slope[k], (active.samples.normal[k] * along - d.normal[k]) * active.shorter * per_unit);
+    }
+    for (int lane = 0; lane < count; ++lane) {
+      Pull* p = pulls.room();
+      if (!p) return;
+      p->slab = places.cell[0][lane];
+      p->corner = places.corner(lane, v.resolution);
+      for (int k = 0; k < 3; ++k) p->place[k] = places.within[k][lane], p->slope[k] = slope[k][lane];
+      for (int c = 0; c < 4; ++c) p->values[c] = values[c][lane];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sds3d
+
+using namespace sds3d;
+
+extern "C" {
+
+// Fills layers and taken.
+void sds3d_voxels_draw(const Volume* volume, const float* values, const Layers* out) {
+  const Volume v = *volume;
+  const int64_t count = patches(v);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(v.threads) if (v.threads > 1)
+  for (int64_t patch = 0; patch < count; ++patch)
+    each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray(v, values, *out, view, pixel); });
+}
+
+// Adds to gradient [R,R,R,4], given zeros. With more than one thread: pulls has room for all samples taken, 12 words
+// each, and starts for one number per patch and one more. With one thread they may be null.
+void sds3d_voxels_draw_back(const Volume* volume, const float* values, const Layers* out, void* pulls, int64_t* starts,
+                            float* gradient) {
+  const Volume v = *volume;
+  const int64_t count = patches(v);
+  if (v.threads <= 1) {
+    Pull some[256];
+    Pulls straight = {some, some + 256, some, gradient, v.resolution};
+    for (int64_t patch = 0; patch < count; ++patch)
+      each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray_back(v, values, *out, view, pixel, straight); });
+    straight.flush();
+    return;
+  }
+  Pull* all = static_cast<Pull*>(pulls);
+  starts[0] = 0;
+  for (int64_t patch = 0; patch < count; ++patch) {
+    int64_t taken = 0;
+    each_pixel(v, patch, [&](int, int64_t pixel) { taken += out->taken[pixel]; });
+    starts[patch + 1] = starts[patch] + taken;
+  }
+  const int threads = v.threads, planes = v.resolution;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t patch = 0; patch < count; ++patch) {
+      Pulls list = {all + starts[patch], all + starts[patch + 1], all + starts[patch], nullptr, v.resolution};
+      each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray_back(v, values, *out, view, pixel, list); });
+      std::memset(static_cast<void*>(list.next), 0, sizeof(Pull) * size_t(list.end - list.next));
+    }
+    // More slabs than threads, as the middle of the grid has most of the samples.
+#pragma omp for schedule(dynamic, 1)
+    for (int slab = 0; slab < 4 * threads; ++slab)
+      scatter(all, all + starts[count], planes, planes * slab / (4 * threads), planes * (slab + 1) / (4 * threads), gradient);
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,116 @@
+"""The C++ volume kernels (renderers/native/volume.h) as differentiable functions of CPU float32 tensors.
+
+Memory is allocated here and owned by torch; the kernels keep nothing. Results do not depend on the number of threads:
+rays share nothing, and gradients are summed in the order of the samples.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import fields
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from renderers import native
+from renderers.occupancy import Occupancy
+from renderers.rays import March, Rays
+
+_LAYERS = 10
+_PATCH = 8
+_PULL_WORDS = 12
+_RAYS_WORTH_THREADS = 2_000
+"""Below about this many rays one thread is done before others have woken up."""
+
+
+def _pointers(*names: str) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+class _Volume(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("views", "height", "width", "threads")),
+        *((name, ctypes.c_int32) for name in ("resolution", "cells", "normals", "spread")),
+        *((name, ctypes.c_float) for name in ("step", "scale", "ambient")),
+        *_pointers("origins", "directions", "jitter", "empty", "shades", "lights"),
+    ]
+
+
+class _Layers(ctypes.Structure):
+    _fields_ = _pointers("layers", "taken", "d_layers")
+
+
+def draw(
+    values: Float[Tensor, "R R R 4"], scale: float, occupancy: Occupancy, rays: Rays, march: March
+) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
+    """The layers of a grid of voxels in the order of `Layers`, and the samples of each ray.
+
+    Takes float32 tensors on the CPU. Raises OSError where the kernels are missing.
+    """
+    layers, taken = _Draw.apply(values.contiguous(), scale, occupancy, rays, march)  # type: ignore[no-untyped-call]
+    return layers, taken
+
+
+def library() -> ctypes.CDLL:
+    """The kernels. Raises OSError where they are missing."""
+    found = native.library()
+    if found is None:
+        raise OSError(native.why_missing())
+    return found
+
+
+def threads_for(rays: Rays) -> int:
+    count = rays.directions.shape[0] * rays.height * rays.width
+    return torch.get_num_threads() if count >= _RAYS_WORTH_THREADS else 1
+
+
+def volume(resolution: int, scale: float, occupancy: Occupancy, rays: Rays, march: March) -> _Volume:
+    """What the kernels are told of a drawing; its tensors have to outlive it. Raises ValueError for wrong tensors."""
+    kinds = {"shades": torch.int32}
+    tensors = {field.name: getattr(rays, field.name) for field in fields(rays)} | {"empty": occupancy.empty}
+    for name, tensor in tensors.items():
+        wanted = torch.uint8 if name == "empty" else kinds.get(name, torch.float32)
+        if tensor.dtype != wanted or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            found = f"{name} is {tensor.dtype} on {tensor.device}"
+            raise ValueError(f"{found}; the kernels take contiguous {wanted} on the CPU")
+    views, height, width = rays.directions.shape[:3]
+    sizes = resolution, occupancy.cells, int(march.normals), int(march.spread)
+    return _Volume(
+        views, height, width, threads_for(rays), *sizes, march.step, scale, march.ambient,
+        *(tensors[name].data_ptr() for name in ("origins", "directions", "jitter", "empty", "shades", "lights")),
+    )  # fmt: skip
+
+
+class _Draw(torch.autograd.Function):
+    """values -> layers and samples taken."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        values, scale, occupancy, rays, march = arguments
+        shape = rays.directions.shape[:3]
+        layers, taken = torch.empty(*shape, _LAYERS), torch.empty(shape, dtype=torch.int32)
+        told = volume(values.shape[0], scale, occupancy, rays, march)
+        seen = _Layers(layers.data_ptr(), taken.data_ptr())
+        library().sds3d_voxels_draw(ctypes.byref(told), ctypes.c_void_p(values.data_ptr()), ctypes.byref(seen))
+        ctx.save_for_backward(values, layers, taken)
+        ctx.asked = scale, occupancy, rays, march
+        ctx.mark_non_differentiable(taken)
+        return layers, taken
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        values, layers, taken = ctx.saved_tensors
+        told = volume(values.shape[0], *ctx.asked)
+        d_layers, d_values = gradients[0].contiguous(), torch.zeros_like(values)
+        alone = told.threads == 1
+        patches = told.views * -(-told.height // _PATCH) * -(-told.width // _PATCH)
+        pulls = torch.empty(0 if alone else int(taken.sum()), _PULL_WORDS)
+        starts = torch.empty(patches + 1, dtype=torch.int64)
+        seen = _Layers(layers.data_ptr(), taken.data_ptr(), d_layers.data_ptr())
+        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (pulls, starts, d_values))
+        library().sds3d_voxels_draw_back(
+            ctypes.byref(told), ctypes.c_void_p(values.data_ptr()), ctypes.byref(seen), *pointers
+        )
+        return d_values, None, None, None, None

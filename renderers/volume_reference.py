@@ -1,0 +1,128 @@
+"""Volumes seen along rays in plain torch: what the kernels are checked against, and what draws where there are none.
+
+Shapes: N rays, S samples of each, P samples in cells where something is.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int32
+from torch import Tensor
+
+from renderers.field import Field
+from renderers.occupancy import Occupancy
+from renderers.rays import EXHAUSTED, FARTHEST, March, Rays, Shade
+
+_SAMPLES_AT_ONCE = 2_000_000
+
+
+def draw(
+    field: Field, occupancy: Occupancy, rays: Rays, march: March
+) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
+    """The layers in the order of `Layers`, and the samples of each ray; in any floating type, on any device."""
+    views, height, width = rays.directions.shape[:3]
+    per_view = height * width
+    flat = Rays(
+        rays.origins.repeat_interleave(per_view, 0),
+        rays.directions.reshape(-1, 1, 1, 3),
+        rays.jitter.reshape(-1, 1, 1),
+        rays.shades.repeat_interleave(per_view),
+        rays.lights.repeat_interleave(per_view, 0),
+    )
+    size = max(1, int(_SAMPLES_AT_ONCE * march.step / 2))
+    parts = [_some(field, occupancy, _rows(flat, slice(at, at + size)), march) for at in range(0, views * per_view, size)]
+    layers, taken = (torch.cat(part) for part in zip(*parts, strict=True))
+    return layers.view(views, height, width, 10), taken.view(views, height, width)
+
+
+def _rows(rays: Rays, rows: slice) -> Rays:
+    return Rays(rays.origins[rows], rays.directions[rows], rays.jitter[rows], rays.shades[rows], rays.lights[rows])
+
+
+def _some(
+    field: Field, occupancy: Occupancy, rays: Rays, march: March
+) -> tuple[Float[Tensor, "N 10"], Int32[Tensor, " N"]]:
+    distances, inside = lattice(rays, march)
+    places = rays.origins[:, None] + distances[..., None] * rays.directions[:, 0, 0, None]
+    shape = inside.shape
+    inside = inside & occupancy.holds(places.reshape(-1, 3)).view(shape)
+    found = field.sample(places[inside], march.normals)
+
+    def spread_out(values: Tensor) -> Tensor:
+        return values.new_zeros(*shape, *values.shape[1:]).index_put((inside,), values)
+
+    normal = None if found.normal is None else spread_out(found.normal)
+    layers = composite(spread_out(found.density), spread_out(found.albedo), normal, distances, rays, march)
+    return layers, inside.sum(-1, dtype=torch.int32)
+
+
+def lattice(rays: Rays, march: March) -> tuple[Float[Tensor, "N S"], Bool[Tensor, "N S"]]:
+    """Distances of the samples of rays (of pictures of one pixel), and whether they lie in the ball of radius 1."""
+    origins, directions, jitter = rays.origins, rays.directions[:, 0, 0], rays.jitter[:, 0, 0]
+    middle = -(origins * directions).sum(-1)
+    inside = middle.square() - origins.square().sum(-1) + 1
+    half = inside.clamp_min(0).sqrt()
+    start, stop = (middle - half).clamp_min(0), middle + half
+    seen = (inside > 0) & (stop > start) & (start < FARTHEST)
+    first = torch.where(seen, (start / march.step - jitter).ceil(), 0.0)
+    count = torch.where(seen, (stop / march.step - jitter).floor() + 1 - first, 0.0)
+    most = int(count.max()) if len(count) else 0
+    number = torch.arange(most, device=origins.device).to(origins)
+    return (first[:, None] + number + jitter[:, None]) * march.step, number < count[:, None]
+
+
+def composite(
+    density: Float[Tensor, "N S"],
+    albedo: Float[Tensor, "N S 3"],
+    normal: Float[Tensor, "N S 3"] | None,
+    distances: Float[Tensor, "N S"],
+    rays: Rays,
+    march: March,
+) -> Float[Tensor, "N 10"]:
+    """The layers of rays (of pictures of one pixel) from their samples, those of density 0 being nothing.
+
+    Mildenhall et al. 2020, equation 3, without samples behind which less than EXHAUSTED would be let through.
+    """
+    passed = torch.cat([torch.zeros_like(density[:, :1]), (density * march.step).cumsum(-1)], -1)
+    through = torch.exp(-passed)
+    weight = torch.where(through[:, :-1] > EXHAUSTED, through[:, :-1] - through[:, 1:], 0.0)
+    nothing = density.new_zeros(len(density))
+    colour, facing_away, mean_normal = albedo, nothing, density.new_zeros(len(density), 3)
+    if normal is not None:
+        colour = lit(albedo, normal, distances, rays, march)
+        directions = rays.directions[:, 0]
+        facing_away = (weight * (normal * directions).sum(-1).clamp_min(0).square()).sum(-1)
+        mean_normal = (weight[..., None] * normal).sum(1)
+    spread = distortion(weight, distances, march.step) if march.spread else nothing
+    reach = (weight * distances).sum(-1)
+    rgb = (weight[..., None] * colour).sum(1)
+    scalars = torch.stack([weight.sum(-1), reach], -1)
+    return torch.cat([rgb, scalars, mean_normal, facing_away[:, None], spread[:, None]], -1)
+
+
+def lit(
+    albedo: Float[Tensor, "N S 3"],
+    normal: Float[Tensor, "N S 3"],
+    distances: Float[Tensor, "N S"],
+    rays: Rays,
+    march: March,
+) -> Float[Tensor, "N S 3"]:
+    """Colours under the lights of the rays (Poole et al. 2022, section 3.1)."""
+    places = rays.origins[:, None] + distances[..., None] * rays.directions[:, 0]
+    way = rays.lights[:, None] - places
+    way = way / (way.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    facing = (normal * way).sum(-1, keepdim=True).clamp_min(0)
+    share = march.ambient + (1 - march.ambient) * facing
+    shades = rays.shades[:, None, None]
+    colour = torch.where(shades == Shade.TEXTURELESS, share, albedo * share)
+    return torch.where(shades == Shade.ALBEDO, albedo, colour)
+
+
+def distortion(
+    weight: Float[Tensor, "N S"], distances: Float[Tensor, "N S"], step: float
+) -> Float[Tensor, " N"]:
+    """How far apart the weights of a ray lie (Barron et al. 2022, equation 15), summed in one pass from the front."""
+    far = weight * distances
+    before, before_far = weight.cumsum(-1) - weight, far.cumsum(-1) - far
+    pairs = 2 * weight * (distances * before - before_far)
+    return (pairs + weight.square() * (step / 3)).sum(-1)
