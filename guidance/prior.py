@@ -85,6 +85,10 @@ class Prior(Denoiser, Protocol):
         """Texts as a condition without a camera. Raises ValueError for text the model cannot take."""
         ...
 
+    def check(self, text: str) -> str | None:
+        """A remark about what of a text will be passed over, or None. Raises ValueError for text it cannot take."""
+        ...
+
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Pictures in 0..1 to latents, differentiable."""
         ...

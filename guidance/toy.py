@@ -1,14 +1,14 @@
 """A prior whose answers are known exactly: its data is a mixture of Gaussians. For tests, lessons and quick trials.
 
 Noised data of a component N(m_k, s_k^2 I) is N(alpha m_k, V_k I) with V_k = alpha^2 s_k^2 + sigma^2, so the best noise
-answer has a closed form. A text stands for weights of the components; the camera changes nothing.
+answer has a closed form. A text stands for weights of the components, and a camera may shift them.
 Shapes: B views, N components, K conditions, C x h x w latents, which are pictures themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,11 @@ class ToyPrior:
     texts: Mapping[str, tuple[float, ...]]
     """Weights of the components under each text; "" is no text. They need not sum to one."""
     schedule: Schedule = field(default_factory=ScaledLinear)
+    facing: Float[Tensor, " N"] | None = None
+    """Azimuth, radians, from which each component is seen; None where the camera changes nothing."""
+    clarity: float = 4.0
+    """How surely a camera tells components apart: at angle d from where one is seen, its weight is multiplied by
+    exp(clarity * (cos d - 1))."""
 
     sees_camera = True
 
@@ -91,7 +96,7 @@ class ToyPrior:
         """
         here = (torch.ones_like(t_to), torch.zeros_like(t_to)) if t_from is None else self.levels(t_from)
         low, high = ((alpha.double(), sigma.double()) for alpha, sigma in (here, self.levels(t_to)))
-        weights = condition.tokens[:, 0]
+        weights = self._weights(condition)
         component = weights.argmax(-1)
         mean, deviation = self.means[component], self.deviations[component]
         spread = [(alpha * deviation).square() + sigma.square() for alpha, sigma in (low, high)]
@@ -112,6 +117,14 @@ class ToyPrior:
         weights = torch.tensor([self.texts[text] for text in texts], dtype=self.means.dtype, device=self.means.device)
         tokens = (weights / weights.sum(-1, keepdim=True))[:, None]
         return Condition(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), None)
+
+    def to(self, device: torch.device | str) -> ToyPrior:
+        facing = None if self.facing is None else self.facing.to(device)
+        return replace(self, means=self.means.to(device), deviations=self.deviations.to(device), facing=facing)
+
+    def check(self, text: str) -> None:
+        """Raises ValueError for a text without weights; there are no remarks."""
+        self.read([text])
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return rgb
@@ -149,6 +162,15 @@ class ToyPrior:
         mean = torch.einsum("bn,nchw->bchw", gamma, self.means.double())
         return per_view(sigma) * (torch.einsum("bn,bnchw->bchw", share, apart) - mean)
 
+    def _weights(self, condition: Condition) -> Float[Tensor, "B N"]:
+        """Of the components, under text and camera; they sum to one."""
+        weights = condition.tokens[:, 0]
+        if self.facing is None or condition.camera is None:
+            return weights
+        away = condition.camera[:, :1].to(weights) - self.facing
+        shifted = weights * (self.clarity * (away.cos() - 1)).exp()
+        return shifted / shifted.sum(-1, keepdim=True)
+
     def _apart(
         self, x_t: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B N C h w"], Float[Tensor, "B N"]]:
@@ -162,4 +184,4 @@ class ToyPrior:
         """Logarithm of weight times density of each component, without the power of 2 pi."""
         square = apart.flatten(2).square().sum(-1)
         dimension = self.means[0].numel()
-        return condition.tokens[:, 0].log() - 0.5 * dimension * variance.log() - 0.5 * square / variance
+        return self._weights(condition).log() - 0.5 * dimension * variance.log() - 0.5 * square / variance

@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.catalog import unknown
 from sds3d.arguments import parser
 from sds3d.console import Console
-from sds3d.priors import EMBEDDED, embedded_vocabulary, open_prior
+from sds3d.priors import EMBEDDED, embedded_vocabulary, open_embedded
 
 _WEIGHTS_AT = "folder of a prior or of a training; by default the shipped one"
 
@@ -59,7 +59,7 @@ def _sample(words: list[str]) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
     given = p.parse_args(words)
-    prior = open_prior(given.prior, torch.device("cpu"))
+    prior = open_embedded(given.prior, torch.device("cpu"))
     for text in given.texts:
         if remark := prior.check(text):
             Console().say(remark)
@@ -85,7 +85,7 @@ def _evaluate(words: list[str]) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
     given = p.parse_args(words)
-    prior = open_prior(given.prior, torch.device("cpu"))
+    prior = open_embedded(given.prior, torch.device("cpu"))
     names = given.names or list(prior.vocabulary.names)
     marks = evaluate(prior, Judge.load(), names, Console().say, scale=given.scale, steps=given.steps, seed=given.seed)
     if given.out:

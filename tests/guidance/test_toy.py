@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from guidance.prior import Prior
+from guidance.prior import Prior, cleaned
 from guidance.sampling import sample
 from guidance.toy import ToyPrior
+from guidance.toy_pictures import SIZE, toy_pictures
 
 
 def two_blobs(*shape: int) -> ToyPrior:
@@ -87,3 +90,42 @@ def test_samples_spread_as_the_exact_flow_says() -> None:
     shrink = alpha * std / (alpha**2 * std**2 + sigma**2) ** 0.5
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.01)
     assert float(drawn.std()) == pytest.approx(shrink * std * float(noise.std()), rel=0.03)
+
+
+def test_a_camera_shifts_the_weights_and_the_answer_stays_exact() -> None:
+    facing = torch.tensor([0.0, torch.pi], dtype=torch.float64)
+    prior = replace(two_blobs(1, 1, 1), facing=facing)
+    blind = prior.read(["", "", "left"])
+    posed = replace(blind, camera=torch.tensor([[0.0, 0.1], [torch.pi, 0.1], [torch.pi, 0.1]], dtype=torch.float64))
+    x_t = torch.zeros(3, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    t = torch.full((3,), 0.9, dtype=torch.float64)
+    answers = prior.predict(x_t, t, [blind, posed])
+    x = [cleaned(x_t, answer, *prior.levels(t)).detach().flatten() for answer in answers]
+    # From the front the left blob is likelier than without a camera, from behind the right one; a text that has one
+    # component alone is not moved.
+    assert float(x[1][0]) < float(x[0][0]) < float(x[1][1])
+    assert float(x[1][2]) == pytest.approx(float(x[0][2]))
+    (score,) = torch.autograd.grad(prior.log_density(x_t, t, posed).sum(), x_t)
+    torch.testing.assert_close(answers[1].detach(), -prior.levels(t)[1][:, None, None, None] * score)
+    grid = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    camera = torch.tensor([[0.4, 0.0]], dtype=torch.float64).expand(4001, 2)
+    known = replace(prior.read([""] * 4001), camera=camera)
+    density = prior.log_density(grid[:, None, None, None], torch.full_like(grid, 0.3), known).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-9)
+
+
+# --- the pictures ---
+
+
+def test_the_pictures_are_what_their_texts_say() -> None:
+    prior = toy_pictures()
+    assert prior.picture_size == SIZE and prior.check("a red disc") is None
+    red, blue = (prior.means[prior.read([text]).tokens[0, 0] > 0] for text in ("red", "blue"))
+    assert len(red) == len(blue) == 4
+    assert float((red[:, 0] - red[:, 2]).mean()) > 0 > float((blue[:, 0] - blue[:, 2]).mean())
+    disc = prior.means[prior.read(["a disc"]).tokens[0, 0] > 0]
+    inked = disc[:, 1] < 0.5
+    torch.testing.assert_close(inked.float().mean((1, 2)), torch.full((2,), torch.pi * 0.6**2 / 4), rtol=0.02, atol=0)
+    assert bool((prior.means.flip(-1) - prior.means).abs().max() < 1e-4), "every picture is its own mirror image"
+    with pytest.raises(ValueError, match="does not know 'a dog'; it knows: "):
+        prior.check("a dog")
