@@ -72,26 +72,29 @@ class DisBack(Objective):
         return int(progress / self.until * (count - 1))
 
 
+@dataclass(frozen=True)
 class Backtracked:
-    """A `Staged` prior: the weights of a critic that learnt the first renders, kept on the way."""
+    """A `Staged` prior; where no stage is asked for, it is the prior itself."""
 
-    def __init__(self, prior: Denoiser, adapted: Adapted, kept: list[dict[str, Tensor]]) -> None:
-        """`kept` goes from what learnt least to what learnt most; `adapted` is the prior's twin that wears them."""
-        self._prior, self.kept = prior, kept
-        self._stages = [*(_Stage(adapted, weights) for weights in reversed(kept)), prior]
+    prior: Denoiser
+    stages: tuple[Denoiser, ...]
+    """From what knows the renders best to the prior."""
 
-    @property
-    def stages(self) -> Sequence[Denoiser]:
-        return self._stages
+    @staticmethod
+    def of(prior: Denoiser, adapted: Adapted, kept: Sequence[dict[str, Tensor]]) -> Backtracked:
+        """Stages with weights that were kept while a critic learnt renders, the first to be kept first.
+
+        `adapted` is the prior's twin that will wear them.
+        """
+        return Backtracked(prior, (*(_Stage(adapted, weights) for weights in reversed(kept)), prior))
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self._prior.levels(t)
+        return self.prior.levels(t)
 
     def predict(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        """As the prior itself."""
-        return self._prior.predict(x_t, t, conditions)
+        return self.prior.predict(x_t, t, conditions)
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from configs.run import RunConfig
+from guidance.critic import part
+from guidance.limits import Limits
 from guidance.objective import View
 from guidance.prior import Prior, generator
-from guidance.prompt import Prompt
 from renderers.orbit import backdrops
 from renderers.rows import adam_state, restore_adam
 from renderers.scene import Frame
 from renderers.splats import SplatScene
+from sds3d.companions import Companions
+
+
+APART = 0x9E3779B8
+"""Between the seeds of particles: a multiple of 8, so that none meets another stream of the run."""
 
 
 class Unhealthy(RuntimeError):
@@ -34,9 +40,11 @@ class Step:
     """Root mean square of the objective's gradient; there is no loss worth looking at."""
     seconds: float
     prior_seconds: float
-    """Of them, in the prior: encoding, its answers, and the way back through the encoding."""
+    """Of them, in the prior and its critic: encoding, answers, and what the critic learns."""
     splats: int
     frame: Frame
+    logs: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the objective and of the critic."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,31 @@ class Result:
     config: RunConfig
     done: int
     """Steps behind it."""
+    others: tuple[SplatScene, ...] = ()
+    """Scenes that were made beside it, where there are several particles."""
 
     @staticmethod
     def of(state: dict[str, Tensor], config: RunConfig) -> Result:
         """The result in a checkpoint, without the prior. Raises ValueError if it is not one of such a run."""
         if "done" not in state:
             raise ValueError("the checkpoint is not one of a run")
-        scene = config.scene.build("cpu", generator(0))
-        scene.restore(part(state, "scene"))
-        return Result(scene, config, int(state["done"]))
+        scenes = [config.scene.build("cpu", generator(0)) for _ in range(config.particles)]
+        for place, scene in enumerate(scenes):
+            scene.restore(part(state, numbered("scene", place)))
+        return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]))
+
+
+@dataclass
+class Particle:
+    """One of the scenes of a run, and what moves it."""
+
+    scene: SplatScene
+    optimiser: torch.optim.Adam
+
+    @staticmethod
+    def of(scene: SplatScene, progress: float) -> Particle:
+        """A scene with an optimiser that remembers nothing yet."""
+        return Particle(scene, torch.optim.Adam(scene.groups(progress), betas=(0.9, 0.99), fused=True))
 
 
 class Run:
@@ -63,30 +87,39 @@ class Run:
 
     def __init__(self, config: RunConfig, prior: Prior, device: torch.device) -> None:
         self.config, self.prior, self.device = config, prior, device
-        self.prompt = Prompt(config.prompt, config.negative)
+        self.prompt = config.asked()
         # One stream of chance for each component: changing how one draws leaves the others as they were.
         self.chance = {
             name: generator(config.seed * 8 + place)
-            for place, name in enumerate(("cameras", "backdrops", "noise", "times", "spare"))
+            for place, name in enumerate(("cameras", "backdrops", "noise", "times", "spare", "critic"))
         }
-        self.scene: SplatScene = config.scene.build(device, generator(config.seed * 8 + 7))
+        self.beside = Companions(config, prior, self.prompt, device, self.chance["critic"])
         self.done = 0
-        self.optimiser = self._adam()
+        starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
+        self.particles = [Particle.of(config.scene.build(device, start), 0.0) for start in starts]
+
+    @property
+    def scene(self) -> SplatScene:
+        """The first of the scenes."""
+        return self.particles[0].scene
 
     def steps(self) -> Iterator[Step]:
         """Runs to the end, one step at a time. Raises Unhealthy."""
+        self.beside.prepare([particle.scene for particle in self.particles])
         while self.done < self.config.steps:
             yield self._step()
 
     def _step(self) -> Step:
         began = time.perf_counter()
-        config, prior, scene, chance = self.config, self.prior, self.scene, self.chance
+        config, prior, beside, chance = self.config, self.prior, self.beside, self.chance
+        particle = self.particles[self.done % config.particles]
+        scene, optimiser = particle.scene, particle.optimiser
         progress = self.done / config.steps
 
         cameras = config.orbit.draw(config.views, prior.picture_size, chance["cameras"]).to(self.device)
         frame = scene.render(cameras, backdrops(config.views, chance["backdrops"]).to(self.device))
         asked = time.perf_counter()
-        x = prior.encode(frame.rgb.permute(0, 3, 1, 2))
+        x = prior.encode(bounded(frame.rgb, config.limits).permute(0, 3, 1, 2))
         with torch.no_grad():
             wanted = self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
             t = config.times.draw(config.views, progress, chance["times"]).to(x)
@@ -95,28 +128,34 @@ class Run:
             uniform = torch.rand(config.views, generator=chance["spare"]).to(x)
             lowest = config.times.lowest(progress)
             view = View(x.detach(), noise, t, wanted, second, uniform, progress, lowest)
-            update = config.objective(prior, prior, view)
+            update = config.objective(beside.teacher(wanted.empty), beside.critic, view)
             # Half precision overflows now and then: such values pull nowhere.
             gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            gradient = config.limits.of_latents(gradient, progress)
+        learnt = beside.learn(x, wanted.posed)
         answered = time.perf_counter()
         loss = pulled(x, gradient) + scene.penalty(frame)
 
-        for group, now in zip(self.optimiser.param_groups, scene.groups(progress), strict=True):
+        for group, now in zip(optimiser.param_groups, scene.groups(progress), strict=True):
             group["lr"] = now["lr"]
-        self.optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimiser.step()
-        scene.settle(progress, frame, self.optimiser)
+        optimiser.step()
+        scene.settle(progress, frame, optimiser)
         self.done += 1
         if trouble := scene.healthy():
             raise Unhealthy(f"step {self.done}: {trouble}")
         strength = float(gradient.square().mean().sqrt())
-        return Step(self.done, strength, time.perf_counter() - began, answered - asked, len(scene), frame)
+        seconds, logs = time.perf_counter() - began, {**update.logs, **learnt}
+        return Step(self.done, strength, seconds, answered - asked, len(scene), frame, logs)
 
     def state(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on bit for bit."""
-        tensors = {f"scene.{name}": value for name, value in self.scene.state().items()}
-        tensors |= {f"adam.{name}": value for name, value in adam_state(self.optimiser).items()}
+        tensors = {f"beside.{name}": value for name, value in self.beside.state().items()}
+        for place, particle in enumerate(self.particles):
+            scene, adam = numbered("scene", place), numbered("adam", place)
+            tensors |= {f"{scene}.{name}": value for name, value in particle.scene.state().items()}
+            tensors |= {f"{adam}.{name}": value for name, value in adam_state(particle.optimiser).items()}
         tensors |= {f"chance.{name}": rng.get_state() for name, rng in self.chance.items()}
         return tensors | {"done": torch.tensor(self.done)}
 
@@ -124,27 +163,39 @@ class Run:
         """Takes over what `state` gave. Raises ValueError if it is not of such a run."""
         if "done" not in state or part(state, "chance").keys() != self.chance.keys():
             raise ValueError("the checkpoint is not one of a run")
-        self.scene.restore(part(state, "scene"))
+        self.done = int(state["done"])
+        for place, particle in enumerate(self.particles):
+            particle.scene.restore(part(state, numbered("scene", place)))
+            self.particles[place] = Particle.of(particle.scene, self.done / self.config.steps)
+            restore_adam(self.particles[place].optimiser, part(state, numbered("adam", place)))
+        self.beside.restore(part(state, "beside"))
+        # Last: what the companions are made of anew draws chance.
         for name, value in part(state, "chance").items():
             self.chance[name].set_state(value)
-        self.done = int(state["done"])
-        self.optimiser = self._adam()
-        restore_adam(self.optimiser, part(state, "adam"))
 
     @property
     def result(self) -> Result:
-        return Result(self.scene, self.config, self.done)
-
-    def _adam(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.scene.groups(self.done / self.config.steps), betas=(0.9, 0.99), fused=True)
+        first, *others = (particle.scene for particle in self.particles)
+        return Result(first, self.config, self.done, tuple(others))
 
 
-def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The entries of a state that start with a name and a dot, without it."""
-    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}
+def numbered(name: str, place: int) -> str:
+    """The name for the first particle, and with its number for each further one, from 2."""
+    return name if place == 0 else f"{name}_{place + 1}"
 
 
 def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
     """A loss whose gradient with respect to x is `gradient`, summed within a view and averaged over views."""
     target = (x - gradient).detach()
     return 0.5 * (x - target).square().sum() / len(x)
+
+
+def bounded(rgb: Float[Tensor, "B H W 3"], limits: Limits) -> Float[Tensor, "B H W 3"]:
+    """The same pictures, whose gradients on the way back are bounded; the share that a picture has in the mean over
+    views is none of the bound's business.
+    """
+    if limits.pixel is None or not rgb.requires_grad:
+        return rgb
+    seen, count = rgb.view_as(rgb), len(rgb)
+    seen.register_hook(lambda gradient: limits.of_picture(gradient * count) / count)
+    return seen

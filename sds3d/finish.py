@@ -18,6 +18,7 @@ from guidance.precision import cpu_has_bfloat16
 from renderers import native
 from renderers.mesh import Mesh, MeshScene, agreement
 from renderers.meshing import mesh_of
+from renderers.scene import Scene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console, memory_mb
 from sds3d.distill import Result
@@ -48,6 +49,8 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
         mesh = mesh_of(made.scene, config.mesh)
         meshed = time.monotonic()
         write_glb(folder / "asset.glb", mesh, provenance(config, made.done))
+        for number, other in enumerate(made.others, 2):
+            _beside(folder / f"asset_{number}.glb", other, made, console)
         shown = MeshScene(mesh)
         write_turntable(folder / "turntable.mp4", shown)
         write_contact(folder / "contact.png", shown)
@@ -82,6 +85,14 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
             + (f" and finds {count} fronts" if count > 1 else "")
         )
     return folder / "asset.glb"
+
+
+def _beside(target: Path, scene: Scene, made: Result, console: Console) -> None:
+    """The mesh of a further particle; one that has none is told, but does not end the run."""
+    try:
+        write_glb(target, mesh_of(scene, made.config.mesh), provenance(made.config, made.done))
+    except ValueError as nothing:
+        console.say(f"no {target.name}: {nothing}")
 
 
 def export_mesh(

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from configs.catalog import objective_class
 from configs.run import RunConfig
+from guidance.critic import LoRA
+from guidance.disback import Staged
 from guidance.embedded import EmbeddedPrior
 from guidance.objective import Objective, Update, View
-from guidance.prior import Denoiser
+from guidance.prior import Denoiser, generator
+from guidance.schedule import Flow
 from guidance.toy import ToyPrior
-from sds3d.distill import Run, Unhealthy, pulled
+from sds3d.console import Console
+from sds3d.distill import Result, Run, Unhealthy, pulled
+from sds3d.finish import finish
+from sds3d.record import Record
 from sds3d.splat_files import write_splats
+from sds3d.turntable import write_turntable
 
 CPU = torch.device("cpu")
 
@@ -136,17 +147,18 @@ def test_a_scene_becomes_what_the_prior_wants(config: RunConfig) -> None:
 class Spoiled(Objective):
     """Gradients with numbers that are none, in one view."""
 
-    value: float = float("nan")
+    value: str = "nan"
+    """A number; runs refuse fields that are none."""
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         gradient = 0.1 * view.noise
-        gradient[0] = self.value
+        gradient[0] = float(self.value)
         return Update(gradient)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_that_are_none_pull_nowhere(config: RunConfig, prior: EmbeddedPrior, value: float) -> None:
-    spoiled, clean = (run_of(replace(config, objective=Spoiled(v)), prior) for v in (value, 0.0))
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_none_pull_nowhere(config: RunConfig, prior: EmbeddedPrior, value: str) -> None:
+    spoiled, clean = (run_of(replace(config, objective=Spoiled(v)), prior) for v in (value, "0"))
     steps = list(spoiled.steps())
     assert all(0 < step.gradient < 1 for step in steps)
     assert same(spoiled.state(), take(clean).state())
@@ -158,3 +170,165 @@ def test_a_scene_that_goes_wrong_ends_the_run(config: RunConfig, prior: Embedded
         run.scene.means.fill_(float("nan"))
     with pytest.raises(Unhealthy, match=r"step 1: \d+ values of means are not finite"):
         take(run)
+
+
+# --- who learns beside the scene ---
+
+
+def with_critic(config: RunConfig, name: str, **changes: object) -> RunConfig:
+    """A run of another objective; its companions are small."""
+    knobs = LoRA(rank=2, samples=5, stages=2, stage_steps=2)
+    return replace(config, objective=objective_class(name)(), critic=knobs, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "stop", "changes"),
+    [
+        ("vsd", 3, {}),
+        ("vsd", 3, {"particles": 2}),
+        ("esd", 5, {}),
+        ("f-vsd", 2, {}),
+        ("disback", 1, {"particles": 2}),
+        ("disback", 2, {"perp_neg": 1.0, "direction": "words"}),
+    ],
+    ids=str,
+)
+def test_a_run_with_a_critic_goes_on_as_if_never_stopped(
+    config: RunConfig, prior: EmbeddedPrior, name: str, stop: int, changes: dict[str, object]
+) -> None:
+    config = with_critic(config, name, **changes)
+    whole, stopped = take(run_of(config, prior)), take(run_of(config, prior), stop)
+    state = {name: value.clone() for name, value in stopped.state().items()}
+    again = run_of(config, prior)
+    again.restore(state)
+    assert same(again.state(), state)
+    assert same(take(again).state(), whole.state())
+
+
+def additions(run: Run) -> dict[str, Tensor]:
+    """What the critic has put on the prior's layers."""
+    return {name.split("weights.")[1]: v for name, v in run.beside.state().items() if "weights." in name}
+
+
+@pytest.mark.parametrize("name", ["vsd", "esd", "f-vsd", "pg-sb", "disback"])
+def test_the_critic_learns_with_every_step(config: RunConfig, prior: EmbeddedPrior, name: str) -> None:
+    before = {key: value.clone() for key, value in prior.network.state_dict().items()}
+    run = run_of(with_critic(config, name, steps=3), prior)
+    fresh = additions(run)
+    steps = list(run.steps())
+    assert all(step.logs["critic_error"] > 0 for step in steps)
+    assert len(fresh) > 40 and not any(torch.equal(value, fresh[name]) for name, value in additions(run).items())
+    assert same(prior.network.state_dict(), before)
+
+
+def test_who_needs_no_critic_has_none(config: RunConfig, prior: EmbeddedPrior) -> None:
+    run = take(run_of(config, prior), 1)
+    assert run.beside.state() == {} and run.beside.critic is prior and run.beside.teacher(prior.read([""])) is prior
+
+
+def test_the_way_back_leads_from_the_renders_to_the_prior(config: RunConfig, prior: EmbeddedPrior) -> None:
+    """Stages answer more and more like the prior; the critic starts as the first of them."""
+    run = run_of(with_critic(config, "disback"), prior)
+    next(run.steps())
+    prompt = run.prompt.seen_from(prior, torch.zeros(3), torch.zeros(3))
+    x_t, t = torch.randn(3, 12, 4, 4, generator=generator(1)), torch.full((3,), 0.5)
+    teacher = run.beside.teacher(prompt.empty)
+    assert isinstance(teacher, Staged)
+    with torch.no_grad():
+        plain = prior.predict(x_t, t, [prompt.posed])
+        apart = [float((stage.predict(x_t, t, [prompt.posed]) - plain).norm()) for stage in teacher.stages]
+    assert len(apart) == 3 and apart[0] > apart[1] > apart[2] == 0
+
+
+def test_samples_are_what_the_prior_draws(config: RunConfig, prior: EmbeddedPrior) -> None:
+    run = run_of(with_critic(config, "f-vsd"), prior)
+    next(run.steps())
+    state = run.state()
+    samples, angles = state["beside.samples.x"], state["beside.samples.angles"]
+    assert samples.shape == (5, 12, 4, 4) and angles.shape == (5, 2)
+    assert len(angles.unique(dim=0)) == 5 and bool(samples.isfinite().all())
+    torch.testing.assert_close(prior.encode(prior.decode(samples)), samples, atol=1e-3, rtol=1e-3)
+
+
+@dataclass(frozen=True)
+class Flowing(Spoiled):
+    """An objective of flow matching."""
+
+    needs_flow: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Editing(Spoiled):
+    """An objective that edits."""
+
+    needs_source: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Composing(Spoiled):
+    """An objective with texts for parts."""
+
+    needs_regions: ClassVar[bool] = True
+
+
+def test_needs_that_are_not_met_are_told_at_the_start(config: RunConfig, prior: EmbeddedPrior) -> None:
+    toy = ToyPrior(torch.zeros(1, 3, 16, 16), torch.ones(1), {"": (1.0,), config.prompt: (1.0,)})
+    for name in ("vsd", "f-vsd", "disback"):
+        with pytest.raises(ValueError, match=rf"^{name} needs a critic; the prior .* has no network to put one on$"):
+            run_of(replace(with_critic(config, name), prior="toy"), toy)
+    flowing = r"Flowing needs a flow-matching prior, whose alpha and sigma sum to 1; half-way .* sum to 1\.38$"
+    with pytest.raises(ValueError, match=flowing):
+        run_of(replace(config, objective=Flowing()), prior)
+    run_of(replace(config, objective=Flowing()), replace(toy, schedule=Flow()))
+    with pytest.raises(ValueError, match="Editing edits a scene that is there already"):
+        run_of(replace(config, objective=Editing()), prior)
+    with pytest.raises(ValueError, match="Composing needs texts for parts of the scene"):
+        run_of(replace(config, objective=Composing()), prior)
+
+
+# --- several particles ---
+
+
+def test_particles_differ_and_take_turns(config: RunConfig, prior: EmbeddedPrior) -> None:
+    run = run_of(replace(config, particles=3), prior)
+    starts = [particle.scene.means.detach().clone() for particle in run.particles]
+    assert not any(torch.equal(a, b) for a, b in combinations(starts, 2))
+    moved = []
+    for _ in run.steps():
+        moved.append([not torch.equal(p.scene.means, s) for p, s in zip(run.particles, starts, strict=True)])
+        if run.done == 3:
+            break
+    assert moved == [[True, False, False], [True, True, False], [True, True, True]]
+    result = Result.of(run.state(), run.config)
+    for scene, particle in zip((result.scene, *result.others), run.particles, strict=True):
+        assert torch.equal(scene.means, particle.scene.means)
+
+
+def test_one_particle_is_the_first_of_many(config: RunConfig, prior: EmbeddedPrior) -> None:
+    alone, among = (run_of(replace(config, particles=count), prior) for count in (1, 4))
+    assert torch.equal(alone.scene.means, among.scene.means)
+    assert same(take(alone, 1).scene.state(), take(among, 1).scene.state())
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_number_of_particles_that_makes_no_sense_is_refused(config: RunConfig, count: int) -> None:
+    with pytest.raises(ValueError, match=f"particles is {count}; expected 1 to 64"):
+        replace(config, particles=count)
+
+
+def test_every_particle_becomes_an_asset(
+    config: RunConfig, prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=2, size=32))
+    config = replace(config, particles=3, steps=3)
+    run = take(run_of(config, prior))
+    with torch.no_grad():
+        run.particles[2].scene.logit_opacities.fill_(-9)  # nothing a mesh could be made of
+    told: list[str] = []
+    console = Console("quiet")
+    monkeypatch.setattr(console, "say", lambda text, **facts: told.append(text))
+    finish(run.result, Record.new(tmp_path / "run", config), console, 1.0)
+    assert sorted(file.name for file in (tmp_path / "run").glob("*.glb")) == ["asset.glb", "asset_2.glb"]
+    assert any(text.startswith("no asset_3.glb: ") for text in told)
+    first, second = ((tmp_path / "run" / name).read_bytes() for name in ("asset.glb", "asset_2.glb"))
+    assert first[:4] == second[:4] == b"glTF" and first != second
