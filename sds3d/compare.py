@@ -22,7 +22,7 @@ from sds3d.contest import Budget, Contestant, Unit, compete, finished
 from sds3d.distill import Run
 from sds3d.finish import versions
 from sds3d.generate import Stop, device_of, listening
-from sds3d.priors import EMBEDDED, open_prior
+from sds3d.priors import EMBEDDED, is_embedded, open_prior
 from sds3d.standings import MEASURES, Row, Standing, standings, table
 
 OBJECTIVES = "sds,vsd,esd,asd,csd,bsd,nfsd,ism"
@@ -41,9 +41,13 @@ class Comparison:
     preset: str
     prior: str
 
+    def means(self) -> str:
+        """What every run has, as words for people."""
+        return f"{self.budget.told()} a run, preset {self.preset}, prior {self.prior}"
+
     def told(self) -> str:
-        """As words for people."""
-        return f'"{self.prompt}", {self.budget.told()} a run, preset {self.preset}, prior {self.prior}'
+        """All of it as words for people."""
+        return f'"{self.prompt}", {self.means()}'
 
 
 def compare(words: list[str]) -> int:
@@ -79,14 +83,8 @@ def asked(comparison: Comparison, objective: str, device: str = "auto") -> RunCo
     for needed, what in ((kind.needs_source, "an asset to change"), (kind.needs_regions, "texts for regions")):
         if needed:
             raise ValueError(f"{objective} needs {what}; comparisons start from a prompt alone")
-    return replace(start(objective, comparison.preset, comparison.prompt), prior=comparison.prior, device=device)
-
-
-def start(objective: str, preset_name: str, prompt: str) -> RunConfig:
-    """The preset's run; its own objective keeps the preset's values."""
-    run = preset(preset_name).run(prompt)
-    kind = objective_class(objective)
-    return run if kind is type(run.objective) else replace(run, objective=kind())
+    run = preset(comparison.preset).run(comparison.prompt, objective, is_embedded(comparison.prior))
+    return replace(run, prior=comparison.prior, device=device)
 
 
 def claim(out: Path, comparison: Comparison) -> None:
@@ -152,7 +150,7 @@ def publish(
     }
     write_bytes(out / RESULTS, (json.dumps(report, indent=1) + "\n").encode())
     write_sheet(out, comparison.prompt, ordered)
-    write_page(out, comparison.prompt, comparison.told(), ordered, found)
+    write_page(out, comparison.prompt, comparison.means(), ordered, found)
     return found
 
 

@@ -17,13 +17,25 @@ _STYLE = Path(__file__).with_name("compare_page.css")
 _PLOTTED = ("probability", "saturation", "contrast", "sharpness", "seconds_per_step", "answers_per_step")
 """Measures that are drawn as dots."""
 _SCRIPT = """
-const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const watch = new IntersectionObserver(seen => seen.forEach(({target, isIntersecting}) => {
-  if (isIntersecting && !still) target.play().catch(() => {}); else target.pause();
+const films = document.querySelectorAll("video"), button = document.getElementById("films"), seen = new Set();
+let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+const turn = film => playing && seen.has(film) ? film.play().catch(() => {}) : film.pause();
+const set = value => {
+  playing = value;
+  button.textContent = playing ? "Pause the films" : "Play the films";
+  films.forEach(turn);
+};
+const watch = new IntersectionObserver(changes => changes.forEach(({target, isIntersecting}) => {
+  seen[isIntersecting ? "add" : "delete"](target);
+  turn(target);
 }), {threshold: 0.3});
-document.querySelectorAll("video").forEach(film => watch.observe(film));
+films.forEach(film => { film.controls = false; watch.observe(film); });
+button.addEventListener("click", () => set(!playing));
+button.hidden = films.length === 0;
+set(playing);
 """
-"""Films play while they are on the screen, and not at all for those who asked for less motion."""
+"""Films play while they are on the screen, until someone pauses them, and not by themselves for those who asked for
+less motion. Without scripts each has its own controls."""
 
 Found = dict[str, dict[str, Standing]]
 
@@ -51,11 +63,13 @@ def page(prompt: str, told: str, rows: Sequence[Row], found: Found) -> str:
         *_summary(found),
         "</section>",
         *_plots(found),
-        "<section><h2>Assets</h2>",
+        '<section><div class="head"><h2>Assets</h2>',
+        '<button id="films" type="button" hidden>Pause the films</button></div>',
+        '<div class="objectives">',
         *[line for name in found for line in _gallery(prompt, [row for row in rows if row["objective"] == name])],
-        "</section>",
+        "</div></section>",
         "<section><h2>All at once</h2>",
-        f'<img class="sheet" src="{SHEET}" loading="lazy" alt="Sheet of all assets, a row for each objective">',
+        f'<img class="sheet" src="{SHEET}" alt="Sheet of all assets, a row for each objective">',
         *_every_run(rows),
         "</section>",
         *_meanings(),
@@ -69,7 +83,7 @@ def page(prompt: str, told: str, rows: Sequence[Row], found: Found) -> str:
 
 
 def _header(prompt: str, told: str, found: Found) -> list[str]:
-    seeds = max((len(row["steps"].values) for row in found.values()), default=0)
+    seeds = max(len(row["steps"].values) for row in found.values())
     return [
         "<header>",
         f"<h1>{escape(prompt)}</h1>",
@@ -85,7 +99,7 @@ def _summary(found: Found) -> list[str]:
     lines = [
         '<div class="scroll" role="region" aria-label="Table of means" tabindex="0"><table>',
         "<caption>Mean over seeds, with the standard deviation below it. Shaded: the best mean, where one can be "
-        "better than another.</caption>",
+        "better than another. A dash: not measured, see below.</caption>",
         '<thead><tr><th scope="col">objective</th>',
         *(f'<th scope="col" title="{escape(m.meaning)}">{escape(m.title)}</th>' for m in MEASURES),
         "</tr></thead><tbody>",
@@ -134,19 +148,19 @@ def _plot(measure: Measure, found: Found) -> list[str]:
 def _gallery(prompt: str, rows: Sequence[Row]) -> list[str]:
     """The films of one objective."""
     figures = [line for row in rows for line in _figure(prompt, row)]
-    return [f"<h3>{escape(rows[0]['objective'])}</h3>", '<div class="assets">', *figures, "</div>"] if rows else []
+    head = f"<article><h3>{escape(rows[0]['objective'])}</h3>"
+    return [head, '<div class="assets">', *figures, "</div></article>"]
 
 
 def _figure(prompt: str, row: Row) -> list[str]:
     """A film with its figures, or what went wrong."""
     name = f"{row['objective']}, seed {row['seed']}"
-    facts = [f"{row['steps']} steps", clock(row["seconds"])]
+    facts = [f"seed {row['seed']}", f"{row['steps']} steps in {clock(row['seconds'])}"]
     if row["judge"]:
-        facts.insert(0, f"{row['judge']['recognised']} of {row['judge']['views']} views recognised")
         fronts = row["judge"]["janus"]["fronts"]
-        if fronts is not None:
-            facts.insert(1, f"{fronts} front{'' if fronts == 1 else 's'}")
-    caption = f"<figcaption><strong>seed {row['seed']}</strong><br>{escape(', '.join(facts))}</figcaption>"
+        told = "" if fronts is None else f", {fronts} front{'' if fronts == 1 else 's'}"
+        facts.insert(1, f"{row['judge']['recognised']}/{row['judge']['views']} recognised{told}")
+    caption = f"<figcaption>{'<br>'.join(escape(fact) for fact in facts)}</figcaption>"
     if row["trouble"]:
         return ["<figure>", f'<div class="none">{escape(row["trouble"])}</div>', caption, "</figure>"]
     folder = quote(row["folder"])

@@ -16,26 +16,28 @@ from renderers.cameras import ring
 from renderers.scene import Scene
 from sds3d.atomic import write_bytes
 from sds3d.export import png
+from sds3d.judging import VIEWS
 from sds3d.turntable import ELEVATION, Colour
 
-VIEWS, FRONT, SHEET = "views.png", "front.png", "sheet.png"
+STRIP, FRONT, SHEET = "views.png", "front.png", "sheet.png"
 """Names of the files."""
 POSTER = 256
 """Height and width of the front view, pixels, those of the films."""
-_TILE, _LEFT, _TOP = 160, 110, 34
+_TILE, _LEFT, _TOP = 160, 110, 48
+_INK, _SOFT = (20, 20, 20), (90, 90, 90)
 
 
 def write_views(folder: Path, views: Float[Tensor, "V H W 4"]) -> None:
     """All views side by side, colour and opacity."""
     strip = torch.cat(list(views), 1)
-    write_bytes(folder / VIEWS, png((strip * 255).round().to(torch.uint8).numpy()))
+    write_bytes(folder / STRIP, png((strip * 255).round().to(torch.uint8).numpy()))
 
 
 def read_views(folder: Path) -> Float[Tensor, "V H W 4"]:
     """What `write_views` wrote. Raises OSError where it is missing or damaged."""
     from PIL import Image
 
-    with Image.open(folder / VIEWS) as picture:
+    with Image.open(folder / STRIP) as picture:
         strip = np.asarray(picture.convert("RGBA"), np.float32) / 255
     return torch.stack(torch.from_numpy(strip.copy()).split(strip.shape[0], 1))
 
@@ -49,32 +51,30 @@ def write_front(folder: Path, scene: Scene, behind: Colour) -> None:
 
 def write_sheet(out: Path, prompt: str, rows: Sequence[dict[str, Any]]) -> None:
     """One picture of all runs: a row for each objective, a column for each seed, or for each view of a single seed."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     names = list(dict.fromkeys(row["objective"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
-    shown = {(row["objective"], row["seed"]): out / row["folder"] for row in rows if row["trouble"] is None}
-    tiles: dict[tuple[int, int], UInt8[ndarray, "S S 3"]] = {}
-    for place, name in enumerate(names):
-        for column, seed in enumerate(seeds):
-            if (name, seed) not in shown:
-                continue
-            views = read_views(shown[name, seed])
-            chosen = views[:1] if len(seeds) > 1 else views
-            tiles |= {(place, column + number): _tile(view) for number, view in enumerate(chosen)}
-    columns = 1 + max((column for _, column in tiles), default=0)
-    several = len(seeds) > 1
-    heads = [f"seed {seed}" for seed in seeds] if several else [f"{360 * i // columns} deg" for i in range(columns)]
-    columns = max(columns, len(heads))
-    sheet = Image.new("RGB", (_LEFT + columns * _TILE, _TOP + len(names) * _TILE), "white")
+    if len(seeds) > 1:
+        heads = [f"seed {seed}" for seed in seeds]
+    else:
+        heads, prompt = [f"{360 * view // VIEWS}°" for view in range(VIEWS)], f"{prompt}, seed {seeds[0]}"
+    sheet = Image.new("RGB", (_LEFT + len(heads) * _TILE, _TOP + len(names) * _TILE), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((8, 4), prompt if several else f"{prompt}, seed {seeds[0]}" if seeds else prompt, fill=(20, 20, 20))
+    pen.font = ImageFont.load_default(14)
+    pen.text((8, 6), prompt, fill=_INK)
     for column, head in enumerate(heads):
-        pen.text((_LEFT + column * _TILE + 6, 20), head, fill=(90, 90, 90))
+        pen.text((_LEFT + column * _TILE + _TILE // 2, 28), head, fill=_SOFT, anchor="ma")
     for place, name in enumerate(names):
-        pen.text((8, _TOP + place * _TILE + _TILE // 2 - 6), name[:16], fill=(20, 20, 20))
-    for (place, column), tile in tiles.items():
-        sheet.paste(Image.fromarray(tile), (_LEFT + column * _TILE, _TOP + place * _TILE))
+        pen.text((8, _TOP + place * _TILE + _TILE // 2), name[:14], fill=_INK, anchor="lm")
+    for row in rows:
+        if row["trouble"] is not None:
+            continue
+        views = read_views(out / row["folder"])
+        first, shown = (seeds.index(row["seed"]), views[:1]) if len(seeds) > 1 else (0, views)
+        top = _TOP + names.index(row["objective"]) * _TILE
+        for number, view in enumerate(shown):
+            sheet.paste(Image.fromarray(_tile(view)), (_LEFT + (first + number) * _TILE, top))
     write_bytes(out / SHEET, png(np.asarray(sheet)))
 
 

@@ -19,7 +19,7 @@ from configs import files
 from configs.run import RunConfig
 from guidance.prior import Condition, Prior
 from sds3d.atomic import write_bytes
-from sds3d.compare_sheet import read_views, write_front, write_views
+from sds3d.compare_sheet import write_front, write_views
 from sds3d.console import Console, clock
 from sds3d.distill import Run, Unhealthy
 from sds3d.generate import Stop, device_of
@@ -218,10 +218,10 @@ def _marks(run: Run, folder: Path, trouble: str | None) -> dict[str, Any]:
     """What is measured of the scene, and its pictures in the folder; None for all where it went wrong."""
     if trouble is not None:
         return {"judge": None, "saturation": None, "contrast": None, "sharpness": None}
-    write_views(folder, pictures(run.scene))
+    views = pictures(run.scene)
+    write_views(folder, views)
     write_front(folder, run.scene, BEHIND)
     write_turntable(folder / "turntable.mp4", run.scene, FRAMES, background=BEHIND)
-    views = read_views(folder)  # As they are kept: every number can be had again from the files.
     return {
         "judge": verdict(run.scene, run.config.prompt),
         "saturation": round(saturation(views), 5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,11 +51,12 @@ def _of(key: str) -> Callable[[Row], float | None]:
 
 
 def _judged(key: str) -> Callable[[Row], float | None]:
-    return lambda row: row["judge"] and row["judge"][key]
+    return lambda row: row["judge"][key] if row["judge"] else None
 
 
 def _fronts(row: Row) -> float | None:
-    return row["judge"] and row["judge"]["janus"]["fronts"]
+    found: int | None = row["judge"]["janus"]["fronts"] if row["judge"] else None
+    return found
 
 
 def _janus(row: Row) -> float | None:
@@ -74,7 +75,7 @@ MEASURES = (
         _judged("recognised"),
     ),
     Measure(
-        "probability", "judge", "{:.2f}", "more",
+        "probability", "probability", "{:.2f}", "more",
         "Mean probability, 0 to 1, that the judge gives to what was asked, over the same 8 views.",
         _judged("probability"),
     ),
@@ -131,6 +132,7 @@ def standings(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, Standing]]:
 def _standing(out: Path, rows: list[Row]) -> dict[str, Standing]:
     found = {measure.key: over([measure.read(row) for row in rows]) for measure in MEASURES}
     views = [read_views(out / row["folder"]) for row in rows if row["trouble"] is None]
+    found["janus"] = replace(found["janus"], spread=None)  # The spread of yes and no says no more than their mean.
     apart = variance(torch.stack(views)) if views else None
     found["variance"] = Standing(apart, None, [] if apart is None else [apart])
     return found
