@@ -37,7 +37,7 @@ class Training:
     """Pictures in a step of one worker."""
     codec_pictures: int = 1024
     """Pictures that the codec is fitted to."""
-    sketch_pictures: int = 3_000_000
+    sketch_pictures: int = 2_400_000
     """Pictures for the sketch alone; after that the denoiser and the sketch take turns."""
     pictures: int = 75_000
     """Pictures for the denoiser, until the training is complete."""
