@@ -15,16 +15,22 @@ from guidance.balanced import BSD
 from guidance.csd import CSD
 from guidance.csm import CSM
 from guidance.dds import DDS
+from guidance.disback import DisBack
+from guidance.esd import ESD
+from guidance.f_vsd import FVSD
 from guidance.ism import ISM
 from guidance.noise_free import NFSD
 from guidance.objective import Objective
 from guidance.pds import PDS
+from guidance.random_scale import PGSB
 from guidance.regions import RegionSDS
 from guidance.rfds import RFDS, RFDSRev
 from guidance.sdi import SDI
 from guidance.sds import SDS
 from guidance.sjc import SJC
+from guidance.times import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
 from guidance.tsm import TSM
+from guidance.vsd import VSD
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "asd": ASD,
@@ -32,9 +38,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "csd": CSD,
     "csm": CSM,
     "dds": DDS,
+    "disback": DisBack,
+    "esd": ESD,
+    "f-vsd": FVSD,
     "ism": ISM,
     "nfsd": NFSD,
     "pds": PDS,
+    "pg-sb": PGSB,
     "regions": RegionSDS,
     "rfds": RFDS,
     "rfds-rev": RFDSRev,
@@ -42,8 +52,17 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sds": SDS,
     "sjc": SJC,
     "tsm": TSM,
+    "vsd": VSD,
 }
 """Built-in objectives by name."""
+TIMES: dict[str, type[Times]] = {
+    "dreamtime": DreamTime,
+    "drop": Dropping,
+    "falling": Falling,
+    "linear": Linear,
+    "sqrt": SquareRoot,
+}
+"""Rules for noise times by name."""
 _GROUP = "sds3d.objectives"
 
 
@@ -95,6 +114,18 @@ def objective_name(objective: Objective) -> str:
     kind = type(objective)
     built_in = next((name for name, known in OBJECTIVES.items() if known is kind), None)
     return built_in or f"{kind.__module__}:{kind.__qualname__}"
+
+
+def times_class(name: str) -> type[Times]:
+    """The rule for noise times of that name. Raises ValueError that names the nearest one."""
+    if name not in TIMES:
+        raise ValueError(unknown("times", name, sorted(TIMES)))
+    return TIMES[name]
+
+
+def times_name(times: Times) -> str:
+    """The name that `times_class` finds a rule by."""
+    return next(name for name, known in TIMES.items() if known is type(times))
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

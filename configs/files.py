@@ -6,16 +6,28 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from configs.catalog import objective_class, objective_name, unknown
+from configs.catalog import objective_class, objective_name, times_class, times_name, unknown
 from configs.run import RunConfig
 from guidance.objective import Objective
+from guidance.times import Falling, Times
+
+_LATER: dict[type, frozenset[str]] = {
+    RunConfig: frozenset({"limits", "direction", "perp_neg", "debias", "critic", "particles", "source"}),
+    Falling: frozenset({"until"}),
+}
+"""Fields that runs from before they came lack; their defaults are what such runs did."""
+_GREATEST = 2**1023
+"""Whole numbers below this have a float."""
 
 
 def dump(config: RunConfig) -> str:
     """The run as YAML text: plain values, every field written out, so that later defaults change nothing."""
     import yaml
 
-    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+    row = _plain(config)
+    text: str = yaml.safe_dump(row, sort_keys=False, allow_unicode=True)
+    # Line breaks of Unicode, such as U+0085, come back only where they are written as escapes.
+    return text if yaml.safe_load(text) == row else yaml.safe_dump(row, sort_keys=False, allow_unicode=False)
 
 
 def load(text: str, source: str = "run.yaml") -> RunConfig:
@@ -28,7 +40,7 @@ def load(text: str, source: str = "run.yaml") -> RunConfig:
 
     try:
         row = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{source} holds no run; expected keys such as prompt and steps")
@@ -38,17 +50,28 @@ def load(text: str, source: str = "run.yaml") -> RunConfig:
 
 
 def read(file: Path) -> RunConfig:
-    """The run in a file. Raises FileNotFoundError or ValueError."""
+    """The run in a file. Raises OSError or ValueError."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; expected the folder of a run")
-    return load(file.read_text(encoding="utf-8"), str(file))
+    try:
+        return load(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is no text; expected the YAML of a run, in UTF-8") from None
+    except OSError as error:
+        raise OSError(f"{file} can not be read: {error.strerror}") from None
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        kind = {"kind": objective_name(value)} if isinstance(value, Objective) else {}
-        return kind | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    kind: dict[str, str] = {}
+    if isinstance(value, Objective):
+        kind = {"kind": objective_name(value)}
+    elif isinstance(value, Times):
+        kind = {"kind": times_name(value)}
+    return kind | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
 
 
 def _typed(kind: type, row: dict[str, Any], where: str) -> Any:
@@ -58,17 +81,24 @@ def _typed(kind: type, row: dict[str, Any], where: str) -> Any:
     for key in row:
         if key not in names:
             raise ValueError(f"{where}: {unknown('key', str(key), names)}")
-    missing = [name for name in names if name not in row]
+    missing = [name for name in names if name not in row and name not in _LATER.get(kind, ())]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _value(hints[name], row[name], f"{where}: {name}") for name in names})
+    return kind(**{name: _value(hints[name], row[name], f"{where}: {name}") for name in names if name in row})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is Objective:
-        if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-            raise ValueError(f"{where} needs a kind, the name of an objective")
-        return _typed(objective_class(value["kind"]), {k: v for k, v in value.items() if k != "kind"}, where)
+        name, rest = _kind(value, where, "an objective", None)
+        return _typed(objective_class(name), rest, where)
+    if hint is Times:
+        # Times had no kind when there was one kind alone.
+        name, rest = _kind(value, where, "a rule for times", "falling")
+        return _typed(times_class(name), rest, where)
+    inner = get_args(hint)
+    nested = next((choice for choice in inner if is_dataclass(choice)), None)
+    if nested is not None and type(None) in inner:
+        return None if value is None else _value(nested, value, where)
     if is_dataclass(hint):
         assert isinstance(hint, type)
         if not isinstance(value, dict):
@@ -77,6 +107,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if not _fits(hint, value):
         raise ValueError(f"{where} is {value!r}; expected {_told(hint)}")
     return _converted(hint, value)
+
+
+def _kind(value: Any, where: str, what: str, default: str | None) -> tuple[str, dict[str, Any]]:
+    """The name of a thing's kind, and its fields."""
+    name = value.get("kind", default) if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        raise ValueError(f"{where} needs a kind, the name of {what}, and its fields")
+    return name, {key: inner for key, inner in value.items() if key != "kind"}
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -90,7 +128,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return any(_fits(choice, value) for choice in inner)
     if hint is bool or isinstance(value, bool):
         return hint is bool and isinstance(value, bool)
-    return isinstance(value, (int, float)) if hint is float else isinstance(value, hint)
+    if hint is float:
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) < _GREATEST)
+    return isinstance(value, hint)
 
 
 def _converted(hint: Any, value: Any) -> Any:

@@ -1,33 +1,41 @@
-"""Ready runs: a name for how much time an asset is worth."""
+"""Ready runs: a name for how much time an asset is worth, and an objective's name for how it is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.catalog import unknown
+from configs.catalog import objective_class, unknown
+from configs.published import PUBLISHED, UNIFORM
+from configs.recipe import Recipe
 from configs.run import RunConfig
-from guidance.objective import Objective
-from guidance.sds import SDS
-from guidance.times import Times
+from configs.tuned import TUNED
+from guidance.times import Falling
 from renderers.splats import Splats
 
 
 @dataclass(frozen=True)
 class Preset:
-    """All that a run takes from its preset; the prompt, seed and device stay the user's."""
+    """How much time an asset is worth; the prompt, seed and device stay the user's."""
 
     purpose: str
     steps: int
     views: int = 4
-    objective: Objective = field(default_factory=lambda: SDS(scale=2.0, weighting="reconstruction", rescale=0.5))
+    objective: str = "sds"
+    """Name of the objective, where the user gives none."""
     scene: Splats = field(default_factory=Splats)
-    times: Times = field(default_factory=Times)
 
-    def run(self, prompt: str) -> RunConfig:
-        """The preset's run for a prompt."""
-        return RunConfig(
-            prompt, objective=self.objective, scene=self.scene, times=self.times, steps=self.steps, views=self.views
-        )
+    def run(self, prompt: str, objective: str | None = None, embedded: bool = True) -> RunConfig:
+        """The preset's run for a prompt.
+
+        Args:
+            objective: name or `module:Class` of another objective than the preset's.
+            embedded: whether its prior will be of the embedded one's kind.
+
+        Raises:
+            ValueError, ImportError: as `recipe`.
+        """
+        ready = RunConfig(prompt, scene=self.scene, steps=self.steps, views=self.views)
+        return recipe(objective or self.objective, embedded).laid_over(ready)
 
 
 PRESETS: dict[str, Preset] = {
@@ -41,3 +49,22 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(unknown("preset", name, sorted(PRESETS)))
     return PRESETS[name]
+
+
+def recipe(name: str, embedded: bool) -> Recipe:
+    """The recipe of an objective's name or `module:Class`: the tuned one with the embedded prior, else the published.
+
+    An objective from elsewhere has its own default values.
+
+    Raises:
+        ValueError: no objective has that name, or it has no default for one of its fields.
+        ImportError: a plug-in does not load.
+    """
+    kind, rows = objective_class(name), TUNED if embedded else PUBLISHED
+    known = next((row for row in rows.values() if type(row.objective) is kind), None)
+    if known is not None:
+        return known
+    try:
+        return Recipe(kind(), Falling() if embedded else UNIFORM)
+    except TypeError as error:
+        raise ValueError(f"the objective {name} needs a default for each of its fields: {error}") from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 
+from guidance.critic import LoRA
+from guidance.limits import Limits
 from guidance.objective import Objective
+from guidance.prompt import Direction, Prompt
 from guidance.sds import SDS
-from guidance.times import Times
+from guidance.times import Falling, Times
 from renderers.meshing import Meshing
 from renderers.orbit import Orbit
 from renderers.splats import Splats
@@ -28,27 +33,74 @@ class RunConfig:
     """What is optimised."""
     orbit: Orbit = field(default_factory=Orbit)
     """Where it is looked at from."""
-    times: Times = field(default_factory=Times)
+    times: Times = field(default_factory=Falling)
     """How noisy the prior gets to see it."""
+    limits: Limits = field(default_factory=Limits)
+    """What the gradient may be at most."""
+    direction: Direction = "auto"
+    """How the prior is told the angle of a view: by the camera where it sees one and else by words (auto), by words,
+    or not at all."""
+    perp_neg: float = 0.0
+    """How strongly a view keeps away from the front and the side (Perp-Neg), 0 not at all and 1 as published; takes
+    two answers of the prior more."""
+    debias: str = ""
+    """Folder or name of a masked language model, such as bert-base-uncased, that takes out of each view's prompt the
+    words that argue against the view."""
+    critic: LoRA = field(default_factory=LoRA)
+    """What learns beside the scene, where the objective needs it."""
     mesh: Meshing = field(default_factory=Meshing)
     """How the finished scene becomes a mesh."""
     steps: int = 600
     """Optimisation steps."""
     views: int = 4
     """Pictures in a step."""
+    particles: int = 1
+    """Scenes that are made at once, each from a start of its own; they take the steps in turn and share a critic."""
     seed: int = 0
     """Decides every random draw of the run."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
 
     def __post_init__(self) -> None:
+        for name, value in _floats(self, ""):
+            if math.isnan(value):
+                raise ValueError(f"{name} is nan; expected a number")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a run takes at least 1")
         if self.steps > 1_000_000:
             raise ValueError(f"steps is {self.steps}; at most 1000000 are taken")
         if not 1 <= self.views <= 64:
             raise ValueError(f"views is {self.views}; expected 1 to 64 pictures in a step")
+        if not 1 <= self.particles <= 64:
+            raise ValueError(f"particles is {self.particles}; expected 1 to 64 scenes at once")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; expected auto, cpu or cuda")
+
+    def asked(self) -> Prompt:
+        """What the prior is asked for. Opens the language model of `debias`, where there is one.
+
+        Raises:
+            ValueError: the prompt, or how it is to be told, does not fit.
+            ImportError, OSError: the language model can not be opened.
+        """
+        prompt = Prompt(self.prompt, self.negative, self.direction, self.perp_neg)
+        if not self.debias:
+            return prompt
+        from guidance.debias import LanguageModel, debiased
+
+        texts = debiased(self.prompt, LanguageModel.load(self.debias).views)
+        return Prompt(self.prompt, self.negative, self.direction, self.perp_neg, texts)
+
+
+def _floats(value: object, name: str) -> Iterator[tuple[str, float]]:
+    """Every number with a point in a dataclass and in those within it, by its name with dots."""
+    if isinstance(value, float):
+        yield name, value
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _floats(inner, name)
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from _floats(getattr(value, f.name), f"{name}.{f.name}".lstrip("."))

@@ -53,7 +53,8 @@ def clamped(gradient: Float[Tensor, "B C h w"], most: float) -> Float[Tensor, "B
 
 def unit(gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """The same direction over all views together, of length 1; nothing stays nothing."""
-    return gradient / (torch.linalg.vector_norm(gradient) + 1e-8)
+    length: Tensor = torch.linalg.vector_norm(gradient)
+    return gradient / (length + 1e-8)
 
 
 def clipped(gradient: Float[Tensor, "B H W 3"], most: float) -> Float[Tensor, "B H W 3"]:

@@ -10,13 +10,14 @@ COMMANDS = {
     "resume": "goes on with a run that was stopped",
     "export": "the mesh of a run as GLB, OBJ or PLY",
     "compare": "objectives side by side on one prompt, as a table and a page",
+    "objectives": "what they cost, need and are good for, as a table",
     "doctor": "what is usable on this machine, and how to get the rest",
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }
 """Every command and what it is for."""
 HELP = (
     "usage: sds3d COMMAND ...\n\n"
-    + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    + "\n".join(f"  {name:12}{what}" for name, what in COMMANDS.items())
     + ('\n\nFor example: sds3d generate "a teddy bear". Every command explains itself with --help.\n')
 )
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from configs.catalog import objective_class, objective_names
+from configs.catalog import TIMES, objective_names, times_class
 from configs.presets import PRESETS, preset
 from configs.run import RunConfig
-from guidance.objective import Objective
 from sds3d.console import Console, Mode
+from sds3d.priors import EMBEDDED, is_embedded
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def console_of(flags: argparse.Namespace) -> Console:
 def generate(arguments: list[str]) -> Asked:
     """The run that `sds3d generate` is asked for.
 
-    The preset and the objective are read first, for they decide which other flags there are and their defaults.
+    Preset, objective, times and prior are read first, for they decide which other flags there are and their defaults.
 
     Raises:
         ValueError: a name that does not exist, or a value that does not fit.
@@ -67,28 +67,34 @@ def generate(arguments: list[str]) -> Asked:
     first = Parser(prog=_GENERATE, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     about = "; ".join(f"{name}: {ready.purpose}" for name, ready in PRESETS.items())
     first.add_argument("--preset", metavar="NAME", default="draft", help=f"how much time it is worth ({about})")
-    first.add_argument("--objective", metavar="NAME", help=f"{', '.join(objective_names())}, or module:Class")
+    first.add_argument(
+        "--objective",
+        metavar="NAME",
+        help=f"{', '.join(objective_names())}, or module:Class; its values are those tuned for the embedded prior, and "
+        "with any other prior the published ones (see: sds3d objectives)",
+    )
+    rules = "; ".join(f"{name}: {kind.about}" for name, kind in TIMES.items())
+    first.add_argument("--times", metavar="NAME", help=f"how noise times are drawn ({rules})".replace("%", "%%"))
     first.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
     first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
     add_telling(first)
     picked, rest = first.parse_known_args(arguments)
-    start = preset(picked.preset).run(_NOT_GIVEN)
-    # A preset's own objective keeps the preset's values.
-    if picked.objective and objective_class(picked.objective) is not type(start.objective):
-        start = replace(start, objective=_plain(picked.objective))
+    start = preset(picked.preset).run(_NOT_GIVEN, picked.objective, is_embedded(_prior(rest)))
+    # What is named anyway keeps its tuned or published values.
+    if picked.times is not None and times_class(picked.times) is not type(start.times):
+        start = replace(start, times=times_class(picked.times)())
     if picked.faces is not None:
         start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
     run = _parsed(rest, start, f"Turns a prompt into a textured mesh.\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked))
 
 
-def _plain(name: str) -> Objective:
-    """The objective of that name with its default values."""
-    kind = objective_class(name)
-    try:
-        return kind()
-    except TypeError as error:
-        raise ValueError(f"the objective {name} needs a default for each of its fields: {error}") from None
+def _prior(words: list[str]) -> str:
+    """The prior that is asked for, without taking the flag away."""
+    peek = Parser(prog=_GENERATE, add_help=False, allow_abbrev=False)
+    peek.add_argument("--prior", default=EMBEDDED)
+    name: str = peek.parse_known_args(words)[0].prior
+    return name
 
 
 def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:

@@ -7,7 +7,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from guidance.prompt import Prompt
+from configs.run import RunConfig
+from guidance.embedded import EmbeddedPrior
+from guidance.prior import Prior
 from renderers import native
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
@@ -26,11 +28,12 @@ def generate(words: list[str]) -> int:
     """`sds3d generate PROMPT`: a new run, to its finished asset."""
     asked = flags.generate(words)
     console, config = asked.console, asked.run
-    Prompt(config.prompt, config.negative)  # What can not be read is refused before the weights are opened.
+    replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
     prior = open_prior(config.prior, device_of(config))
-    if remark := prior.check(config.prompt):
-        console.say(remark)
+    _remark(prior, config, console)
     run = Run(config, prior, device_of(config))
+    for view, text in run.prompt.texts.items():
+        console.say(f"{view} views are asked for: {text}")
     record = Record.new(asked.out or _free_folder(config.prompt), config)
     console.say(
         f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}'
@@ -49,7 +52,9 @@ def resume(words: list[str]) -> int:
     config = record.config()
     if given.steps is not None:
         config = replace(config, steps=given.steps)
-    run = resumed(record, config, open_prior(config.prior, device_of(config)), console)
+    prior = open_prior(config.prior, device_of(config))
+    _remark(prior, config, console)
+    run = resumed(record, config, prior, console)
     if run.done > config.steps:
         raise ValueError(f"the run has done {run.done} steps already; give --steps {run.done} or more")
     if given.steps is not None:
@@ -95,6 +100,13 @@ def compare(words: list[str]) -> int:
     return run(words)
 
 
+def objectives(words: list[str]) -> int:
+    """`sds3d objectives`: what there is to choose from."""
+    from sds3d.tables import objectives as show
+
+    return show(words)
+
+
 def doctor(words: list[str]) -> int:
     """`sds3d doctor`: what is usable here."""
     from sds3d.doctor import doctor as examine
@@ -109,6 +121,16 @@ def prior(words: list[str]) -> int:
     from sds3d.mini.commands import main
 
     return main(words)
+
+
+def _remark(prior: Prior, config: RunConfig, console: Console) -> None:
+    """Tells which words will be passed over. Raises ValueError where the prompt names nothing that the prior knows."""
+    if not isinstance(prior, EmbeddedPrior):
+        return
+    if remark := prior.check(config.prompt):
+        console.say(remark)
+    if unknown := prior.vocabulary.unknown(config.negative):
+        console.say(f"the embedded prior does not know, and passes over in the negative prompt: {', '.join(unknown)}")
 
 
 def _go(run: Run, record: Record, console: Console) -> int:

@@ -21,7 +21,6 @@ from renderers.scene import Frame
 from renderers.splats import SplatScene
 from sds3d.companions import Companions
 
-
 APART = 0x9E3779B8
 """Between the seeds of particles: a multiple of 8, so that none meets another stream of the run."""
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from configs import files
 from configs.presets import PRESETS, preset
 from configs.run import RunConfig
+from guidance.limits import Limits
 from guidance.sds import SDS, Weighting
-from guidance.times import Times
+from guidance.times import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
 from renderers.meshing import Meshing
 from renderers.orbit import Orbit
 from renderers.splats import Splats
@@ -50,9 +51,15 @@ def test_any_run_comes_back(text: str, negative: str, scale: float, kind: Weight
         scene=Splats(count=7, anisotropy=level),
         orbit=Orbit(lowest=-level / 2),
         mesh=Meshing(level=level),
-        times=Times((0.0, min(level, 1.0))),
+        times=Falling((0.0, min(level, 1.0))),
         seed=seed,
     )
+    assert files.load(files.dump(run)) == run
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "\u2028", "a bear \u2029\n ", "\ufeffbear", "\N{TEDDY BEAR}", "\x00\x7f"])
+def test_any_text_comes_back(text: str) -> None:
+    run = RunConfig(text, text, debias=text)
     assert files.load(files.dump(run)) == run
 
 
@@ -60,7 +67,8 @@ def test_the_file_holds_every_value_plainly() -> None:
     row = yaml.safe_load(files.dump(RunConfig("a bear")))
     assert set(row) == {f.name for f in fields(RunConfig)}
     assert row["objective"] == {"kind": "sds", "scale": 7.5, "weighting": "sds", "rescale": 0.0}
-    assert row["times"]["first"] == [0.5, 0.98]
+    assert row["times"] == {"kind": "falling", "first": [0.5, 0.98], "last": [0.02, 0.4], "until": 1.0}
+    assert row["limits"] == {"clamp": None, "unit": False, "pixel": None}
 
 
 def test_whole_numbers_stand_for_floats() -> None:
@@ -114,13 +122,22 @@ def changed(name: str, value: object) -> str:
         ("first", [0.9, 0.1], "expected 0 <= low <= high <= 1"),
         ("level", "high", "level is 'high'; expected float or nothing"),
         ("scene", 3, "scene is 3; expected the fields of Splats"),
-        ("times", [], "times is []; expected the fields of Times"),
+        ("times", [], "times needs a kind, the name of a rule for times"),
         ("objective", "sds", "objective needs a kind"),
         ("kind", 7, "objective needs a kind"),
         ("kind", "sdss", "unknown objective 'sdss'; did you mean sds?"),
         ("views", 0, "views is 0"),
         ("device", "gpu", "expected auto, cpu or cuda"),
         ("count", -3, "count is -3"),
+        ("fov", 10**400, "expected float"),
+        ("clamp", [2], "expected a list of 2: float, float or nothing"),
+        ("clamp", [2, -8], "clamp is -8.0; expected a positive number"),
+        ("pixel", "small", "pixel is 'small'; expected float or nothing"),
+        ("limits", [], "limits is []; expected the fields of Limits"),
+        ("direction", "word", "direction is 'word'; expected one of auto, words, none"),
+        ("perp_neg", math.nan, "perp_neg is nan; expected a number"),
+        ("opacity_rate", math.nan, "scene.opacity_rate is nan; expected a number"),
+        ("until", 2, "until is 2.0; expected a progress"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(name: str, value: object, told: str) -> None:
@@ -159,6 +176,44 @@ def test_what_is_no_run_is_refused_in_one_line(text: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"run\.yaml is missing"):
         files.read(tmp_path / "run.yaml")
+
+
+def test_bytes_that_are_no_text_are_refused_in_one_line(tmp_path: Path) -> None:
+    for content in (bytes(range(256)), b"\xff\xfe\x00", b"\x00" * 50, b"[" * 5000):
+        (tmp_path / "run.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=r"run\.yaml is (no text; expected the YAML|not YAML)") as refused:
+            files.read(tmp_path / "run.yaml")
+        assert "\n" not in str(refused.value) and "codec" not in str(refused.value)
+
+
+# --- times, limits, and what came later ---
+
+
+@pytest.mark.parametrize(
+    "times", [Falling(until=0.3), Dropping(at=0.7), Linear(0.8), SquareRoot(0.9, 0.1), DreamTime(below=0.2)], ids=str
+)
+def test_every_rule_for_times_comes_back(times: Times) -> None:
+    run = RunConfig("a bear", times=times, limits=Limits((2.0, 8.0), True, 0.1), direction="words", perp_neg=0.5)
+    assert files.load(files.dump(run)) == run
+
+
+def test_rules_for_times_that_do_not_exist_come_with_the_nearest() -> None:
+    row = yaml.safe_load(files.dump(RunConfig("a bear")))
+    row["times"] = {"kind": "dreamtimes"}
+    with pytest.raises(ValueError, match=r"unknown times 'dreamtimes'; did you mean dreamtime\?"):
+        files.load(yaml.safe_dump(row))
+    row["times"] = {"kind": "linear", "first": [0.5, 0.98]}
+    with pytest.raises(ValueError, match="times: unknown key 'first'"):
+        files.load(yaml.safe_dump(row))
+
+
+def test_runs_from_before_times_had_a_kind_still_load() -> None:
+    run = RunConfig("a bear", objective=SDS(2.0), times=Falling((0.6, 0.9), (0.1, 0.3)), steps=800)
+    row = yaml.safe_load(files.dump(run))
+    for later in ("limits", "direction", "perp_neg", "debias", "critic", "particles"):
+        del row[later]
+    del row["times"]["kind"], row["times"]["until"]
+    assert files.load(yaml.safe_dump(row)) == run
 
 
 # --- runs and presets ---

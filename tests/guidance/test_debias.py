@@ -102,7 +102,7 @@ def test_chances_are_of_the_four_views(model: LanguageModel) -> None:
 def test_chances_are_those_of_the_words_at_the_mask(model: LanguageModel) -> None:
     """By hand: the sentence in numbers, a softmax over all words, renormalised over four."""
     vocabulary = WORDS.split()
-    sentence = "[CLS] this image is depicting a [MASK] view of a bear [SEP]".split()
+    sentence = ["[CLS]", "this", "image", "is", "depicting", "a", "[MASK]", "view", "of", "a", "bear", "[SEP]"]
     numbers = torch.tensor([[vocabulary.index(word) for word in sentence]])
     with torch.no_grad():
         shares = model.model(input_ids=numbers).logits[0, 6].softmax(-1)
@@ -124,7 +124,7 @@ def test_opening_it_says_nothing(bert: Path, capfd: pytest.CaptureFixture[str]) 
 
 def test_what_can_not_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(OSError, match="debias: .* can not be opened") as refused:
+    with pytest.raises(OSError, match=r"debias: .* can not be opened") as refused:
         LanguageModel.load(str(tmp_path / "nothing"))
     assert "\n" not in str(refused.value)
     (tmp_path / "config.json").write_text("{}")

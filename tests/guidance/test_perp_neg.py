@@ -16,7 +16,12 @@ from guidance.prior import Against, Condition, generator
 from guidance.sds import SDS
 from guidance.toy import ToyPrior
 
-TEXTS = {"": (1.0, 1.0, 1.0, 1.0), "bear": (1.0, 0.2, 0.0, 0.0), "front": (0.1, 0.5, 1.0, 0.0), "side": (0.0, 1.0, 0, 1)}
+TEXTS = {
+    "": (1.0, 1.0, 1.0, 1.0),
+    "bear": (1.0, 0.2, 0.0, 0.0),
+    "front": (0.1, 0.5, 1.0, 0.0),
+    "side": (0.0, 1.0, 0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ def looks(count: int) -> tuple[Tensor, Tensor]:
 
 def kept_away(prior: ToyPrior, weights: Tensor) -> Condition:
     """A bear in as many views as `weights` [N, B] has columns, away from the front and the side."""
-    others = (Against(prior.read([name] * weights.shape[1]), w) for name, w in zip(("front", "side"), weights))
+    pairs = zip(("front", "side"), weights, strict=True)
+    others = (Against(prior.read([name] * weights.shape[1]), weight) for name, weight in pairs)
     return replace(prior.read(["bear"] * weights.shape[1]), against=tuple(others))
 
 
