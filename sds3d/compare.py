@@ -112,7 +112,7 @@ def hold(entries: Sequence[Contestant], comparison: Comparison, prior: Prior, ou
     missing = [entry for entry in entries if entry.told not in rows]
     for entry in {entry.objective: entry for entry in missing}.values():
         Run(entry.config, prior, device_of(entry.config))  # What can not be run is refused before hours have gone.
-    console.say(f"{comparison.told()}: {len(missing)} runs to do, {len(rows)} done before{_about(comparison, missing)}")
+    console.say(f"{comparison.told()}: {_runs(missing)} to do, {len(rows)} done before{_about(comparison, missing)}")
     found: dict[str, dict[str, Standing]] = {}
     with listening(stop):
         for number, entry in enumerate(missing):
@@ -166,6 +166,10 @@ def told(row: Row) -> str:
 def _lean(row: Row) -> dict[str, object]:
     """A run for a line of JSON: without its configuration."""
     return {name: value for name, value in row.items() if name != "asked"}
+
+
+def _runs(entries: Sequence[Contestant]) -> str:
+    return f"{len(entries)} {'run' if len(entries) == 1 else 'runs'}"
 
 
 def _about(comparison: Comparison, missing: Sequence[Contestant]) -> str:

@@ -119,8 +119,8 @@ def write_mesh_ply(path: Path, mesh: Mesh, size_m: float | None = None) -> None:
     write_bytes(path, "\n".join(header).encode() + vertex.tobytes() + face.tobytes())
 
 
-def png(picture: UInt8[ndarray, "H W 3"]) -> bytes:
-    """A picture as the bytes of a PNG file."""
+def png(picture: UInt8[ndarray, "H W C"]) -> bytes:
+    """A picture as the bytes of a PNG file: three channels, or four with the opacity."""
     from PIL import Image
 
     buffer = io.BytesIO()
