@@ -37,6 +37,39 @@ static inline Floats logistic(Floats x) {
   return choose(x < 0.0f, y * whole, whole);
 }
 
+// The lanes moved up by one, two or four places, with `fill` in those that become free.
+template <int PLACES>
+static inline Floats moved_up(Floats v, Floats fill) {
+#if defined(SDS3D_SHUFFLES)
+#if defined(__AVX__)
+  constexpr int k = 8 - PLACES;  // the lanes of fill come before those of v
+  return __builtin_shufflevector(fill, v, k, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6, k + 7);
+#else
+  constexpr int k = 4 - (PLACES < 4 ? PLACES : 4);
+  return __builtin_shufflevector(fill, v, k, k + 1, k + 2, k + 3);
+#endif
+#else
+  Floats moved = fill;
+  for (int lane = PLACES; lane < LANES; ++lane) moved[lane] = v[lane - PLACES];
+  return moved;
+#endif
+}
+
+// The product of each lane and those before it.
+static inline Floats products(Floats v) {
+  const Floats one = same(1.0f);
+  v *= moved_up<1>(v, one);
+  v *= moved_up<2>(v, one);
+  return LANES > 4 ? v * moved_up<4>(v, one) : v;
+}
+
+// The sum of each lane and those before it.
+static inline Floats running(Floats v) {
+  v += moved_up<1>(v, Floats{});
+  v += moved_up<2>(v, Floats{});
+  return LANES > 4 ? v + moved_up<4>(v, Floats{}) : v;
+}
+
 static inline Floats first(int count) { return choose(counting() < float(count), same(1.0f), Floats{}); }
 
 // LANES samples of one ray, or their gradients. Lanes beyond the last sample have density 0.
@@ -63,11 +96,15 @@ class Composite {
       const Spread p = spread(w.weight, t);
       wide[SPREAD] += w.weight * (2.0f * (t * p.weight - p.reach) + w.weight * (volume.step / 3));
     }
-    return through() > EXHAUSTED;
+    return through > EXHAUSTED;
   }
 
   void finish(float* layers) {
-    for (int layer = 0; layer < LAYERS; ++layer) layers[layer] = sum_of(wide[layer]);
+    store_four(layers, sums(wide[0], wide[1], wide[2], wide[3]));
+    store_four(layers + 4, sums(wide[4], wide[5], wide[6], wide[7]));
+    const Four last = sums(wide[8], wide[9], wide[9], wide[9]);
+    layers[8] = last[0];
+    layers[9] = last[1];
   }
 
   // The way back: first the layers and their gradients, then the samples in the same order.
@@ -112,10 +149,10 @@ class Composite {
       q += 2.0f * pull[SPREAD] * (t * p.weight - p.reach + behind + w.weight * (volume.step / 3));
     }
     const Floats own = keep(w.open, w.weight * q);
-    Floats left;
-    for (int lane = 0; lane < LANES; ++lane) left[lane] = rest -= own[lane];
+    const Floats left = rest - running(own);
+    rest = left[LANES - 1];
     d->density = keep(w.open, (w.after * q - left) * volume.step);
-    return through() > EXHAUSTED;
+    return through > EXHAUSTED;
   }
 
  private:
@@ -123,18 +160,10 @@ class Composite {
   struct Lit { Floats share, facing, away, way[3]; };
   struct Spread { Floats weight, reach; };
 
-  float through() const { return left_through; }
-
   Weights weigh(Floats density) {
-    Floats before, after;
-    for (int lane = 0; lane < LANES; ++lane) {
-      before[lane] = depth;
-      depth += density[lane] * volume.step;
-      after[lane] = depth;
-    }
-    before = exponential(-before);
-    after = exponential(-after);
-    left_through = after[LANES - 1];
+    const Floats kept = exponential(density * -volume.step);
+    const Floats after = through * products(kept), before = moved_up<1>(after, same(through));
+    through = after[LANES - 1];
     const Ints open = before > EXHAUSTED;
     return {keep(open, before - after), after, open};
   }
@@ -163,21 +192,17 @@ class Composite {
 
   // Sums of weight, and of weight times distance, over the samples before each one.
   Spread spread(Floats weight, Floats t) {
-    const Floats far = weight * t;
-    Spread p;
-    for (int lane = 0; lane < LANES; ++lane) {
-      p.weight[lane] = passed;
-      p.reach[lane] = passed_reach;
-      passed += weight[lane];
-      passed_reach += far[lane];
-    }
-    return p;
+    const Floats weights = passed + running(weight), far = passed_reach + running(weight * t);
+    const Spread before = {moved_up<1>(weights, same(passed)), moved_up<1>(far, same(passed_reach))};
+    passed = weights[LANES - 1];
+    passed_reach = far[LANES - 1];
+    return before;
   }
 
   const Volume& volume;
   const Ray& ray;
   Floats wide[LAYERS] = {};
-  float depth = 0, left_through = 1, passed = 0, passed_reach = 0, rest = 0;
+  float through = 1, passed = 0, passed_reach = 0, rest = 0;
   float total[LAYERS], pull[LAYERS];
 };
 

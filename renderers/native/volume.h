@@ -60,12 +60,6 @@ static inline void each_pixel(const Volume& v, int64_t patch, Visit visit) {
       visit(view, (int64_t(view) * v.height + row) * v.width + column);
 }
 
-static inline float sum_of(Floats v) {
-  float s = 0;
-  for (int lane = 0; lane < LANES; ++lane) s += v[lane];
-  return s;
-}
-
 static inline Ints whole(Floats x) { return __builtin_convertvector(x, Ints); }
 
 // One ray through the ball, and its samples in cells where something is, nearest first.
@@ -82,50 +76,53 @@ struct Ray {
       light[d] = v.lights[3 * view + d];
       middle -= origin[d] * direction[d];
       square += origin[d] * origin[d];
-      const float steep = std::fabs(direction[d]) < 1e-9f ? 1e-9f : direction[d];
-      slow[d] = 1.0f / steep;
+      const float half = 0.5f * v.cells;
+      place[d] = origin[d] * half + half;
+      rate[d] = direction[d] * half;
+      slow[d] = 1.0f / (std::fabs(rate[d]) < 1e-9f ? 1e-9f : rate[d]);
     }
     jitter = v.jitter[pixel];
+    per_step = 1.0f / v.step;
     const float inside = middle * middle - square;
     if (!(inside > 0)) return;
     const float half = std::sqrt(inside), from = std::max(middle - half, 0.0f), until = middle + half;
     if (!(until > from && from < FARTHEST)) return;
-    at = int64_t(std::ceil(from / v.step - jitter));
-    end = int64_t(std::floor(until / v.step - jitter)) + 1;
+    at = int(std::ceil(from * per_step - jitter));
+    end = int(std::floor(until * per_step - jitter)) + 1;
   }
 
   // The distances of the next samples, at most LANES; returns how many.
   int next(float* distances) {
-    int count = 0;
-    const float half = 0.5f * volume.cells;
-    while (at < end && count < LANES) {
-      const float t = (float(at) + jitter) * volume.step;
-      int cell[3];
-      for (int d = 0; d < 3; ++d) {
-        const float place = (origin[d] + t * direction[d]) * half + half;
-        cell[d] = std::min(std::max(int(place), 0), volume.cells - 1);
-      }
-      const int free = volume.empty[(int64_t(cell[0]) * volume.cells + cell[1]) * volume.cells + cell[2]];
-      if (free == 0) {
-        distances[count++] = t;
-        ++at;
-      } else {
-        float leave = FARTHEST + 4.0f;  // where the ray leaves the box of cells that are known to be empty
+    const int cells = volume.cells;
+    const uint8_t* empty = volume.empty;
+    const float step = volume.step;
+    int count = 0, now = at;
+    while (now < end && count < LANES) {
+      if (now >= solid) {  // a cell that has not been looked at
+        const float t = (float(now) + jitter) * step;
+        int cell[3];
+        for (int d = 0; d < 3; ++d) cell[d] = std::min(std::max(int(place[d] + t * rate[d]), 0), cells - 1);
+        const int free = empty[(cell[0] * cells + cell[1]) * cells + cell[2]], wide = std::max(free, 1);
+        float leave = FARTHEST + 4.0f;  // where the ray leaves it, or the box of cells that are empty too
         for (int d = 0; d < 3; ++d) {
-          const int edge = direction[d] > 0 ? cell[d] + free : cell[d] - free + 1;
-          leave = std::min(leave, (float(edge) / half - 1.0f - origin[d]) * slow[d]);
+          const int edge = rate[d] > 0 ? cell[d] + wide : cell[d] - wide + 1;
+          leave = std::min(leave, (float(edge) - place[d]) * slow[d]);
         }
-        const int64_t reached = int64_t(std::ceil(leave / volume.step - jitter));
-        at = std::max(at + 1, std::min(reached, end));
+        const int reached = std::max(now + 1, std::min(int(std::ceil(leave * per_step - jitter)), end));
+        (free ? now : solid) = reached;
+        if (free) continue;
       }
+      const int until = std::min(std::min(solid, end), now + LANES - count);
+      for (; now < until; ++now) distances[count++] = (float(now) + jitter) * step;
     }
+    at = now;
     return count;
   }
 
  private:
-  float slow[3];
-  float jitter;
-  int64_t at = 0, end = 0;
+  float place[3], rate[3], slow[3];  // in cells: where the ray begins, how it goes, and 1 / that
+  float jitter, per_step;
+  int at = 0, solid = 0, end = 0;  // numbers of samples: the next one; that behind the cell; that behind the ball
 };
 
 }  // namespace sds3d

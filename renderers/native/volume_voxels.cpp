@@ -42,7 +42,18 @@ struct Places {
   }
 };
 
+typedef float Eight __attribute__((vector_size(32)));
+typedef float EightAnywhere __attribute__((vector_size(32), aligned(4), may_alias));
+
 static inline Four four(const float* from) { return *reinterpret_cast<const FourAnywhere*>(from); }
+static inline Eight eight(const float* from) { return *reinterpret_cast<const EightAnywhere*>(from); }
+#if defined(SDS3D_SHUFFLES)
+static inline Four low(Eight v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
+static inline Four high(Eight v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
+#else
+static inline Four low(Eight v) { return Four{v[0], v[1], v[2], v[3]}; }
+static inline Four high(Eight v) { return Four{v[4], v[5], v[6], v[7]}; }
+#endif
 
 // Raw values and (per voxel) slopes of the raw density at LANES places.
 struct Raw {
@@ -50,24 +61,24 @@ struct Raw {
   alignas(32) float slope[3][LANES];
 
   Raw(const float* grid, const Places& places, int resolution, int count, bool slopes) {
-    std::memset(this, 0, sizeof *this);
+    if (count < LANES) std::memset(this, 0, sizeof *this);
     const int64_t y = 4 * int64_t(resolution), x = y * resolution;
     for (int lane = 0; lane < count; ++lane) {
       const float* at = grid + 4 * int64_t(places.corner(lane, resolution));
       const float a = places.within[0][lane], b = places.within[1][lane], c = places.within[2][lane];
-      const Four near0 = four(at), far0 = four(at + 4), near1 = four(at + y), far1 = four(at + y + 4);
-      const Four near2 = four(at + x), far2 = four(at + x + 4);
-      const Four near3 = four(at + x + y), far3 = four(at + x + y + 4);
-      const Four m0 = near0 + c * (far0 - near0), m1 = near1 + c * (far1 - near1);
-      const Four m2 = near2 + c * (far2 - near2), m3 = near3 + c * (far3 - near3);
-      const Four left = m0 + b * (m1 - m0), right = m2 + b * (m3 - m2);
-      const Four value = left + a * (right - left);
+      // Both ends of a voxel's edge along z lie side by side.
+      const Eight e0 = eight(at), e1 = eight(at + y), e2 = eight(at + x), e3 = eight(at + x + y);
+      const Eight rise0 = e1 - e0, rise1 = e3 - e2;
+      const Eight left = e0 + b * rise0, right = e2 + b * rise1;
+      const Eight across = right - left, both = left + a * across;
+      const Four near = low(both), climb = high(both) - near;
+      const Four value = near + c * climb;
       for (int channel = 0; channel < 4; ++channel) values[channel][lane] = value[channel];
       if (slopes) {
-        slope[0][lane] = right[0] - left[0];
-        slope[1][lane] = (1 - a) * (m1[0] - m0[0]) + a * (m3[0] - m2[0]);
-        slope[2][lane] = (1 - a) * ((1 - b) * (far0[0] - near0[0]) + b * (far1[0] - near1[0])) +
-                         a * ((1 - b) * (far2[0] - near2[0]) + b * (far3[0] - near3[0]));
+        const Eight up = rise0 + a * (rise1 - rise0);
+        slope[0][lane] = across[0] + c * (across[4] - across[0]);
+        slope[1][lane] = up[0] + c * (up[4] - up[0]);
+        slope[2][lane] = climb[0];
       }
     }
   }
@@ -75,12 +86,13 @@ struct Raw {
 
 // Samples as the composition takes them, with what the way back needs besides.
 struct Active {
-  Samples samples;
-  Floats rise, shorter;        // derivative of softplus; 1 / length of the gradient
+  Samples samples = {};
+  Floats rise, shorter = {};   // derivative of softplus; 1 / length of the gradient
 
   Active(const Raw& raw, const Volume& v, int count) {
     samples.density = softplus(load(raw.values[0]), &rise) * v.scale * first(count);
     for (int c = 0; c < 3; ++c) samples.albedo[c] = logistic(load(raw.values[1 + c]));
+    if (!v.normals) return;
     const float per_unit = 0.5f * (v.resolution - 1);
     Floats square = same(FLATTEST);
     for (int d = 0; d < 3; ++d) {
@@ -104,8 +116,8 @@ void draw_ray(const Volume& v, const float* grid, const Layers& out, int view, i
     const Active active(Raw(grid, Places(ray, t, v.resolution), v.resolution, count, v.normals), v, count);
     if (!composite.take(active.samples, t)) break;
   }
-  composite.finish(out.layers + LAYERS * pixel);
   out.taken[pixel] = taken;
+  composite.finish(out.layers + LAYERS * pixel);
 }
 
 // Where the pulls of a patch go: into a list, or straight into the gradient whenever a small list is full.
@@ -159,6 +171,7 @@ Pull* Pulls::room() {
 }
 
 void draw_ray_back(const Volume& v, const float* grid, const Layers& out, int view, int64_t pixel, Pulls& pulls) {
+  if (!out.taken[pixel]) return;
   Ray ray(v, view, pixel);
   Composite composite(v, ray);
   composite.begin(out.layers + LAYERS * pixel, out.d_layers + LAYERS * pixel);
