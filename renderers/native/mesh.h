@@ -37,11 +37,11 @@ struct Seen {
 struct Values {
   int64_t count, channels, per_view;  // per_view: 1 for [views, count, channels], 0 for [count, channels]
   const float* values;
-  const int32_t* corners;             // [faces, 3]
-  float* picture;                     // [views, height, width, channels]
-  const float* d_picture;             // its gradient, for the way back
-  float* d_values;                    // [views, count, channels], added to; may be null
-  float* d_places;                    // [views, points, 3], added to; may be null
+  const int32_t* corners;  // [faces, 3]
+  float* picture;          // [views, height, width, channels]
+  const float* d_picture;  // its gradient, for the way back
+  float* d_values;         // [views, count, channels], added to; may be null
+  float* d_places;         // [views, points, 3], added to; may be null
 };
 
 // Where outlines pass between the centres of neighbouring pixels: [views, 2, height, width], first to the right of a
@@ -53,11 +53,11 @@ struct Crossings {
 
 struct Pictures {
   int64_t channels;
-  const float* picture;    // [views, height, width, channels]
-  float* smooth;           // the same, antialiased
-  const float* d_smooth;   // its gradient, for the way back
-  float* d_picture;        // written
-  float* d_places;         // [views, points, 3], added to; may be null
+  const float* picture;   // [views, height, width, channels]
+  float* smooth;          // the same, antialiased
+  const float* d_smooth;  // its gradient, for the way back
+  float* d_picture;       // written
+  float* d_places;        // [views, points, 3], added to; may be null
 };
 
 // A square picture and its halvings, one after the other, and where they are looked up. Each but the last has an even
@@ -70,8 +70,8 @@ struct Texture {
   const uint8_t* wanted;  // [count], 0 where nothing is looked up
   float* values;          // [count, channels], 0 where nothing is looked up
   const float* d_values;
-  float* d_texels;        // like texels; given as zeros
-  float* d_places;        // [count, 2], written; may be null
+  float* d_texels;  // like texels; given as zeros
+  float* d_places;  // [count, 2], written; may be null
 };
 
 void rasterise(const Mesh& mesh, const Seen& seen);

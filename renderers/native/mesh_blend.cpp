@@ -10,7 +10,8 @@ namespace {
 constexpr double NEEDLE = 1e-9;  // a triangle thinner than this, as a share of its extent, moves no corner
 
 // Adds the gradient of the three weights at a pixel to the corners' places.
-void back_to_places(const float* places, const int32_t* corner, double x, double y, const double* d_bary, const float* bary, float* d_places) {
+void back_to_places(const float* places, const int32_t* corner, double x, double y, const double* d_bary,
+                    const float* bary, float* d_places) {
   double qx[3], qy[3], e[3], extent = 0;
   for (int k = 0; k < 3; ++k) {
     const float* place = places + 3 * int64_t(corner[k]);
@@ -48,7 +49,8 @@ void blend(const Mesh& mesh, const Seen& seen, const Values& values) {
           continue;
         }
         const int32_t* corner = values.corners + 3 * int64_t(seen.face[p]);
-        const float *a = from + corner[0] * channels, *b = from + corner[1] * channels, *c = from + corner[2] * channels;
+        const float *a = from + corner[0] * channels, *b = from + corner[1] * channels,
+                    *c = from + corner[2] * channels;
         const float* weight = seen.bary + 3 * p;
         for (int64_t k = 0; k < channels; ++k) to[k] = weight[0] * a[k] + weight[1] * b[k] + weight[2] * c[k];
       }
@@ -77,7 +79,8 @@ void blend_backward(const Mesh& mesh, const Seen& seen, const Values& values) {
           for (int64_t k = 0; k < channels; ++k) sum += g[k] * from[corner[n] * channels + k];
           d_bary[n] = sum;
         }
-        if (d_places) back_to_places(places, mesh.corners + 3 * int64_t(seen.face[p]), j + 0.5, i + 0.5, d_bary, bary, d_places);
+        if (d_places)
+          back_to_places(places, mesh.corners + 3 * int64_t(seen.face[p]), j + 0.5, i + 0.5, d_bary, bary, d_places);
       }
   }
 }

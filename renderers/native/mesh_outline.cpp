@@ -22,7 +22,7 @@ struct Edge {
 };
 
 struct Grid {
-  int64_t lines, places;      // lines that can be crossed, and pixels along each
+  int64_t lines, places;        // lines that can be crossed, and pixels along each
   int64_t per_line, per_place;  // steps in the arrays of pixels
 };
 
@@ -42,8 +42,10 @@ int side(const Mesh& mesh, const int8_t* facing, int64_t edge) {
 void face_all(const Mesh& mesh, const float* places, int8_t* facing) {
   for (int64_t f = 0; f < mesh.faces; ++f) {
     const int32_t* corner = mesh.corners + 3 * f;
-    const float *a = places + 3 * int64_t(corner[0]), *b = places + 3 * int64_t(corner[1]), *c = places + 3 * int64_t(corner[2]);
-    const double doubled = c[0] * crossed(a[1], a[2], b[1], b[2]) + c[1] * crossed(a[2], a[0], b[2], b[0]) + c[2] * crossed(a[0], a[1], b[0], b[1]);
+    const float *a = places + 3 * int64_t(corner[0]), *b = places + 3 * int64_t(corner[1]),
+                *c = places + 3 * int64_t(corner[2]);
+    const double doubled = c[0] * crossed(a[1], a[2], b[1], b[2]) + c[1] * crossed(a[2], a[0], b[2], b[0]) +
+                           c[2] * crossed(a[0], a[1], b[0], b[1]);
     facing[f] = static_cast<int8_t>((doubled > 0) - (doubled < 0));
   }
 }
@@ -93,7 +95,8 @@ void follow(const Edge& edge, int32_t id, int inner, const Grid& grid, const int
   }
 }
 
-void outline_view(const Mesh& mesh, const float* places, const int32_t* face, const float* depth, const Crossings& found) {
+void outline_view(const Mesh& mesh, const float* places, const int32_t* face, const float* depth,
+                  const Crossings& found) {
   const int64_t pixels = mesh.height * mesh.width;
   std::fill(found.edge, found.edge + 2 * pixels, -1);
   std::fill(found.place, found.place + 2 * pixels, 0.0f);
@@ -107,9 +110,11 @@ void outline_view(const Mesh& mesh, const float* places, const int32_t* face, co
     const Edge rows{{a[0], b[0]}, {a[1], b[1]}, {a[2], b[2]}}, columns{{a[1], b[1]}, {a[0], b[0]}, {a[2], b[2]}};
     // The edge's function grows to the right, or downward, by these; `which` times it is positive on the surface.
     const double right = which * crossed(a[1], a[2], b[1], b[2]), down = which * crossed(a[2], a[0], b[2], b[0]);
-    follow(rows, static_cast<int32_t>(e), right < 0, {mesh.height, mesh.width, mesh.width, 1}, face, depth, found, reached.data());
+    follow(rows, static_cast<int32_t>(e), right < 0, {mesh.height, mesh.width, mesh.width, 1}, face, depth, found,
+           reached.data());
     const Crossings below{found.edge + pixels, found.place + pixels};
-    follow(columns, static_cast<int32_t>(e), down < 0, {mesh.width, mesh.height, 1, mesh.width}, face, depth, below, reached.data() + pixels);
+    follow(columns, static_cast<int32_t>(e), down < 0, {mesh.width, mesh.height, 1, mesh.width}, face, depth, below,
+           reached.data() + pixels);
   }
 }
 
@@ -118,7 +123,7 @@ struct Taken {
   int count;
   int64_t crossing[2], neighbour[2];  // in the arrays of one view
   float share[2];
-  float sign[2];                      // of the change of the share when the crossing's place grows
+  float sign[2];  // of the change of the share when the crossing's place grows
 };
 
 Taken taken(const Mesh& mesh, const Crossings& found, int64_t i, int64_t j) {
@@ -127,12 +132,14 @@ Taken taken(const Mesh& mesh, const Crossings& found, int64_t i, int64_t j) {
   const float right = found.edge[p] >= 0 ? found.place[p] : far;
   const float left = j > 0 && found.edge[p - 1] >= 0 ? 1 - found.place[p - 1] : far;
   const float below = found.edge[pixels + p] >= 0 ? found.place[pixels + p] : far;
-  const float above = i > 0 && found.edge[pixels + p - mesh.width] >= 0 ? 1 - found.place[pixels + p - mesh.width] : far;
+  const float above =
+      i > 0 && found.edge[pixels + p - mesh.width] >= 0 ? 1 - found.place[pixels + p - mesh.width] : far;
   const bool row = std::min(left, right) <= std::min(above, below);
   const float after = row ? right : below, before = row ? left : above;
   const int64_t step = row ? 1 : mesh.width, base = row ? p : pixels + p;
   Taken t{};
-  if (after < 0.5f) t.crossing[0] = base, t.neighbour[0] = p + step, t.share[0] = 0.5f - after, t.sign[0] = -1, t.count = 1;
+  if (after < 0.5f)
+    t.crossing[0] = base, t.neighbour[0] = p + step, t.share[0] = 0.5f - after, t.sign[0] = -1, t.count = 1;
   if (before < 0.5f) {
     const int k = t.count++;
     t.crossing[k] = base - step, t.neighbour[k] = p - step, t.share[k] = 0.5f - before, t.sign[k] = 1;
@@ -141,7 +148,8 @@ Taken taken(const Mesh& mesh, const Crossings& found, int64_t i, int64_t j) {
 }
 
 // Adds the gradient of a crossing's place to the ends of its edge.
-void back_to_ends(const Mesh& mesh, const float* places, const Crossings& found, int64_t crossing, double d, float* d_places) {
+void back_to_ends(const Mesh& mesh, const float* places, const Crossings& found, int64_t crossing, double d,
+                  float* d_places) {
   const int64_t pixels = mesh.height * mesh.width, p = crossing % pixels;
   const bool row = crossing < pixels;
   double x = static_cast<double>(p % mesh.width) + 0.5, y = static_cast<double>(p / mesh.width) + 0.5;
@@ -213,7 +221,8 @@ void antialias_backward(const Mesh& mesh, const Crossings& crossings, const Pict
             to[other + k] += t.share[n] * g[here + k];
             to[here + k] -= t.share[n] * g[here + k];
           }
-          if (d_places) back_to_ends(mesh, mesh.places + 3 * v * mesh.points, found, t.crossing[n], d_share * t.sign[n], d_places);
+          if (d_places)
+            back_to_ends(mesh, mesh.places + 3 * v * mesh.points, found, t.crossing[n], d_share * t.sign[n], d_places);
         }
       }
   }

@@ -48,7 +48,8 @@ void project(const Mesh& mesh, int64_t view, float* screen) {
   const float* place = mesh.places + 3 * view * mesh.points;
   constexpr float none = std::numeric_limits<float>::quiet_NaN();
   for (int64_t k = 0; k < mesh.points; ++k, place += 3) {
-    const bool fine = place[2] >= DRAWN_FROM && std::isfinite(place[0]) && std::isfinite(place[1]) && std::isfinite(place[2]);
+    const bool fine =
+        place[2] >= DRAWN_FROM && std::isfinite(place[0]) && std::isfinite(place[1]) && std::isfinite(place[2]);
     const double inverse = 1.0 / static_cast<double>(place[2]);
     screen[2 * k] = fine ? limited(place[0] * inverse) : none;
     screen[2 * k + 1] = fine ? limited(place[1] * inverse) : none;
@@ -145,8 +146,10 @@ void draw_rows(const Mesh& mesh, int64_t view, const float* screen, const Target
   const float* places = mesh.places + 3 * view * mesh.points;
   for (int64_t f = 0; f < mesh.faces; ++f) {
     const int32_t* corner = mesh.corners + 3 * f;
-    const float *a = screen + 2 * int64_t(corner[0]), *b = screen + 2 * int64_t(corner[1]), *c = screen + 2 * int64_t(corner[2]);
-    Box box{std::min({a[0], b[0], c[0]}), std::max({a[0], b[0], c[0]}), std::min({a[1], b[1], c[1]}), std::max({a[1], b[1], c[1]})};
+    const float *a = screen + 2 * int64_t(corner[0]), *b = screen + 2 * int64_t(corner[1]),
+                *c = screen + 2 * int64_t(corner[2]);
+    Box box{std::min({a[0], b[0], c[0]}), std::max({a[0], b[0], c[0]}), std::min({a[1], b[1], c[1]}),
+            std::max({a[1], b[1], c[1]})};
     const bool plain = a[0] + b[0] + c[0] == a[0] + b[0] + c[0];
     // Most triangles of a fine mesh lie between the centres of the pixels.
     if (plain && (ceiling(box.left - (0.5f + SLACK)) > floored(box.right - (0.5f - SLACK)) ||
@@ -166,7 +169,8 @@ void draw_rows(const Mesh& mesh, int64_t view, const float* screen, const Target
 }  // namespace
 
 void rasterise(const Mesh& mesh, const Seen& seen) {
-  const int64_t bands = std::max<int64_t>(1, std::min(mesh.height, (mesh.threads + mesh.views - 1) / std::max<int64_t>(1, mesh.views)));
+  const int64_t bands =
+      std::max<int64_t>(1, std::min(mesh.height, (mesh.threads + mesh.views - 1) / std::max<int64_t>(1, mesh.views)));
   const int64_t pixels = mesh.height * mesh.width;
   std::vector<float> screen(2 * mesh.views * mesh.points);
 #pragma omp parallel num_threads(mesh.threads) if (mesh.threads > 1)
@@ -176,8 +180,13 @@ void rasterise(const Mesh& mesh, const Seen& seen) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < mesh.views * bands; ++task) {
       const int64_t v = task / bands, band = task % bands;
-      const Target target{mesh.width, band * mesh.height / bands, (band + 1) * mesh.height / bands, seen.face + v * pixels,
-                          seen.bary + 3 * v * pixels, seen.depth + v * pixels, seen.area + v * pixels};
+      const Target target{mesh.width,
+                          band * mesh.height / bands,
+                          (band + 1) * mesh.height / bands,
+                          seen.face + v * pixels,
+                          seen.bary + 3 * v * pixels,
+                          seen.depth + v * pixels,
+                          seen.area + v * pixels};
       draw_rows(mesh, v, screen.data() + 2 * v * mesh.points, target);
     }
   }

@@ -52,8 +52,8 @@ void halve_backward(const Texture& texture) {
 
 // The four texels around a place in one level.
 struct Around {
-  int64_t at[4];  // offsets of upper left, upper right, lower left, lower right
-  float right, down;  // shares of the right and the lower ones
+  int64_t at[4];           // offsets of upper left, upper right, lower left, lower right
+  float right, down;       // shares of the right and the lower ones
   float moves_x, moves_y;  // texels per unit of the place; 0 where the border is repeated
 };
 
@@ -66,8 +66,12 @@ Around around(const Texture& texture, const float* place, int64_t level) {
   const int64_t j = static_cast<int64_t>(cx), i = static_cast<int64_t>(cy);
   const int64_t right = std::min(j + 1, side - 1), below = std::min(i + 1, side - 1);
   const int64_t c = texture.channels;
-  return {{start + (i * side + j) * c, start + (i * side + right) * c, start + (below * side + j) * c, start + (below * side + right) * c},
-          cx - static_cast<float>(j), cy - static_cast<float>(i), inside_x ? scale : 0, inside_y ? scale : 0};
+  return {{start + (i * side + j) * c, start + (i * side + right) * c, start + (below * side + j) * c,
+           start + (below * side + right) * c},
+          cx - static_cast<float>(j),
+          cy - static_cast<float>(i),
+          inside_x ? scale : 0,
+          inside_y ? scale : 0};
 }
 
 // The level below a detail and the share of the one above.
@@ -89,9 +93,11 @@ void look_up(const Texture& texture, int64_t n) {
   for (int64_t level = below; level <= below + (share > 0); ++level) {
     const Around a = around(texture, texture.places + 2 * n, level);
     const float whole = level == below ? 1 - share : share;
-    const float w[4] = {whole * (1 - a.right) * (1 - a.down), whole * a.right * (1 - a.down), whole * (1 - a.right) * a.down, whole * a.right * a.down};
+    const float w[4] = {whole * (1 - a.right) * (1 - a.down), whole * a.right * (1 - a.down),
+                        whole * (1 - a.right) * a.down, whole * a.right * a.down};
     for (int64_t k = 0; k < channels; ++k)
-      to[k] += w[0] * texture.texels[a.at[0] + k] + w[1] * texture.texels[a.at[1] + k] + w[2] * texture.texels[a.at[2] + k] + w[3] * texture.texels[a.at[3] + k];
+      to[k] += w[0] * texture.texels[a.at[0] + k] + w[1] * texture.texels[a.at[1] + k] +
+               w[2] * texture.texels[a.at[2] + k] + w[3] * texture.texels[a.at[3] + k];
   }
 }
 
@@ -105,11 +111,12 @@ void look_up_backward(const Texture& texture, int64_t n) {
   for (int64_t level = below; level <= below + (share > 0); ++level) {
     const Around a = around(texture, texture.places + 2 * n, level);
     const float whole = level == below ? 1 - share : share;
-    const float w[4] = {whole * (1 - a.right) * (1 - a.down), whole * a.right * (1 - a.down), whole * (1 - a.right) * a.down, whole * a.right * a.down};
+    const float w[4] = {whole * (1 - a.right) * (1 - a.down), whole * a.right * (1 - a.down),
+                        whole * (1 - a.right) * a.down, whole * a.right * a.down};
     float across = 0, along = 0;
     for (int64_t k = 0; k < channels; ++k) {
       for (int t = 0; t < 4; ++t) texture.d_texels[a.at[t] + k] += w[t] * g[k];
-      const float *from = texture.texels + k;
+      const float* from = texture.texels + k;
       across += g[k] * ((1 - a.down) * (from[a.at[1]] - from[a.at[0]]) + a.down * (from[a.at[3]] - from[a.at[2]]));
       along += g[k] * ((1 - a.right) * (from[a.at[2]] - from[a.at[0]]) + a.right * (from[a.at[3]] - from[a.at[1]]));
     }
