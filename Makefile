@@ -61,5 +61,5 @@ $(VENV)/.for-runs: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.for-tests: $(SOURCES) | $(BIN)/python
 	@echo "Installing sds3d and its checks into $(VENV) (the first time takes a minute or two)"
-	$(PIP_INSTALL) -e ".[dev,train]"
+	$(PIP_INSTALL) -e ".[dev,train,hub]"
 	@touch $(VENV)/.for-runs $@
