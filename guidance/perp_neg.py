@@ -6,14 +6,12 @@ view" as the negative of a "back view" costs nothing of the bear that both show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.disback import Staged
 from guidance.prior import Condition, Denoiser, per_view
 
 
@@ -29,11 +27,6 @@ class PerpNeg:
     prior: Denoiser
     empty: Condition
     """No prompt; the first row stands for every view."""
-
-    @property
-    def stages(self) -> Sequence[Denoiser]:
-        """Those of the prior, which keep away too; a prior without stages is its own only one."""
-        return [PerpNeg(stage, self.empty) for stage in self.prior.stages] if isinstance(self.prior, Staged) else [self]
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self.prior.levels(t)

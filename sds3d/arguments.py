@@ -123,7 +123,7 @@ def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
 def _one_line(boxes: str) -> str:
     """What tyro's boxes say is wrong, without frames, rules and help."""
     # A title, what is wrong, and more, between rules; the frame is missing where the terminal has no UTF-8.
-    text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", boxes)
+    text = re.sub(r"\x1b\[[0-9;]*m|\[/?bold\]|[│╭╮╰╯]", "", boxes)
     _, wrong, *more = [" ".join(part.split()) for part in re.split(r"[─-]{4,}", text)] + [""]
     if wrong.startswith("Missing from"):
         return 'the prompt is missing; give one such as "a teddy bear"'

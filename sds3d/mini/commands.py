@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,11 +55,7 @@ def _sample(words: list[str]) -> int:
     p = parser("sds3d prior sample", "Draws each text from eight sides, one row a text.")
     p.add_argument("texts", nargs="+", metavar="TEXT")
     p.add_argument("--out", type=Path, default=Path("samples.png"), metavar="FILE")
-    p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance (default: 2)")
-    p.add_argument("--steps", type=int, default=20, help="DDIM steps (default: 20)")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
-    given = p.parse_args(words)
+    given = _drawing(p, words, ".png")
     prior = open_embedded(given.prior, torch.device("cpu"))
     for text in given.texts:
         if remark := prior.check(text):
@@ -80,11 +77,7 @@ def _evaluate(words: list[str]) -> int:
     p = parser("sds3d prior evaluate", "Draws every name from eight sides and has the judge mark the pictures.")
     p.add_argument("names", nargs="*", metavar="NAME", help="names of objects; by default all")
     p.add_argument("--out", type=Path, metavar="FILE", help="JSON file for all marks")
-    p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance (default: 2)")
-    p.add_argument("--steps", type=int, default=20, help="DDIM steps (default: 20)")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
-    given = p.parse_args(words)
+    given = _drawing(p, words, ".json")
     prior = open_embedded(given.prior, torch.device("cpu"))
     names = given.names or list(prior.vocabulary.names)
     marks = evaluate(prior, Judge.load(), names, Console().say, scale=given.scale, steps=given.steps, seed=given.seed)
@@ -96,6 +89,21 @@ def _evaluate(words: list[str]) -> int:
         f"median azimuth error {best.median_azimuth_error_degrees:.1f} degrees"
     )
     return 0
+
+
+def _drawing(p: argparse.ArgumentParser, words: list[str], suffix: str) -> argparse.Namespace:
+    """The arguments of a command that draws samples. Raises ValueError for what no sample can be drawn with."""
+    p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance, -100 to 100 (default: 2)")
+    p.add_argument("--steps", type=int, default=20, help="DDIM steps, 1 to 1000 (default: 20)")
+    p.add_argument("--seed", type=int, default=0, help="decides every random draw, from 0 (default: 0)")
+    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
+    given = p.parse_args(words)
+    for name, least, most in (("scale", -100, 100), ("steps", 1, 1000), ("seed", 0, 2**32 - 1)):
+        if not least <= getattr(given, name) <= most:
+            raise ValueError(f"{name} is {getattr(given, name)}; expected {least} to {most}")
+    if given.out is not None and given.out.suffix.lower() != suffix:
+        raise ValueError(f"--out is {given.out}; expected the name of a file that ends in {suffix}")
+    return given
 
 
 def _card(words: list[str]) -> int:

@@ -63,3 +63,26 @@ def test_mistakes_end_in_one_line(prior_folder: Path, tmp_path: Path, capsys: Ca
 
 def test_priors_are_opened_by_folder(prior_folder: Path) -> None:
     assert open_prior(str(prior_folder), torch.device("cpu")).picture_size == 24
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--scale nan", "scale is nan; expected -100 to 100"),
+        ("--scale inf", "scale is inf; expected -100 to 100"),
+        ("--scale much", "invalid float value: 'much'"),
+        ("--seed -1", "seed is -1; expected 0 to 4294967295"),
+        ("--seed 4294967296", "seed is 4294967296; expected 0"),
+        ("--steps 0", "steps is 0; expected 1 to 1000"),
+        ("--steps 1000000", "steps is 1000000; expected 1 to 1000"),
+        ("--out samples.txt", "--out is samples.txt; expected the name of a file that ends in"),
+        ("--out folder", "--out is folder; expected the name of a file that ends in"),
+    ],
+)
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_samples_that_can_not_be_drawn(
+    command: str, flag: str, told: str, prior_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "load", lambda: pytest.fail("opened before the flags were read"))
+    line = refused([command, "horse", *flag.split(), "--prior", str(prior_folder)], capsys)
+    assert told in line
