@@ -21,11 +21,13 @@ class Occupancy:
 
     empty: UInt8[Tensor, "G G G"]
     """0 where something is, else how many cells away, along the axis on which it is farthest, the nearest such is."""
+    radius: float
+    """Of a ball around the origin that holds all cells where something is, at most 1."""
 
     @classmethod
     def everywhere(cls, cells: int, device: torch.device | str) -> Occupancy:
         """Nothing is skipped."""
-        return cls(torch.zeros(cells, cells, cells, dtype=torch.uint8, device=device))
+        return cls(torch.zeros(cells, cells, cells, dtype=torch.uint8, device=device), 1.0)
 
     @classmethod
     def where(cls, something: Bool[Tensor, "G G G"]) -> Occupancy:
@@ -35,7 +37,7 @@ class Occupancy:
         for _ in range(_FARTHEST):
             empty += ~reached
             reached = widened(reached)
-        return cls(empty.contiguous())
+        return cls(empty.contiguous(), min(1.0, _reach(something)))
 
     @classmethod
     def of(cls, densest: Float[Tensor, "G G G"], thinnest: float) -> Occupancy:
@@ -59,6 +61,15 @@ class Occupancy:
         cell = (points * (0.5 * self.cells) + 0.5 * self.cells).long().clamp(0, self.cells - 1)
         x, y, z = cell.unbind(-1)
         return self.empty[x, y, z] == 0
+
+
+def _reach(something: Bool[Tensor, "G G G"]) -> float:
+    """Distance from the origin of the farthest corner of a marked cell; a little is added for rounding."""
+    cells = something.shape[0]
+    low = torch.arange(cells, device=something.device) * (2 / cells) - 1
+    square = torch.maximum(low.abs(), (low + 2 / cells).abs()).square()
+    farthest = square[:, None, None] + square[:, None] + square
+    return 1.0001 * float(torch.where(something, farthest, 0.0).max()) ** 0.5
 
 
 def widened(mask: Bool[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:

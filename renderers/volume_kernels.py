@@ -33,13 +33,13 @@ class _Volume(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("views", "height", "width", "threads")),
         *((name, ctypes.c_int32) for name in ("resolution", "cells", "normals", "spread")),
-        *((name, ctypes.c_float) for name in ("step", "scale", "ambient")),
+        *((name, ctypes.c_float) for name in ("step", "scale", "ambient", "radius")),
         *_pointers("origins", "directions", "jitter", "empty", "shades", "lights"),
     ]
 
 
 class _Layers(ctypes.Structure):
-    _fields_ = _pointers("layers", "taken", "d_layers")
+    _fields_ = _pointers("layers", "taken", "first", "d_layers")
 
 
 def draw(
@@ -78,7 +78,7 @@ def volume(resolution: int, scale: float, occupancy: Occupancy, rays: Rays, marc
     views, height, width = rays.directions.shape[:3]
     sizes = resolution, occupancy.cells, int(march.normals), int(march.spread)
     return _Volume(
-        views, height, width, threads_for(rays), *sizes, march.step, scale, march.ambient,
+        views, height, width, threads_for(rays), *sizes, march.step, scale, march.ambient, occupancy.radius,
         *(tensors[name].data_ptr() for name in ("origins", "directions", "jitter", "empty", "shades", "lights")),
     )  # fmt: skip
 
@@ -90,25 +90,25 @@ class _Draw(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         values, scale, occupancy, rays, march = arguments
         shape = rays.directions.shape[:3]
-        layers, taken = torch.empty(*shape, _LAYERS), torch.empty(shape, dtype=torch.int32)
+        layers, (taken, first) = torch.empty(*shape, _LAYERS), torch.empty(2, *shape, dtype=torch.int32)
         told = volume(values.shape[0], scale, occupancy, rays, march)
-        seen = _Layers(layers.data_ptr(), taken.data_ptr())
+        seen = _Layers(layers.data_ptr(), taken.data_ptr(), first.data_ptr())
         library().sds3d_voxels_draw(ctypes.byref(told), ctypes.c_void_p(values.data_ptr()), ctypes.byref(seen))
-        ctx.save_for_backward(values, layers, taken)
+        ctx.save_for_backward(values, layers, taken, first)
         ctx.asked = scale, occupancy, rays, march
         ctx.mark_non_differentiable(taken)
         return layers, taken
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        values, layers, taken = ctx.saved_tensors
+        values, layers, taken, first = ctx.saved_tensors
         told = volume(values.shape[0], *ctx.asked)
         d_layers, d_values = gradients[0].contiguous(), torch.zeros_like(values)
         alone = told.threads == 1
         patches = told.views * -(-told.height // _PATCH) * -(-told.width // _PATCH)
         pulls = torch.empty(0 if alone else int(taken.sum()), _PULL_WORDS)
         starts = torch.empty(patches + 1, dtype=torch.int64)
-        seen = _Layers(layers.data_ptr(), taken.data_ptr(), d_layers.data_ptr())
+        seen = _Layers(*(tensor.data_ptr() for tensor in (layers, taken, first, d_layers)))
         pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (pulls, starts, d_values))
         library().sds3d_voxels_draw_back(
             ctypes.byref(told), ctypes.c_void_p(values.data_ptr()), ctypes.byref(seen), *pointers

@@ -117,8 +117,8 @@ class Composite {
     }
   }
 
-  // Writes the gradients of the samples; false once nothing behind them has any.
-  bool take_back(const Samples& s, Floats t, Samples* d) {
+  // Writes the gradients of the samples.
+  void take_back(const Samples& s, Floats t, Samples* d) {
     const Weights w = weigh(s.density);
     const Lit lit = light(s, t);
     Floats q = pull[ALPHA] + pull[REACH] * t, d_share = {};
@@ -152,7 +152,6 @@ class Composite {
     const Floats left = rest - running(own);
     rest = left[LANES - 1];
     d->density = keep(w.open, (w.after * q - left) * volume.step);
-    return through > EXHAUSTED;
   }
 
  private:

@@ -31,6 +31,7 @@ struct Volume {
   float step;                  // between two samples of a ray
   float scale;                 // density is this times softplus
   float ambient;               // share of the light that comes from everywhere
+  float radius;                // of a ball around the origin that holds all cells where something is, at most 1
   const float* origins;        // [V,3]
   const float* directions;     // [V,H,W,3], unit
   const float* jitter;         // [V,H,W], 0..1: the samples are at (i + jitter) step for whole i
@@ -42,6 +43,7 @@ struct Volume {
 struct Layers {
   float* layers;               // [V,H,W,LAYERS]
   int32_t* taken;              // [V,H,W] samples of each ray
+  int32_t* first;              // [V,H,W] number of the first of them
   const float* d_layers;
 };
 
@@ -69,7 +71,7 @@ struct Ray {
   float origin[3], direction[3], light[3];
 
   Ray(const Volume& v, int view, int64_t pixel) : volume(v), shade(v.normals ? v.shades[view] : int(ALBEDO)) {
-    float middle = 0, square = -1;
+    float middle = 0, square = -v.radius * v.radius;
     for (int d = 0; d < 3; ++d) {
       origin[d] = v.origins[3 * view + d];
       direction[d] = v.directions[3 * pixel + d];
@@ -91,29 +93,35 @@ struct Ray {
     end = int(std::floor(until * per_step - jitter)) + 1;
   }
 
-  // The distances of the next samples, at most LANES; returns how many.
-  int next(float* distances) {
+  int head = 0;                // number of the first sample of the last `next`
+
+  // Goes to the sample of this number.
+  void skip_to(int number) { at = number; }
+
+  // The distances of the next samples, at most LANES or `most`; returns how many.
+  int next(float* distances, int most = LANES) {
     const int cells = volume.cells;
     const uint8_t* empty = volume.empty;
     const float step = volume.step;
+    const int wanted = std::min(most, LANES);
     int count = 0, now = at;
-    while (now < end && count < LANES) {
-      if (now >= solid) {  // a cell that has not been looked at
-        const float t = (float(now) + jitter) * step;
-        int cell[3];
-        for (int d = 0; d < 3; ++d) cell[d] = std::min(std::max(int(place[d] + t * rate[d]), 0), cells - 1);
-        const int free = empty[(cell[0] * cells + cell[1]) * cells + cell[2]], wide = std::max(free, 1);
-        float leave = FARTHEST + 4.0f;  // where the ray leaves it, or the box of cells that are empty too
+    while (now < end && count < wanted) {
+      const float t = (float(now) + jitter) * step;
+      int cell[3];
+      for (int d = 0; d < 3; ++d) cell[d] = std::min(std::max(int(place[d] + t * rate[d]), 0), cells - 1);
+      const int free = empty[(cell[0] * cells + cell[1]) * cells + cell[2]];
+      if (free == 0) {
+        head = count ? head : now;
+        distances[count++] = t;
+        ++now;
+      } else {
+        float leave = FARTHEST + 4.0f;  // where the ray leaves the box of cells that are known to be empty
         for (int d = 0; d < 3; ++d) {
-          const int edge = rate[d] > 0 ? cell[d] + wide : cell[d] - wide + 1;
+          const int edge = rate[d] > 0 ? cell[d] + free : cell[d] - free + 1;
           leave = std::min(leave, (float(edge) - place[d]) * slow[d]);
         }
-        const int reached = std::max(now + 1, std::min(int(std::ceil(leave * per_step - jitter)), end));
-        (free ? now : solid) = reached;
-        if (free) continue;
+        now = std::max(now + 1, std::min(int(std::ceil(leave * per_step - jitter)), end));
       }
-      const int until = std::min(std::min(solid, end), now + LANES - count);
-      for (; now < until; ++now) distances[count++] = (float(now) + jitter) * step;
     }
     at = now;
     return count;
@@ -122,7 +130,7 @@ struct Ray {
  private:
   float place[3], rate[3], slow[3];  // in cells: where the ray begins, how it goes, and 1 / that
   float jitter, per_step;
-  int at = 0, solid = 0, end = 0;  // numbers of samples: the next one; that behind the cell; that behind the ball
+  int at = 0, end = 0;
 };
 
 }  // namespace sds3d

@@ -110,7 +110,9 @@ void draw_ray(const Volume& v, const float* grid, const Layers& out, int view, i
   Composite composite(v, ray);
   alignas(32) float distances[LANES] = {};
   int taken = 0;
+  out.first[pixel] = 0;
   while (const int count = ray.next(distances)) {
+    if (!taken) out.first[pixel] = ray.head;
     const Floats t = load(distances);
     taken += count;
     const Active active(Raw(grid, Places(ray, t, v.resolution), v.resolution, count, v.normals), v, count);
@@ -127,33 +129,35 @@ struct Pulls {
   Pull* next;
   float* gradient;             // null: only collect
   int resolution;
+  bool slopes;
 
   Pull* room();
   void flush();
 };
 
 // Adds samples to the corners of the planes x = low..high-1 of the gradient.
-__attribute__((noinline)) void scatter(const Pull* begin, const Pull* end, int resolution, int low, int high, float* gradient) {
+template <bool SLOPES>
+__attribute__((noinline)) void scatter(const Pull* begin, const Pull* end, int resolution, int low, int high,
+                                       float* gradient) {
   const int64_t y = 4 * int64_t(resolution), x = y * resolution;
-  const auto add = [](float* to, Four value) { store_four(to, four(to) + value); };
   for (const Pull* p = begin; p < end; ++p) {
-    if (p->slab < low - 1 || p->slab >= high) continue;
-    const float a = p->place[0], b = p->place[1], c = p->place[2];
+    const int first = std::max(low - p->slab, 0), last = std::min(high - p->slab, 2);
+    const float b = p->place[1], c = p->place[2];
     const Four values = four(p->values);
-    float* at = gradient + 4 * int64_t(p->corner);
-    for (int i = 0; i < 2; ++i) {
-      if (p->slab + i < low || p->slab + i >= high) continue;
-      const float wa = i ? a : 1 - a, sa = i ? p->slope[0] : -p->slope[0];
-      for (int j = 0; j < 2; ++j) {
-        const float wb = j ? b : 1 - b, sb = j ? p->slope[1] : -p->slope[1];
-        const float w = wa * wb, along = w * p->slope[2];
+    for (int i = first; i < last; ++i) {
+      const float wa = i ? p->place[0] : 1 - p->place[0], sa = i ? p->slope[0] : -p->slope[0];
+      float* at = gradient + 4 * int64_t(p->corner) + i * x;
+      for (int j = 0; j < 2; ++j, at += y) {
+        const float wb = j ? b : 1 - b, w = wa * wb;
         Four value = w * values;
-        value[0] += sa * wb + wa * sb;
-        Four near = (1 - c) * value, far = c * value;
-        near[0] -= along;
-        far[0] += along;
-        add(at + i * x + j * y, near);
-        add(at + i * x + j * y + 4, far);
+        if (SLOPES) value[0] += sa * wb + wa * (j ? p->slope[1] : -p->slope[1]);
+        Four far = c * value, near = value - far;
+        if (SLOPES) {
+          near[0] -= w * p->slope[2];
+          far[0] += w * p->slope[2];
+        }
+        store_four(at, four(at) + near);
+        store_four(at + 4, four(at + 4) + far);
       }
     }
   }
@@ -161,7 +165,7 @@ __attribute__((noinline)) void scatter(const Pull* begin, const Pull* end, int r
 
 void Pulls::flush() {
   if (!gradient) return;
-  scatter(begin, next, resolution, 0, resolution, gradient);
+  (slopes ? scatter<true> : scatter<false>)(begin, next, resolution, 0, resolution, gradient);
   next = begin;
 }
 
@@ -177,13 +181,15 @@ void draw_ray_back(const Volume& v, const float* grid, const Layers& out, int vi
   composite.begin(out.layers + LAYERS * pixel, out.d_layers + LAYERS * pixel);
   alignas(32) float distances[LANES] = {};
   const float per_unit = 0.5f * (v.resolution - 1);
-  bool more = true;
-  while (const int count = more ? ray.next(distances) : 0) {
+  int left = out.taken[pixel];
+  ray.skip_to(out.first[pixel]);
+  while (const int count = ray.next(distances, left)) {
+    left -= count;
     const Floats t = load(distances);
     const Places places(ray, t, v.resolution);
     const Active active(Raw(grid, places, v.resolution, count, v.normals), v, count);
     Samples d = {};
-    more = composite.take_back(active.samples, t, &d);
+    composite.take_back(active.samples, t, &d);
     alignas(32) float values[4][LANES], slope[3][LANES] = {};
     store(values[0], d.density * v.scale * active.rise);
     for (int c = 0; c < 3; ++c) {
@@ -231,7 +237,7 @@ void sds3d_voxels_draw_back(const Volume* volume, const float* values, const Lay
   const int64_t count = patches(v);
   if (v.threads <= 1) {
     Pull some[256];
-    Pulls straight = {some, some + 256, some, gradient, v.resolution};
+    Pulls straight = {some, some + 256, some, gradient, v.resolution, v.normals != 0};
     for (int64_t patch = 0; patch < count; ++patch)
       each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray_back(v, values, *out, view, pixel, straight); });
     straight.flush();
@@ -249,14 +255,15 @@ void sds3d_voxels_draw_back(const Volume* volume, const float* values, const Lay
   {
 #pragma omp for schedule(dynamic, 4)
     for (int64_t patch = 0; patch < count; ++patch) {
-      Pulls list = {all + starts[patch], all + starts[patch + 1], all + starts[patch], nullptr, v.resolution};
+      Pulls list = {all + starts[patch], all + starts[patch + 1], all + starts[patch], nullptr, v.resolution, v.normals != 0};
       each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray_back(v, values, *out, view, pixel, list); });
       std::memset(static_cast<void*>(list.next), 0, sizeof(Pull) * size_t(list.end - list.next));
     }
     // More slabs than threads, as the middle of the grid has most of the samples.
 #pragma omp for schedule(dynamic, 1)
     for (int slab = 0; slab < 4 * threads; ++slab)
-      scatter(all, all + starts[count], planes, planes * slab / (4 * threads), planes * (slab + 1) / (4 * threads), gradient);
+      (v.normals ? scatter<true> : scatter<false>)(all, all + starts[count], planes, planes * slab / (4 * threads),
+                                                   planes * (slab + 1) / (4 * threads), gradient);
   }
 }
 
