@@ -37,7 +37,7 @@ from sds3d.generate import Stop, listening
 from sds3d.priors import EMBEDDED, is_embedded, open_prior
 from sds3d.standings import MEASURES, Row, standings
 
-PROMPTS = ("a teddy bear", "a cat", "a red armchair", "a rabbit", "a snowman", "a toy train")
+PROMPTS = ("a teddy bear", "a cat", "a red armchair", "a rabbit", "a horse", "a toy train")
 """All have a front that the judge can tell."""
 HIGH = 30.0
 """Guidance that is high for the embedded prior, which is at its best with 2."""
@@ -212,10 +212,11 @@ def told(data: dict[str, Any]) -> str:
     for row in data["claims"]:
         pattern = patterns[row["measure"]]
         keys = ("of_variant", "of_reference", "difference", "low", "high")
-        one, other, apart, low, high = ("–" if row[key] is None else pattern.format(row[key]) for key in keys)
+        one, other, apart, low, high = ("" if row[key] is None else pattern.format(row[key]) for key in keys)
+        interval = f"{apart} ({low} to {high})" if apart else "–"
         lines.append(
             f"| {row['text']} ({row['source']}) | {row['measure']} | {row['variant']} {one} "
-            f"| {row['reference']} {other} | {apart} ({low} to {high}) | {row['prompts']} | **{row['verdict']}** |"
+            f"| {row['reference']} {other} | {interval} | {row['prompts']} | **{row['verdict']}** |"
         )
     return "\n".join([*lines, "", *_method(data), ""])
 
@@ -228,8 +229,8 @@ def _method(data: dict[str, Any]) -> list[str]:
         "",
         f"Prompts: {', '.join(data['prompts'])}. Every variant is the preset `draft` with the objective's tuned "
         f"recipe; `-high` has a guidance of {data['high_guidance']:g} and the objective's published form, and `-blind` "
-        "does not tell the prior the camera (`direction: none`). A difference is taken between runs of the same prompt and "
-        "seed and averaged for each prompt; the interval is Student's t over the prompts. A claim holds where the "
+        "does not tell the prior the camera (`direction: none`). A difference is taken between runs of the same prompt "
+        "and seed and averaged for each prompt; the interval is Student's t over the prompts. A claim holds where the "
         "whole interval lies on its side, for a claim of being no worse, above minus its margin.",
         "",
     ]

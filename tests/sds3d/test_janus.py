@@ -115,7 +115,7 @@ def test_what_is_round_has_no_front_and_what_has_a_face_has_one() -> None:
 
 def test_fronts_are_counted_well_enough_to_be_told() -> None:
     rates = json.loads(FILE.read_text())["rates"]
-    assert rates["names"] == sum(bearing.has_front for bearing in bearings().values()) >= 90
+    assert rates["names"] == sum(bearing.has_front for bearing in bearings().values()) >= 80
     assert rates["false_alarm"] <= 0.05 and rates["one_front"] >= 0.9
     assert rates["turned_found"] >= 0.95 and rates["mirrored_found"] >= 0.7
 
