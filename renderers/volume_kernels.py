@@ -7,16 +7,17 @@ rays share nothing, and gradients are summed in the order of the samples.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from renderers import native
 from renderers.occupancy import Occupancy
-from renderers.rays import March, Rays
+from renderers.rays import March, Rays, Samples
 
 _LAYERS = 10
 _PATCH = 8
@@ -114,3 +115,65 @@ class _Draw(torch.autograd.Function):
             ctypes.byref(told), ctypes.c_void_p(values.data_ptr()), ctypes.byref(seen), *pointers
         )
         return d_values, None, None, None, None
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where the samples of all rays are, ray after ray."""
+
+    points: Float[Tensor, "P 3"]
+    distances: Float[Tensor, " P"]
+    starts: Int64[Tensor, " R"]
+    """Where the samples of each ray begin; the last one is P."""
+    taken: Int32[Tensor, "B H W"]
+
+
+def walked(occupancy: Occupancy, rays: Rays, march: March) -> Walked:
+    """The samples of all rays in cells where something is."""
+    told = volume(2, 1.0, occupancy, rays, march)
+    taken = torch.empty(rays.jitter.shape, dtype=torch.int32)
+    kernels = library()
+    kernels.sds3d_volume_count(ctypes.byref(told), ctypes.c_void_p(taken.data_ptr()))
+    starts = functional.pad(taken.flatten().cumsum(0), (1, 0))
+    count = int(starts[-1])
+    found = Walked(torch.empty(count, 3), torch.empty(count), starts, taken)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (found.starts, found.points, found.distances))
+    kernels.sds3d_volume_walk(ctypes.byref(told), *pointers)
+    return found
+
+
+def composite(
+    found: Samples, along: Walked, occupancy: Occupancy, rays: Rays, march: March
+) -> Float[Tensor, "B H W 10"]:
+    """The layers, in the order of `Layers`, of what a field said of the samples of a walk."""
+    normal = found.albedo if found.normal is None else found.normal
+    inputs = (found.density.contiguous(), found.albedo.contiguous(), normal.contiguous())
+    layers: Tensor = _Composite.apply(*inputs, along, occupancy, rays, march)  # type: ignore[no-untyped-call]
+    return layers
+
+
+class _Composite(torch.autograd.Function):
+    """density, albedo, normal -> layers."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *inputs, along, occupancy, rays, march = arguments
+        told = volume(2, 1.0, occupancy, rays, march)
+        layers = torch.empty(*rays.jitter.shape, _LAYERS)
+        tensors = (along.starts, *inputs, along.distances, layers)
+        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+        library().sds3d_volume_composite(ctypes.byref(told), *pointers)
+        ctx.save_for_backward(*inputs, layers)
+        ctx.asked = along, occupancy, rays, march
+        return layers
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        *inputs, layers = ctx.saved_tensors
+        along, *asked = ctx.asked
+        told = volume(2, 1.0, *asked)
+        d_inputs = [torch.zeros_like(tensor) for tensor in inputs]
+        tensors = (along.starts, *inputs, along.distances, layers, gradients[0].contiguous(), *d_inputs)
+        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+        library().sds3d_volume_composite_back(ctypes.byref(told), *pointers)
+        return *d_inputs, None, None, None, None

@@ -59,16 +59,24 @@ def _some(
 def lattice(rays: Rays, march: March) -> tuple[Float[Tensor, "N S"], Bool[Tensor, "N S"]]:
     """Distances of the samples of rays (of pictures of one pixel), and whether they lie in the ball of radius 1."""
     origins, directions, jitter = rays.origins, rays.directions[:, 0, 0], rays.jitter[:, 0, 0]
-    middle = -(origins * directions).sum(-1)
-    inside = middle.square() - origins.square().sum(-1) + 1
-    half = inside.clamp_min(0).sqrt()
-    start, stop = (middle - half).clamp_min(0), middle + half
-    seen = (inside > 0) & (stop > start) & (start < FARTHEST)
-    first = torch.where(seen, (start / march.step - jitter).ceil(), 0.0)
-    count = torch.where(seen, (stop / march.step - jitter).floor() + 1 - first, 0.0)
+    start, stop = ball(origins, directions, 1.0)
+    first = (start / march.step - jitter).ceil()
+    count = torch.where(stop > start, (stop / march.step - jitter).floor() + 1 - first, 0.0)
     most = int(count.max()) if len(count) else 0
     number = torch.arange(most, device=origins.device).to(origins)
     return (first[:, None] + number + jitter[:, None]) * march.step, number < count[:, None]
+
+
+def ball(
+    origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], radius: float
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Where rays enter and leave a ball around the origin, not before they begin; twice 0 where they miss it."""
+    middle = -(origins * directions).sum(-1)
+    inside = middle.square() - origins.square().sum(-1) + radius**2
+    half = inside.clamp_min(0).sqrt()
+    start, stop = (middle - half).clamp_min(0), middle + half
+    seen = (inside > 0) & (stop > start) & (start < FARTHEST)
+    return torch.where(seen, start, 0.0), torch.where(seen, stop, 0.0)
 
 
 def composite(
@@ -89,8 +97,11 @@ def composite(
     nothing = density.new_zeros(len(density))
     colour, facing_away, mean_normal = albedo, nothing, density.new_zeros(len(density), 3)
     if normal is not None:
-        colour = lit(albedo, normal, distances, rays, march)
         directions = rays.directions[:, 0]
+        way = rays.lights[:, None] - rays.origins[:, None] - distances[..., None] * directions
+        shades = rays.shades.repeat_interleave(density.shape[1])
+        flat = lit(albedo.reshape(-1, 3), normal.reshape(-1, 3), way.reshape(-1, 3), shades, march.ambient)
+        colour = flat.view_as(albedo)
         facing_away = (weight * (normal * directions).sum(-1).clamp_min(0).square()).sum(-1)
         mean_normal = (weight[..., None] * normal).sum(1)
     spread = distortion(weight, distances, march.step) if march.spread else nothing
@@ -101,21 +112,18 @@ def composite(
 
 
 def lit(
-    albedo: Float[Tensor, "N S 3"],
-    normal: Float[Tensor, "N S 3"],
-    distances: Float[Tensor, "N S"],
-    rays: Rays,
-    march: March,
-) -> Float[Tensor, "N S 3"]:
-    """Colours under the lights of the rays (Poole et al. 2022, section 3.1)."""
-    places = rays.origins[:, None] + distances[..., None] * rays.directions[:, 0]
-    way = rays.lights[:, None] - places
+    albedo: Float[Tensor, "P 3"],
+    normal: Float[Tensor, "P 3"],
+    way: Float[Tensor, "P 3"],
+    shades: Int32[Tensor, " P"],
+    ambient: float,
+) -> Float[Tensor, "P 3"]:
+    """Colours under lights that lie at `way` from the points (Poole et al. 2022, section 3.1)."""
     way = way / (way.square().sum(-1, keepdim=True) + 1e-12).sqrt()
     facing = (normal * way).sum(-1, keepdim=True).clamp_min(0)
-    share = march.ambient + (1 - march.ambient) * facing
-    shades = rays.shades[:, None, None]
-    colour = torch.where(shades == Shade.TEXTURELESS, share, albedo * share)
-    return torch.where(shades == Shade.ALBEDO, albedo, colour)
+    share = ambient + (1 - ambient) * facing
+    kinds = shades[:, None]
+    return torch.where(kinds == Shade.ALBEDO, albedo, torch.where(kinds == Shade.TEXTURELESS, share, albedo * share))
 
 
 def distortion(

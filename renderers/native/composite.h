@@ -81,6 +81,9 @@ class Composite {
  public:
   Composite(const Volume& v, const Ray& r) : volume(v), ray(r) {}
 
+  // Whether samples farther back are seen.
+  bool open() const { return through > EXHAUSTED; }
+
   // Takes the next samples; false once the ray lets nothing more through.
   bool take(const Samples& s, Floats t) {
     const Weights w = weigh(s.density);
@@ -96,7 +99,7 @@ class Composite {
       const Spread p = spread(w.weight, t);
       wide[SPREAD] += w.weight * (2.0f * (t * p.weight - p.reach) + w.weight * (volume.step / 3));
     }
-    return through > EXHAUSTED;
+    return open();
   }
 
   void finish(float* layers) {
