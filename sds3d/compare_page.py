@@ -16,6 +16,8 @@ PAGE = "index.html"
 _STYLE = Path(__file__).with_name("compare_page.css")
 _PLOTTED = ("probability", "saturation", "contrast", "sharpness", "seconds_per_step", "answers_per_step")
 """Measures that are drawn as dots."""
+_COLUMNS = 3
+"""Films in a row of an objective, at most."""
 _SCRIPT = """
 const films = document.querySelectorAll("video"), button = document.getElementById("films"), seen = new Set();
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -65,7 +67,7 @@ def page(prompt: str, told: str, rows: Sequence[Row], found: Found) -> str:
         *_plots(found),
         '<section><div class="head"><h2>Assets</h2>',
         '<button id="films" type="button" hidden>Pause the films</button></div>',
-        '<div class="objectives">',
+        f'<div class="objectives" style="--columns: {min(_seeds(found), _COLUMNS)}">',
         *[line for name in found for line in _gallery(prompt, [row for row in rows if row["objective"] == name])],
         "</div></section>",
         "<section><h2>All at once</h2>",
@@ -83,7 +85,7 @@ def page(prompt: str, told: str, rows: Sequence[Row], found: Found) -> str:
 
 
 def _header(prompt: str, told: str, found: Found) -> list[str]:
-    seeds = max(len(row["steps"].values) for row in found.values())
+    seeds = _seeds(found)
     return [
         "<header>",
         f"<h1>{escape(prompt)}</h1>",
@@ -91,6 +93,10 @@ def _header(prompt: str, told: str, found: Found) -> list[str]:
         f"{escape(told)}.</p>",
         "</header>",
     ]
+
+
+def _seeds(found: Found) -> int:
+    return max(len(row["steps"].values) for row in found.values())
 
 
 def _summary(found: Found) -> list[str]:
