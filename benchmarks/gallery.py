@@ -80,8 +80,8 @@ def main() -> None:
                 "prompt": prompt,
                 "recognised_views": judged["recognised"],
                 "views": judged["views"],
-                "iou": report["mesh_against_splats"]["iou"],
-                "psnr": report["mesh_against_splats"]["psnr"],
+                "iou": report["mesh_against_scene"]["iou"],
+                "psnr": report["mesh_against_scene"]["psnr"],
                 "seconds": seconds,
                 "peak_memory_mb": report["peak_memory_mb"],
             }

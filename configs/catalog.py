@@ -31,6 +31,9 @@ from guidance.sjc import SJC
 from guidance.times import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
 from guidance.tsm import TSM
 from guidance.vsd import VSD
+from renderers.picture import Picture
+from renderers.scene import SceneKnobs
+from renderers.splats import Splats
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "asd": ASD,
@@ -63,6 +66,8 @@ TIMES: dict[str, type[Times]] = {
     "sqrt": SquareRoot,
 }
 """Rules for noise times by name."""
+SCENES: dict[str, type[SceneKnobs]] = {"picture": Picture, "splats": Splats}
+"""Kinds of scenes by name."""
 _GROUP = "sds3d.objectives"
 
 
@@ -126,6 +131,18 @@ def times_class(name: str) -> type[Times]:
 def times_name(times: Times) -> str:
     """The name that `times_class` finds a rule by."""
     return next(name for name, known in TIMES.items() if known is type(times))
+
+
+def scene_class(name: str) -> type[SceneKnobs]:
+    """The kind of scene of that name. Raises ValueError that names the nearest one."""
+    if name not in SCENES:
+        raise ValueError(unknown("scene", name, sorted(SCENES)))
+    return SCENES[name]
+
+
+def scene_name(scene: SceneKnobs) -> str:
+    """The name that `scene_class` finds a kind of scene by."""
+    return next(name for name, known in SCENES.items() if known is type(scene))
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

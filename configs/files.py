@@ -6,14 +6,25 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from configs.catalog import objective_class, objective_name, times_class, times_name, unknown
+from configs.catalog import (
+    objective_class,
+    objective_name,
+    scene_class,
+    scene_name,
+    times_class,
+    times_name,
+    unknown,
+)
 from configs.run import RunConfig
 from guidance.objective import Objective
 from guidance.times import Falling, Times
+from renderers.orbit import Orbit
+from renderers.scene import SceneKnobs
 
 _LATER: dict[type, frozenset[str]] = {
-    RunConfig: frozenset({"limits", "direction", "perp_neg", "debias", "critic", "particles", "source"}),
+    RunConfig: frozenset({"limits", "direction", "perp_neg", "debias", "critic", "particles", "source", "parts"}),
     Falling: frozenset({"until"}),
+    Orbit: frozenset({"towards", "around"}),
 }
 """Fields that runs from before they came lack; their defaults are what such runs did."""
 _GREATEST = 2**1023
@@ -71,6 +82,8 @@ def _plain(value: Any) -> Any:
         kind = {"kind": objective_name(value)}
     elif isinstance(value, Times):
         kind = {"kind": times_name(value)}
+    elif isinstance(value, SceneKnobs):
+        kind = {"kind": scene_name(value)}
     return kind | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
 
 
@@ -95,7 +108,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         # Times had no kind when there was one kind alone.
         name, rest = _kind(value, where, "a rule for times", "falling")
         return _typed(times_class(name), rest, where)
+    if hint is SceneKnobs:
+        # Nor had scenes.
+        name, rest = _kind(value, where, "a scene", "splats")
+        return _typed(scene_class(name), rest, where)
     inner = get_args(hint)
+    if get_origin(hint) is tuple and inner[1:] == (Ellipsis,):
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}; expected a list")
+        return tuple(_value(inner[0], row, f"{where} {number}") for number, row in enumerate(value, 1))
     nested = next((choice for choice in inner if is_dataclass(choice)), None)
     if nested is not None and type(None) in inner:
         return None if value is None else _value(nested, value, where)

@@ -10,6 +10,7 @@ from configs.recipe import Recipe
 from configs.run import RunConfig
 from configs.tuned import TUNED
 from guidance.times import Falling
+from renderers.scene import SceneKnobs
 from renderers.splats import Splats
 
 
@@ -22,7 +23,7 @@ class Preset:
     views: int = 4
     objective: str = "sds"
     """Name of the objective, where the user gives none."""
-    scene: Splats = field(default_factory=Splats)
+    scene: SceneKnobs = field(default_factory=Splats)
 
     def run(self, prompt: str, objective: str | None = None, embedded: bool = True) -> RunConfig:
         """The preset's run for a prompt.

@@ -9,7 +9,7 @@ from guidance.critic import LoRA
 from guidance.limits import Limits
 from guidance.objective import Objective
 from guidance.times import Falling, Times
-from renderers.splats import Splats
+from renderers.scene import SceneKnobs
 
 FASTEST = 100.0
 
@@ -41,7 +41,7 @@ class Recipe:
         )
 
 
-def faster(scene: Splats, factor: float) -> Splats:
+def faster(scene: SceneKnobs, factor: float) -> SceneKnobs:
     """The scene's knobs with every rate multiplied by `factor`."""
-    rates = [f.name for f in fields(scene) if f.name.endswith(("_rate", "_rate_end"))]
+    rates = [f.name for f in fields(scene) if f.name.endswith(("rate", "rate_end"))]
     return replace(scene, **{name: getattr(scene, name) * factor for name in rates})

@@ -14,7 +14,28 @@ from guidance.sds import SDS
 from guidance.times import Falling, Times
 from renderers.meshing import Meshing
 from renderers.orbit import Orbit
+from renderers.scene import SceneKnobs
 from renderers.splats import Splats
+
+MOST_PARTS = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """A ball of the scene that has a text of its own."""
+
+    text: str
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """In the frame of the asset: +X its left, +Y up, +Z its front."""
+    radius: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("a part of the scene has no text")
+        if not all(abs(place) <= 1 for place in self.centre):
+            raise ValueError(f"the centre of {self.text!r} is {self.centre}; expected numbers from -1 to 1")
+        if not 0 < self.radius <= 1:
+            raise ValueError(f"the radius of {self.text!r} is {self.radius}; expected a number above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -29,8 +50,12 @@ class RunConfig:
     """Name of the diffusion model, or the folder of one."""
     objective: Objective = field(default_factory=SDS)
     """Rule that turns the prior's answers into a gradient."""
-    scene: Splats = field(default_factory=Splats)
+    scene: SceneKnobs = field(default_factory=Splats)
     """What is optimised."""
+    source: str = ""
+    """Folder of a finished run whose scene this one starts from, and which it edits."""
+    parts: tuple[Part, ...] = ()
+    """Parts of the scene with texts of their own, for objectives that compose regions."""
     orbit: Orbit = field(default_factory=Orbit)
     """Where it is looked at from."""
     times: Times = field(default_factory=Falling)
@@ -73,8 +98,10 @@ class RunConfig:
             raise ValueError(f"views is {self.views}; expected 1 to 64 pictures in a step")
         if not 1 <= self.particles <= 64:
             raise ValueError(f"particles is {self.particles}; expected 1 to 64 scenes at once")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
+        if not 0 <= self.seed < 2**29:
+            raise ValueError(f"seed is {self.seed}; expected 0 to {2**29 - 1}")
+        if len(self.parts) > MOST_PARTS:
+            raise ValueError(f"the scene has {len(self.parts)} parts; at most {MOST_PARTS} are taken")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; expected auto, cpu or cuda")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 COMMANDS = {
     "generate": "a prompt to a finished asset",
+    "edit": "a finished asset changed to what another prompt says",
     "resume": "goes on with a run that was stopped",
     "export": "the mesh of a run as GLB, OBJ or PLY",
     "compare": "objectives side by side on one prompt, as a table and a page",

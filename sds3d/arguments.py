@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import io
 import re
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from configs.catalog import TIMES, objective_names, times_class
+from configs.catalog import SCENES, TIMES, objective_names, scene_class, times_class
 from configs.presets import PRESETS, preset
-from configs.run import RunConfig
+from configs.run import Part, RunConfig
 from sds3d.console import Console, Mode
 from sds3d.priors import EMBEDDED, is_embedded
 
@@ -27,6 +28,7 @@ class Asked:
 
 
 _GENERATE = "sds3d generate"
+_EDIT = "sds3d edit"
 _NOT_GIVEN = "not given"
 
 
@@ -59,12 +61,52 @@ def console_of(flags: argparse.Namespace) -> Console:
 def generate(arguments: list[str]) -> Asked:
     """The run that `sds3d generate` is asked for.
 
-    Preset, objective, times and prior are read first, for they decide which other flags there are and their defaults.
+    Preset, objective, times, scene and prior are read first, for they decide which other flags there are and their
+    defaults.
 
     Raises:
         ValueError: a name that does not exist, or a value that does not fit.
     """
-    first = Parser(prog=_GENERATE, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    first = _first(_GENERATE)
+    first.add_argument("--scene", metavar="NAME", help=f"what is optimised: {', '.join(SCENES)} (default: splats)")
+    picked, rest = first.parse_known_args(arguments)
+    start = _start(picked, rest)
+    if picked.scene is not None and scene_class(picked.scene) is not type(start.scene):
+        scene = scene_class(picked.scene)()
+        start = replace(start, scene=scene, orbit=scene.orbit)
+    run = _parsed(_GENERATE, rest, start, f"Turns a prompt into a textured mesh.\n\n{first.format_help()}")
+    return Asked(run, picked.out, console_of(picked))
+
+
+def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
+    """The run that `sds3d edit` is asked for: scene, prior and cameras are those of the run it starts from.
+
+    Args:
+        before: reads what was asked of a run, from its folder.
+
+    Raises:
+        ValueError: as `generate`.
+        FileNotFoundError: there is no such run.
+    """
+    first = _first(_EDIT)
+    first.add_argument("run", type=Path, metavar="RUN", nargs="?", help="folder of the run to start from")
+    picked, rest = first.parse_known_args(arguments)
+    if picked.run is None and not {"-h", "--help"} & {*arguments}:
+        raise ValueError("the folder of the run to start from is missing; for example: sds3d edit runs/demo PROMPT")
+    picked.objective = picked.objective or "dds"
+    start = _start(picked, rest)
+    if picked.run is not None:
+        old = before(picked.run)
+        start = replace(start, source=str(picked.run.resolve()), scene=old.scene, orbit=old.orbit, prior=old.prior)
+        start = replace(start, mesh=old.mesh, device=old.device)
+    about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
+    run = _parsed(_EDIT, rest, start, f"{about}\n\n{first.format_help()}")
+    return Asked(run, picked.out, console_of(picked))
+
+
+def _first(program: str) -> Parser:
+    """Reads what is no field of a run, or decides which fields there are."""
+    first = Parser(prog=program, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     about = "; ".join(f"{name}: {ready.purpose}" for name, ready in PRESETS.items())
     first.add_argument("--preset", metavar="NAME", default="draft", help=f"how much time it is worth ({about})")
     first.add_argument(
@@ -77,16 +119,36 @@ def generate(arguments: list[str]) -> Asked:
     first.add_argument("--times", metavar="NAME", help=f"how noise times are drawn ({rules})".replace("%", "%%"))
     first.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
     first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
+    first.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        metavar="TEXT@X,Y,Z,RADIUS",
+        help="a ball of the scene with a text of its own, such as 'a mug@0.4,0,0,0.5'; for --objective regions",
+    )
     add_telling(first)
-    picked, rest = first.parse_known_args(arguments)
+    return first
+
+
+def _start(picked: argparse.Namespace, rest: list[str]) -> RunConfig:
+    """The run that presets and names ask for, without a prompt."""
     start = preset(picked.preset).run(_NOT_GIVEN, picked.objective, is_embedded(_prior(rest)))
     # What is named anyway keeps its tuned or published values.
     if picked.times is not None and times_class(picked.times) is not type(start.times):
         start = replace(start, times=times_class(picked.times)())
     if picked.faces is not None:
         start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
-    run = _parsed(rest, start, f"Turns a prompt into a textured mesh.\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked))
+    return replace(start, parts=tuple(map(_part, picked.part)))
+
+
+def _part(words: str) -> Part:
+    """A part from `TEXT@X,Y,Z,RADIUS`. Raises ValueError."""
+    text, _, numbers = words.rpartition("@")
+    try:
+        x, y, z, radius = map(float, numbers.split(","))
+    except ValueError:
+        raise ValueError(f"the part {words!r} is no TEXT@X,Y,Z,RADIUS, such as 'a mug@0.4,0,0,0.5'") from None
+    return Part(text, (x, y, z), radius)
 
 
 def _prior(words: list[str]) -> str:
@@ -97,7 +159,7 @@ def _prior(words: list[str]) -> str:
     return name
 
 
-def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
+def _parsed(program: str, words: list[str], start: RunConfig, description: str) -> RunConfig:
     """`start` with the flags among `words` applied. Raises ValueError in one line for what does not fit."""
     import tyro
 
@@ -110,14 +172,14 @@ def _parsed(words: list[str], start: RunConfig, description: str) -> RunConfig:
                 RunConfig,
                 args=words,
                 default=start,
-                prog=_GENERATE,
+                prog=program,
                 description=description,
                 config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
-        raise ValueError(f"{_one_line(boxes.getvalue())} (see {_GENERATE} --help)") from None
+        raise ValueError(f"{_one_line(boxes.getvalue())} (see {program} --help)") from None
 
 
 def _one_line(boxes: str) -> str:

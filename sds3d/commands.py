@@ -16,7 +16,7 @@ from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
 from sds3d.distill import Result, Run, Unhealthy
 from sds3d.finish import FORMATS, export_mesh, finish
-from sds3d.generate import Stop, device_of, listening, newest, optimise, resumed
+from sds3d.generate import Stop, device_of, listening, newest, optimise, resumed, source_of
 from sds3d.priors import open_prior
 from sds3d.record import Record
 
@@ -26,12 +26,21 @@ INTERRUPTED = 130
 
 def generate(words: list[str]) -> int:
     """`sds3d generate PROMPT`: a new run, to its finished asset."""
-    asked = flags.generate(words)
+    return _begin(flags.generate(words))
+
+
+def edit(words: list[str]) -> int:
+    """`sds3d edit RUN PROMPT`: a new run that starts from a finished one."""
+    return _begin(flags.edit(words, lambda folder: Record.open(folder).config()))
+
+
+def _begin(asked: flags.Asked) -> int:
+    """A new run, to its finished asset."""
     console, config = asked.console, asked.run
     replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
     prior = open_prior(config.prior, device_of(config))
     _remark(prior, config, console)
-    run = Run(config, prior, device_of(config))
+    run = Run(config, prior, device_of(config), source_of(config, console))
     for view, text in run.prompt.texts.items():
         console.say(f"{view} views are asked for: {text}")
     record = Record.new(asked.out or _free_folder(config.prompt), config)

@@ -162,7 +162,11 @@ def refuse_unmet(config: RunConfig, prior: Prior) -> None:
     if objective.needs_flow and abs(alpha + sigma - 1) > 1e-3:
         found = f"half-way between picture and noise those of {config.prior} sum to {alpha + sigma:.2f}"
         raise ValueError(f"{name} needs a flow-matching prior, whose alpha and sigma sum to 1; {found}")
-    if objective.needs_source:
-        raise ValueError(f"{name} edits a scene that is there already; a run that starts from a prompt has none")
-    if objective.needs_regions:
-        raise ValueError(f"{name} needs texts for parts of the scene; this run has one prompt for all of it")
+    if objective.needs_source and not config.source:
+        raise ValueError(f"{name} edits a scene that is there already; use: sds3d edit RUN PROMPT")
+    if objective.needs_regions and not config.parts:
+        raise ValueError(
+            f"{name} needs texts for parts of the scene; give two or more, such as --part 'a mug@0.4,0,0,0.5'"
+        )
+    if config.parts and not objective.needs_regions:
+        raise ValueError(f"{name} has no use for parts of the scene; --objective regions has")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -13,14 +13,17 @@ from torch import Tensor
 from configs.run import RunConfig
 from guidance.critic import part
 from guidance.limits import Limits
-from guidance.objective import View
+from guidance.objective import Source, View
 from guidance.prior import Prior, generator
+from renderers.cameras import Cameras
 from renderers.orbit import backdrops
 from renderers.rows import adam_state, restore_adam
-from renderers.scene import Frame
-from renderers.splats import SplatScene
+from renderers.scene import Frame, TrainableScene
 from sds3d.companions import Companions
+from sds3d.parts import regions
 
+_LATER = {"spare", "critic"}
+"""Streams of chance that runs from before they came lack; they start anew."""
 APART = 0x9E3779B8
 """Between the seeds of particles: a multiple of 8, so that none meets another stream of the run."""
 
@@ -40,7 +43,8 @@ class Step:
     seconds: float
     prior_seconds: float
     """Of them, in the prior and its critic: encoding, answers, and what the critic learns."""
-    splats: int
+    size: str
+    """Of the scene, in words."""
     frame: Frame
     logs: Mapping[str, float] = field(default_factory=dict)
     """Figures of the objective and of the critic."""
@@ -50,11 +54,11 @@ class Step:
 class Result:
     """What a run has made so far: all that meshes and files are made of."""
 
-    scene: SplatScene
+    scene: TrainableScene
     config: RunConfig
     done: int
     """Steps behind it."""
-    others: tuple[SplatScene, ...] = ()
+    others: tuple[TrainableScene, ...] = ()
     """Scenes that were made beside it, where there are several particles."""
 
     @staticmethod
@@ -72,11 +76,11 @@ class Result:
 class Particle:
     """One of the scenes of a run, and what moves it."""
 
-    scene: SplatScene
+    scene: TrainableScene
     optimiser: torch.optim.Adam
 
     @staticmethod
-    def of(scene: SplatScene, progress: float) -> Particle:
+    def of(scene: TrainableScene, progress: float) -> Particle:
         """A scene with an optimiser that remembers nothing yet."""
         return Particle(scene, torch.optim.Adam(scene.groups(progress), betas=(0.9, 0.99), fused=True))
 
@@ -84,7 +88,8 @@ class Particle:
 class Run:
     """One run of score distillation, resumable at any step."""
 
-    def __init__(self, config: RunConfig, prior: Prior, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, prior: Prior, device: torch.device, source: Result | None = None) -> None:
+        """`source` is what the folder of `config.source` holds."""
         self.config, self.prior, self.device = config, prior, device
         self.prompt = config.asked()
         # One stream of chance for each component: changing how one draws leaves the others as they were.
@@ -96,9 +101,15 @@ class Run:
         self.done = 0
         starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
         self.particles = [Particle.of(config.scene.build(device, start), 0.0) for start in starts]
+        self.source = None if source is None else source.scene.to(device)
+        if source is not None:
+            self.source_prompt = replace(self.prompt, text=source.config.prompt, texts={})
+            for place, particle in enumerate(self.particles):
+                particle.scene.restore(source.scene.state())
+                self.particles[place] = Particle.of(particle.scene, 0.0)
 
     @property
-    def scene(self) -> SplatScene:
+    def scene(self) -> TrainableScene:
         """The first of the scenes."""
         return self.particles[0].scene
 
@@ -116,22 +127,17 @@ class Run:
         progress = self.done / config.steps
 
         cameras = config.orbit.draw(config.views, prior.picture_size, chance["cameras"]).to(self.device)
-        frame = scene.render(cameras, backdrops(config.views, chance["backdrops"]).to(self.device))
+        behind = backdrops(config.views, chance["backdrops"]).to(self.device)
+        frame = scene.render(cameras, behind)
         asked = time.perf_counter()
         x = prior.encode(bounded(frame.rgb, config.limits).permute(0, 3, 1, 2))
         with torch.no_grad():
-            wanted = self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
-            t = config.times.draw(config.views, progress, chance["times"]).to(x)
-            noise = torch.randn(x.shape, generator=chance["noise"]).to(x)
-            second = torch.randn(x.shape, generator=chance["spare"]).to(x)
-            uniform = torch.rand(config.views, generator=chance["spare"]).to(x)
-            lowest = config.times.lowest(progress)
-            view = View(x.detach(), noise, t, wanted, second, uniform, progress, lowest)
-            update = config.objective(beside.teacher(wanted.empty), beside.critic, view)
+            view = self._view(cameras, behind, frame, x.detach(), progress)
+            update = config.objective(beside.teacher(view.wanted.empty), beside.critic, view)
             # Half precision overflows now and then: such values pull nowhere.
             gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
             gradient = config.limits.of_latents(gradient, progress)
-        learnt = beside.learn(x, wanted.posed)
+        learnt = beside.learn(x, view.wanted.posed)
         answered = time.perf_counter()
         loss = pulled(x, gradient) + scene.penalty(frame)
 
@@ -146,7 +152,29 @@ class Run:
             raise Unhealthy(f"step {self.done}: {trouble}")
         strength = float(gradient.square().mean().sqrt())
         seconds, logs = time.perf_counter() - began, {**update.logs, **learnt}
-        return Step(self.done, strength, seconds, answered - asked, len(scene), frame, logs)
+        return Step(self.done, strength, seconds, answered - asked, scene.told(), frame, logs)
+
+    def _view(
+        self, cameras: Cameras, behind: Float[Tensor, "B 3"], frame: Frame, x: Float[Tensor, "B C h w"], progress: float
+    ) -> View:
+        """What the objective is shown of a frame, with all chance drawn."""
+        config, prior, chance = self.config, self.prior, self.chance
+        source = None
+        if self.source is not None:
+            before = prior.encode(self.source.render(cameras, behind).rgb.permute(0, 3, 1, 2))
+            source = Source(before, self.source_prompt.seen_from(prior, cameras.azimuth, cameras.elevation).text)
+        return View(
+            x,
+            noise=torch.randn(x.shape, generator=chance["noise"]).to(x),
+            t=config.times.draw(config.views, progress, chance["times"]).to(x),
+            wanted=self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation),
+            second=torch.randn(x.shape, generator=chance["spare"]).to(x),
+            uniform=torch.rand(config.views, generator=chance["spare"]).to(x),
+            progress=progress,
+            lowest=config.times.lowest(progress),
+            source=source,
+            regions=regions(config.parts, self.prompt, prior, cameras, frame, x) if config.parts else None,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on bit for bit."""
@@ -160,7 +188,7 @@ class Run:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave. Raises ValueError if it is not of such a run."""
-        if "done" not in state or part(state, "chance").keys() != self.chance.keys():
+        if "done" not in state or (part(state, "chance").keys() ^ self.chance.keys()) - _LATER:
             raise ValueError("the checkpoint is not one of a run")
         self.done = int(state["done"])
         for place, particle in enumerate(self.particles):

@@ -18,11 +18,14 @@ from guidance.precision import cpu_has_bfloat16
 from renderers import native
 from renderers.mesh import Mesh, MeshScene, agreement
 from renderers.meshing import mesh_of
+from renderers.picture import PictureScene
 from renderers.scene import Scene
+from renderers.splats import SplatScene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console, memory_mb
 from sds3d.distill import Result
 from sds3d.export import write_glb, write_mesh_ply, write_obj
+from sds3d.finish_picture import finish_picture
 from sds3d.judging import verdict
 from sds3d.record import Record
 from sds3d.splat_files import write_splats
@@ -44,7 +47,10 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
     """
     began = time.monotonic()
     folder, config = record.folder, made.config
-    write_splats(folder / "splats.ply", made.scene)
+    if isinstance(made.scene, PictureScene):
+        return finish_picture(made, record, console, optimised_seconds)
+    if isinstance(made.scene, SplatScene):
+        write_splats(folder / "splats.ply", made.scene)
     with torch.no_grad():
         mesh = mesh_of(made.scene, config.mesh)
         meshed = time.monotonic()
@@ -66,16 +72,16 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
             "pictures_and_checks": round(now - meshed, 2),
         },
         "peak_memory_mb": round(memory_mb()[1]),
-        "splats": len(made.scene),
+        "scene": made.scene.told(),
         "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture": mesh.texture.shape[0]},
-        "mesh_against_splats": {"iou": round(match.iou, 4), "psnr": round(match.psnr, 2)},
+        "mesh_against_scene": {"iou": round(match.iou, 4), "psnr": round(match.psnr, 2)},
         "judge": judged,
         "versions": versions(),
         "licences": LICENCES,
     }
     write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     console.say(
-        f"mesh of {len(mesh.faces)} faces; it matches the splats with IoU {match.iou:.3f}, PSNR {match.psnr:.1f} dB",
+        f"mesh of {len(mesh.faces)} faces; it matches the scene with IoU {match.iou:.3f}, PSNR {match.psnr:.1f} dB",
         **{"iou": match.iou, "psnr": match.psnr},
     )
     if judged:

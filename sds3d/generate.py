@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import torch
 from torch import Tensor
 
+from configs.catalog import scene_name
 from configs.run import RunConfig
 from guidance.prior import Prior
 from sds3d.console import Console, Pace, clock, memory_mb
-from sds3d.distill import Run, Step
+from sds3d.distill import Result, Run, Step
 from sds3d.record import Record
 
 PREVIEW_EVERY = 50
@@ -80,9 +82,20 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
 
 def resumed(record: Record, config: RunConfig, prior: Prior, console: Console) -> Run:
     """The run of a folder, at its newest whole checkpoint. Raises ValueError, FileNotFoundError."""
-    run = Run(config, prior, device_of(config))
+    run = Run(config, prior, device_of(config), source_of(config, console))
     run.restore(newest(record, console))
     return run
+
+
+def source_of(config: RunConfig, console: Console) -> Result | None:
+    """What a run starts from and edits, if anything. Raises ValueError, FileNotFoundError."""
+    if not config.source:
+        return None
+    before = Record.open(Path(config.source))
+    found = Result.of(newest(before, console), before.config())
+    if type(found.config.scene) is not type(config.scene):
+        raise ValueError(f"{config.source} is a scene of another kind; give --scene {scene_name(found.config.scene)}")
+    return found
 
 
 def newest(record: Record, console: Console) -> dict[str, Tensor]:
@@ -104,19 +117,20 @@ def _save(run: Run, record: Record, console: Console) -> None:
 def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str) -> None:
     """The step as a line on the screen and in metrics.jsonl."""
     now, _ = memory_mb()
-    facts: dict[str, float | int] = {
+    facts: dict[str, float | int | str] = {
         "step": step.number,
         "gradient": round(step.gradient, 6),
         "seconds": round(step.seconds, 4),
         "prior_seconds": round(step.prior_seconds, 4),
-        "splats": step.splats,
+        "scene": step.size,
         "memory_mb": round(now),
+        **{name: round(value, 6) for name, value in step.logs.items()},
     }
     record.log(facts)
     text = (
         f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  "
         f"{1000 * pace.seconds:.0f} ms/step  "
-        f"gradient {step.gradient:.3f}  {step.splats} splats  {now:.0f} MB"
+        f"gradient {step.gradient:.3f}  {step.size}  {now:.0f} MB"
     )
     console.figures(
         f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)}

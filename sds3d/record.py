@@ -63,7 +63,7 @@ class Record:
         """What was asked. Raises ValueError if the file was changed into something else."""
         return files.read(self.folder / "run.yaml")
 
-    def log(self, row: dict[str, float | int]) -> None:
+    def log(self, row: dict[str, float | int | str]) -> None:
         """Adds a line to metrics.jsonl."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

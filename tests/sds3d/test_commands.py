@@ -97,7 +97,7 @@ def test_the_report_holds_what_was_promised(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     assert report["prompt"] == "a red teddy bear" and report["steps"] == 3
     assert set(report["seconds"]) == {"optimisation", "mesh", "pictures_and_checks"}
-    assert 0 < report["mesh_against_splats"]["iou"] <= 1
+    assert 0 < report["mesh_against_scene"]["iou"] <= 1
     assert 0 < report["mesh"]["faces"] <= 500 and report["mesh"]["texture"] == 64
     assert {"torch", "numpy", "sds3d", "kernels"} <= set(report["versions"])
     assert report["licences"] and report["peak_memory_mb"] > 0 and "judge" in report

@@ -99,7 +99,7 @@ def test_a_run_goes_on_as_if_never_stopped(config: RunConfig, prior: EmbeddedPri
 
 def test_the_scene_grows_in_these_tests(config: RunConfig, prior: EmbeddedPrior) -> None:
     """Or the test above would not show that grown rows are taken up again."""
-    counts = [step.splats for step in run_of(config, prior).steps()]
+    counts = [int(step.size.split()[0]) for step in run_of(config, prior).steps()]
     assert len(set(counts)) > 1 and max(counts) <= config.scene.max_count
 
 
