@@ -63,6 +63,18 @@ class Surface:
 
 
 @dataclass(frozen=True)
+class Maps:
+    """What a surface is made of beside its base colour, glTF's way; textures over the same coordinates."""
+
+    roughness: UInt8[ndarray, "T T"]
+    """0 (a mirror) to 255."""
+    metallic: UInt8[ndarray, "T T"]
+    """0 to 255 (all metal)."""
+    normals: UInt8[ndarray, "T T 3"] | None = None
+    """Normal map: x to the right in the texture, y up, z away from the surface, 0..255 for -1..1."""
+
+
+@dataclass(frozen=True)
 class Mesh:
     """A textured shape; vertices on a seam of the texture appear once for each side."""
 
@@ -74,6 +86,8 @@ class Mesh:
     """0..1, (0, 0) at the upper-left corner of the texture."""
     texture: UInt8[ndarray, "T T 3"]
     """Base colour, sRGB."""
+    maps: Maps | None = None
+    """None: rough and no metal all over."""
 
     @property
     def surface(self) -> Surface:

@@ -1,0 +1,375 @@
+"""A mesh as a scene: its paint, what it is made of, and where its points lie are trained.
+
+For refining what another scene has become, and for texturing a mesh that someone brings. Shapes: P points, U vertices
+of the mesh, T texels along a side, B cameras, H and W pixels, N pixels that see the mesh.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from renderers import mesh_raster, shading
+from renderers.baking import mesh_of
+from renderers.body import Body, ball
+from renderers.cameras import Cameras
+from renderers.mesh import Mesh
+from renderers.scene import Frame, SceneKnobs, TrainableScene
+from renderers.triangles import Fragments
+
+LARGEST_TEXTURE = 4096
+_GRAIN = (0.6, 0.0)
+"""Roughness and metal where they are not trained."""
+_PAINT = ("colours", "grain", "slopes")
+_SLOPE = 0.9
+"""Most that a normal map tilts a normal: the length of its x and y."""
+
+
+@dataclass(frozen=True)
+class Solid(SceneKnobs):
+    """Knobs of a mesh. Lengths are in units of the unit ball; rates are Adam's."""
+
+    faces: int = 20_000
+    """Triangles of the ball that is the start where no mesh is given."""
+    radius: float = 0.6
+    """Its radius."""
+    paint: Literal["texture", "points"] = "texture"
+    """Whether colours are those of texels or of the mesh's points."""
+    texture: int = 512
+    """Texels along a side of the texture."""
+    repaint: bool = False
+    """Start in grey, whatever the colours of the given mesh."""
+    light: Literal["none", "studio"] = "none"
+    """none: the paint is what is seen; studio: it is lit, and has to be what remains when the light is taken away."""
+    turning: float = 0.0
+    """The light is turned anew for every picture by up to this many degrees either way."""
+    material: bool = False
+    """Train roughness and metal too; needs light."""
+    bumps: bool = False
+    """Train a normal map too; needs light and a texture."""
+    move: bool = True
+    """Move the points; False leaves the shape as it is."""
+    reach: float = 0.25
+    """Neither the lattice nor a point in it moves farther than this along an axis."""
+    lattice: int = 8
+    """Nodes along a side of the lattice that bends the whole shape, besides each point's own move; 0 for none."""
+    colour_rate: float = 1e-2
+    """Rate of the colours, 0..1."""
+    material_rate: float = 1e-2
+    """Rate of roughness and metal, 0..1."""
+    bump_rate: float = 5e-3
+    """Rate of the normal map, -1..1."""
+    bend_rate: float = 4e-3
+    """Rate of the lattice at the start."""
+    offset_rate: float = 1e-3
+    """Rate of the points at the start."""
+    slowing: float = 0.1
+    """What is left of these two rates at the end; in between they fall exponentially."""
+    laplacian: float = 1.0
+    """Weight of the mean square of how much farther a point moves than its neighbours do, in lengths of an edge."""
+    creases: float = 0.1
+    """Weight of the mean of 1 - cosine between neighbouring triangles, where it has grown."""
+
+    def __post_init__(self) -> None:
+        if not 12 <= self.faces <= 1_000_000:
+            raise ValueError(f"faces is {self.faces}; it lies between 12 and 1000000")
+        if not 16 <= self.texture <= LARGEST_TEXTURE:
+            raise ValueError(f"texture is {self.texture}; it lies between 16 and {LARGEST_TEXTURE}")
+        for name, most in (("radius", 1.0), ("reach", 1.0), ("turning", 180.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies between 0 and {most:g}")
+        if self.lattice != 0 and not 2 <= self.lattice <= 32:
+            raise ValueError(f"lattice is {self.lattice}; it is 0 or lies between 2 and 32")
+        for name in ("radius", "slowing", "colour_rate", "material_rate", "bump_rate", "bend_rate", "offset_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
+        for name in ("laplacian", "creases"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 upwards")
+        for name, choices in (("paint", ("texture", "points")), ("light", ("none", "studio"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is {' or '.join(choices)}")
+        if self.light == "none" and (self.material or self.bumps):
+            raise ValueError("material and bumps show only under light; set light to studio")
+        if self.bumps and self.paint != "texture":
+            raise ValueError("bumps need a texture; set paint to texture")
+
+    def build(self, device: torch.device | str, generator: torch.Generator) -> SolidScene:
+        """A grey ball; `generator` also draws all chance that the scene needs later."""
+        return self.of(ball(self.radius, self.faces, 16), device, generator)
+
+    def of(self, mesh: Mesh, device: torch.device | str, generator: torch.Generator) -> SolidScene:
+        """Starts from a mesh in the unit ball, with its colours. Raises ValueError for one that cannot be drawn."""
+        return SolidScene(self, mesh, torch.device(device), generator)
+
+
+class SolidScene(TrainableScene):
+    """A mesh under training. Make it with `Solid.build` or `Solid.of`."""
+
+    colours: nn.Parameter
+    """[T,T,3] or [P,3], sRGB; without light what is seen, with light the albedo."""
+    grain: nn.Parameter
+    """[T,T,2] or [P,2]: roughness and metal, 0..1; only with `material`."""
+    slopes: nn.Parameter
+    """[T,T,2]: x and y of the normal map; only with `bumps`."""
+    bends: nn.Parameter
+    """[G,G,G,3], z before y before x: how far the nodes of a lattice over -1..1 have moved; only with `move`."""
+    offsets: nn.Parameter
+    """[P,3]: how far each point has moved in the lattice; only with `move`."""
+
+    def __init__(self, knobs: Solid, mesh: Mesh, device: torch.device, generator: torch.Generator) -> None:
+        super().__init__()
+        self.knobs = knobs
+        self.generator = generator
+        self.drawn: int | None = None
+        """Pixels that showed the mesh in the last settled frame."""
+        self.light = _studio(device) if knobs.light == "studio" else None
+        self._take(Body.of(mesh, device), torch.from_numpy(mesh.normals).to(device))
+        for name, values in self._start(mesh).items():
+            self.register_parameter(name, nn.Parameter(values.to(device)))
+
+    @property
+    def points(self) -> Float[Tensor, "P 3"]:
+        """Where the points are now."""
+        return self.body.points + self.moved() if self.knobs.move else self.body.points
+
+    def moved(self) -> Float[Tensor, "P 3"]:
+        """How far the points have moved, lattice and all; only with `move`."""
+        if not self.knobs.lattice:
+            return self.offsets
+        grid = self.body.points[None, None, None]
+        bent = functional.grid_sample(
+            self.bends.permute(3, 0, 1, 2)[None], grid, padding_mode="border", align_corners=True
+        )
+        return bent[0, :, 0, 0].T + self.offsets
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+        """Differentiable picture over a solid background per camera, its outlines antialiased."""
+        points = self.points
+        triangles = self.body.triangles
+        at = mesh_raster.places(points, cameras.to(points.device))
+        fragments = mesh_raster.rasterise(at, triangles, cameras.height, cameras.width)
+        painted = self._painted(at, fragments)
+        colours = painted[..., :3]
+        if self.light is not None:
+            colours = self._shaded(self.light, painted, points, at, fragments, cameras)
+        depth = fragments.depth[..., None]
+        if self.knobs.move:
+            depth = mesh_raster.blend(at[..., 2:], triangles.corners, at, triangles, fragments)
+        layers = torch.cat([colours, fragments.seen[..., None].to(colours), depth], -1)
+        smooth = mesh_raster.antialias(layers, at, triangles, mesh_raster.outline(at, triangles, fragments))
+        rgb, alpha, depth = smooth.split([3, 1, 1], -1)
+        over = rgb + (1 - alpha) * background.to(rgb)[:, None, None]
+        return Frame(over, alpha, depth / alpha.clamp_min(1e-9), int(fragments.seen.sum()))
+
+    def groups(self, progress: float) -> list[dict[str, Any]]:
+        """One parameter group for each kind of parameter that is trained."""
+        knobs = self.knobs
+        slow = knobs.slowing**progress
+        rates = {"colours": knobs.colour_rate, "grain": knobs.material_rate, "slopes": knobs.bump_rate}
+        rates |= {"bends": knobs.bend_rate * slow, "offsets": knobs.offset_rate * slow}
+        return [
+            {"params": [getattr(self, name)], "lr": rates[name], "name": name, "eps": 1e-15} for name in self._names
+        ]
+
+    def penalty(self, frame: Frame) -> Float[Tensor, ""]:
+        """The weighted penalties on how the points have moved; those of weight 0 cost nothing."""
+        knobs, total = self.knobs, self.colours.new_zeros(())
+        if not knobs.move:
+            return total
+        if knobs.laplacian:
+            uneven = self.body.roughened(self.moved()) / self._length
+            total = total + knobs.laplacian * uneven.square().sum(-1).mean()
+        if knobs.creases and len(self._creases):
+            grown = (self.body.creases(self.points) - self._creases).clamp_min(0)
+            total = total + knobs.creases * grown.mean()
+        return total
+
+    @torch.no_grad()
+    def settle(self, progress: float, frame: Frame, optimiser: Optimizer) -> None:
+        """Keeps the parameters in range; their number never changes."""
+        self.drawn = int(frame.statistics)
+        self.colours.clamp_(0, 1)
+        if self.knobs.material:
+            self.grain.clamp_(0, 1)
+        if self.knobs.bumps:
+            length = self.slopes.norm(dim=-1, keepdim=True)
+            self.slopes.mul_(_SLOPE / length.clamp_min(_SLOPE))
+        for name in ("bends", "offsets"):
+            if name in self._names:
+                getattr(self, name).clamp_(-self.knobs.reach, self.knobs.reach)
+
+    def healthy(self) -> str | None:
+        """None, or what has gone wrong: NaN, a shape at its limits, or nothing in the last pictures."""
+        for name in self._names:
+            bad = int((~getattr(self, name).isfinite()).sum())
+            if bad:
+                return f"{bad} values of {name} are not finite"
+        if self.knobs.move and bool((self.offsets.abs() >= self.knobs.reach).any(-1).float().mean() > 0.5):
+            return f"the shape has come apart: over half of its points have moved by {self.knobs.reach}, all they may"
+        if self.drawn == 0:
+            return "the mesh was in none of the last pictures"
+        return None
+
+    def told(self) -> str:
+        size = self.knobs.texture
+        painted = f"a texture of {size} x {size}" if self.knobs.paint == "texture" else "colours at the points"
+        return f"{len(self.body.triangles)} faces with {painted}"
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the parameters, the mesh they hang on, and the generator."""
+        tensors = {name: getattr(self, name).detach().clone() for name in self._names}
+        tensors |= {f"body.{name}": value.clone() for name, value in self.body.state().items()}
+        return tensors | {"normals": self._normals.clone(), "generator": self.generator.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave, with its mesh. Raises ValueError if something is missing or does not fit."""
+        wanted = (*self._names, "normals", "generator")
+        missing = [name for name in wanted if name not in state]
+        if missing:
+            raise ValueError(f"the saved mesh lacks {', '.join(missing)}; all of {', '.join(wanted)} are needed")
+        device = self.colours.device
+        body = Body.from_state({k[5:]: v.to(device).clone() for k, v in state.items() if k.startswith("body.")})
+        size = self.knobs.texture if self.knobs.paint == "texture" else len(body.points)
+        if len(state["colours"]) != size or ("offsets" in self._names and len(state["offsets"]) != len(body.points)):
+            raise ValueError(f"the saved mesh has {len(state['colours'])} rows of colours; these knobs ask for {size}")
+        self._take(body, state["normals"].to(device).clone())
+        for name in self._names:
+            setattr(self, name, nn.Parameter(state[name].to(device).clone()))
+        self.drawn = None
+        self.generator.set_state(state["generator"].cpu())
+
+    @torch.no_grad()
+    def mesh(self) -> Mesh:
+        """The mesh as it is now, for export; with maps where it is lit."""
+        points = self.points
+        normals = self.body.normals(points) if self.knobs.move else self._normals
+        parts: list[Tensor] = [self.colours]
+        if self.light is not None:
+            parts.append(
+                self.grain if self.knobs.material else self.colours.new_tensor(_GRAIN).expand_as(parts[0][..., :2])
+            )
+        if self.knobs.bumps:
+            parts.append(self.slopes)
+        textured = self.knobs.paint == "texture"
+        return mesh_of(self.body, points, normals, torch.cat(parts, -1), None if textured else self.knobs.texture)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        knobs = self.knobs
+        there = {"colours": True, "grain": knobs.material, "slopes": knobs.bumps}
+        there |= {"bends": knobs.move and knobs.lattice > 0, "offsets": knobs.move}
+        return tuple(name for name, here in there.items() if here)
+
+    def _take(self, body: Body, normals: Float[Tensor, "U 3"]) -> None:
+        """Makes the mesh, and what depends on nothing else, its own."""
+        self.body = body
+        self._normals = normals
+        """The given normals, used while the shape does not move."""
+        self._flat = body.flat()
+        self._length = max(body.length, 1e-9)
+        self._creases = body.creases(body.points)
+
+    def _start(self, mesh: Mesh) -> dict[str, Tensor]:
+        """The trained parameters at the start."""
+        knobs, count = self.knobs, len(self.body.points)
+        textured = knobs.paint == "texture"
+        shape = (knobs.texture, knobs.texture) if textured else (count,)
+        maps = mesh.maps
+        start: dict[str, Tensor] = {"colours": torch.full((*shape, 3), 0.5)}
+        if not knobs.repaint:
+            start["colours"] = self._laid(torch.from_numpy(mesh.texture) / 255)
+        if knobs.material:
+            start["grain"] = torch.tensor(_GRAIN).expand(*shape, 2).clone()
+            if maps is not None:
+                pair = torch.stack([torch.from_numpy(maps.roughness), torch.from_numpy(maps.metallic)], -1)
+                start["grain"] = self._laid(pair / 255)
+        if knobs.bumps:
+            start["slopes"] = torch.zeros(*shape, 2)
+            if maps is not None and maps.normals is not None:
+                start["slopes"] = self._laid(torch.from_numpy(maps.normals)[..., :2] / 127.5 - 1)
+        if knobs.move:
+            start["offsets"] = torch.zeros(count, 3)
+            if knobs.lattice:
+                start["bends"] = torch.zeros(knobs.lattice, knobs.lattice, knobs.lattice, 3)
+        return start
+
+    def _laid(self, picture: Float[Tensor, "t t C"]) -> Tensor:
+        """A picture of the given mesh as this scene's texture, or as values at its points."""
+        if self.knobs.paint == "texture":
+            size = (self.knobs.texture, self.knobs.texture)
+            other = functional.interpolate(picture.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
+            return other[0].permute(1, 2, 0).contiguous()
+        body = self.body
+        seen = torch.ones(1, 1, len(body.uv), dtype=torch.bool)
+        values = mesh_raster.look_up(picture.contiguous(), body.uv.cpu()[None, None], torch.zeros(seen.shape), seen)[
+            0, 0
+        ]
+        # Copies of a point, on either side of a seam, have about the same colour: the last one wins.
+        points = torch.zeros(len(body.points), picture.shape[-1])
+        points[body.point_of.cpu()] = values
+        return points
+
+    def _values(self) -> Tensor:
+        """Colours, roughness, metal and the normal map's x and y, as far as they are there, side by side."""
+        parts: list[Tensor] = [getattr(self, name) for name in self._names if name in _PAINT]
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+    def _painted(self, at: Float[Tensor, "B P 3"], fragments: Fragments) -> Float[Tensor, "B H W C"]:
+        """What hangs on the surface, at every pixel."""
+        triangles, values = self.body.triangles, self._values()
+        if self.knobs.paint == "points":
+            return mesh_raster.blend(values, triangles.corners, at, triangles, fragments)
+        uv = mesh_raster.blend(self.body.uv, self.body.vertices, at, triangles, fragments)
+        detail = mesh_raster.detail_of(fragments, self._flat, self.knobs.texture)
+        return mesh_raster.look_up(values, uv, detail, fragments.seen)
+
+    def _shaded(
+        self,
+        light: shading.Light,
+        painted: Float[Tensor, "B H W C"],
+        points: Float[Tensor, "P 3"],
+        at: Float[Tensor, "B P 3"],
+        fragments: Fragments,
+        cameras: Cameras,
+    ) -> Float[Tensor, "B H W 3"]:
+        """The paint under light, as a display shows it; 0 where there is no surface."""
+        body, seen = self.body, fragments.seen
+        normals = body.normals(points) if self.knobs.move else self._normals
+        frames = [points[body.point_of], normals]
+        if self.knobs.bumps:
+            frames.append(body.tangents(points))
+        spread = mesh_raster.blend(torch.cat(frames, -1), body.vertices, at, body.triangles, fragments)[seen]
+        here = painted[seen]
+        where, across = spread[:, :3], functional.normalize(spread[:, 3:6], dim=-1)
+        across = torch.where(fragments.area[seen][:, None] < 0, -across, across)
+        grain = here[:, 3:5] if self.knobs.material else here.new_tensor(_GRAIN).expand(len(here), 2)
+        if self.knobs.bumps:
+            tangents = torch.cat([spread[:, 6:9], spread[:, 9:].sign()], -1)
+            across = shading.bent(across, tangents, here[:, -2:])
+        view = seen.nonzero()[:, 0]
+        toward = functional.normalize(cameras.positions.to(where)[view] - where, dim=-1)
+        material = shading.Material(shading.linear(here[:, :3]), grain[:, :1], grain[:, 1:])
+        turn = -self._turn()
+        sent = shading.shade(material, shading.turned(across, turn), shading.turned(toward, turn), light)
+        lit = shading.displayed(sent)
+        return painted.new_zeros(*seen.shape, 3).masked_scatter(seen[..., None], lit)
+
+    def _turn(self) -> float:
+        """How far the light is turned for the next pictures, radians."""
+        if not self.knobs.turning:
+            return 0.0
+        share = float(torch.rand((), generator=self.generator, device=self.generator.device)) * 2 - 1
+        return math.radians(self.knobs.turning) * share
+
+
+def _studio(device: torch.device) -> shading.Light:
+    light = shading.lit(shading.studio())
+    return shading.Light(light.diffuse.to(device), light.specular.to(device))
