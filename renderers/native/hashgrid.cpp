@@ -2,7 +2,7 @@
 //
 // tables [levels, size, 2], size a power of two. Level l is a grid of resolutions[l] voxels along a side of the cube of
 // half side 1; where its corners fit into the table each has an entry of its own, x fastest, else they share entries by
-// the hash x ^ 2654435761 y ^ 805459861 z. features [P, levels, 2].
+// the hash x ^ 2654435761 y ^ 805459861 z. features [2 levels, P].
 // Gradients are summed in the order of the points; each level by one thread, so the number of threads means nothing.
 
 #include <algorithm>
@@ -12,6 +12,8 @@
 
 namespace sds3d {
 namespace {
+
+constexpr int64_t STRETCH = 4096;
 
 typedef uint32_t Whole __attribute__((vector_size(4 * LANES)));
 typedef float Two __attribute__((vector_size(8)));
@@ -60,24 +62,28 @@ using namespace sds3d;
 
 extern "C" {
 
+// Fills features. Level by level for a stretch of points, so that one table at a time has to be near.
 void sds3d_hash_encode(const float* points, int64_t count, const float* tables, int32_t levels, int64_t size,
                        const int32_t* resolutions, int32_t threads, float* features) {
-#pragma omp parallel for schedule(dynamic, 64) num_threads(threads) if (threads > 1)
-  for (int64_t block = 0; block < (count + LANES - 1) / LANES; ++block) {
-    const int64_t at = block * LANES;
-    const int some = int(std::min<int64_t>(LANES, count - at));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  for (int64_t stretch = 0; stretch < (count + STRETCH - 1) / STRETCH; ++stretch)
     for (int level = 0; level < levels; ++level) {
-      const Corners corners(points + 3 * at, some, resolutions[level], uint32_t(size));
       const float* table = tables + 2 * size * level;
-      for (int lane = 0; lane < some; ++lane) {
-        Two sum = {};
-        for (int corner = 0; corner < 8; ++corner)
-          sum += corners.weight[corner][lane] *
-                 *reinterpret_cast<const TwoAnywhere*>(table + 2 * size_t(corners.entry[corner][lane]));
-        *reinterpret_cast<TwoAnywhere*>(features + 2 * ((at + lane) * levels + level)) = sum;
+      const int64_t end = std::min(count, (stretch + 1) * STRETCH);
+      for (int64_t at = stretch * STRETCH; at < end; at += LANES) {
+        const int some = int(std::min<int64_t>(LANES, end - at));
+        const Corners corners(points + 3 * at, some, resolutions[level], uint32_t(size));
+        float* to = features + 2 * level * count + at;
+        for (int lane = 0; lane < some; ++lane) {
+          Two sum = {};
+          for (int corner = 0; corner < 8; ++corner)
+            sum += corners.weight[corner][lane] *
+                   *reinterpret_cast<const TwoAnywhere*>(table + 2 * size_t(corners.entry[corner][lane]));
+          to[lane] = sum[0];
+          to[count + lane] = sum[1];
+        }
       }
     }
-  }
 }
 
 // Adds to d_tables, given zeros.
@@ -89,8 +95,10 @@ void sds3d_hash_encode_back(const float* points, int64_t count, const float* d_f
     for (int64_t at = 0; at < count; at += LANES) {
       const int some = int(std::min<int64_t>(LANES, count - at));
       const Corners corners(points + 3 * at, some, resolutions[level], uint32_t(size));
+      const float* from = d_features + 2 * level * count + at;
       for (int lane = 0; lane < some; ++lane) {
-        const Two d = *reinterpret_cast<const TwoAnywhere*>(d_features + 2 * ((at + lane) * levels + level));
+        const Two d = {from[lane], from[count + lane]};
+        if (d[0] == 0 && d[1] == 0) continue;  // behind what stops its ray
         for (int corner = 0; corner < 8; ++corner) {
           TwoAnywhere* to = reinterpret_cast<TwoAnywhere*>(table + 2 * size_t(corners.entry[corner][lane]));
           *to = *to + corners.weight[corner][lane] * d;
