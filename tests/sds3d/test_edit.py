@@ -1,0 +1,193 @@
+"""Runs that start from others, that have parts, and whose scene is a flat picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs import files
+from configs.run import Part, RunConfig
+from guidance.dds import DDS
+from guidance.embedded import EmbeddedPrior
+from guidance.objective import Objective, Update, View
+from guidance.prior import Denoiser
+from guidance.regions import RegionSDS
+from guidance.toy_pictures import DEVIATION, toy_pictures
+from renderers.picture import Picture
+from sds3d.__main__ import main
+from sds3d.distill import Run
+from sds3d.finish_picture import nearness
+from sds3d.record import Record
+from sds3d.turntable import write_turntable
+
+CPU = torch.device("cpu")
+Captured = pytest.CaptureFixture[str]
+
+
+@dataclass(frozen=True)
+class Watching(Objective):
+    """Keeps what it was shown; pulls nowhere."""
+
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        SHOWN.append(view)
+        return Update(torch.zeros_like(view.x))
+
+
+SHOWN: list[View] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_shown() -> None:
+    SHOWN.clear()
+
+
+@pytest.fixture(scope="module")
+def finished(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    words = "--steps 3 --views 1 --device cpu --scene.count 400 --scene.max-count 700 --scene.opacity 0.9 "
+    words += (
+        "--mesh.faces 500 --mesh.texture 64 --mesh.resolution 32 --mesh.views 3 --mesh.outline 32 --mesh.pictures 48"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
+        command = ["generate", "a red teddy bear", "--prior", str(prior_folder), *words.split(), "--quiet"]
+        assert main([*command, "--out", str(folder)]) == 0
+    return folder
+
+
+# --- editing ---
+
+
+def test_an_edit_begins_where_its_source_ended(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
+    target = tmp_path / "edited"
+    assert (
+        main(["edit", str(finished), "a horse", "--steps", "2", "--views", "1", "--out", str(target), "--quiet"]) == 0
+    )
+    asked, before = Record.open(target).config(), Record.open(finished).config()
+    assert isinstance(asked.objective, DDS) and asked.prompt == "a horse"
+    assert (asked.scene, asked.orbit, asked.prior) == (before.scene, before.orbit, before.prior)
+    assert Path(asked.source) == finished.resolve()
+    assert (target / "asset.glb").is_file()
+    # It can be taken up again: the source is found once more.
+    assert main(["resume", str(target), "--steps", "3", "--quiet"]) == 0
+    old, new = (Record.open(folder).latest()[0]["scene.means"] for folder in (finished, target))
+    assert old.shape == new.shape and not torch.equal(old, new)
+    assert float((old - new).abs().max()) < 0.1, "three steps move splats a little"
+
+
+def test_the_source_is_seen_beside_the_scene_and_stays(config: RunConfig, prior: EmbeddedPrior) -> None:
+    whole = Run(config, prior, CPU)
+    for _ in whole.steps():
+        pass
+    before = whole.result.scene.state()
+    editing = replace(config, prompt="a mug", objective=Watching(), source="somewhere", particles=2)
+    run = Run(editing, prior, CPU, whole.result)
+    for particle in run.particles:
+        torch.testing.assert_close(particle.scene.state()["means"], before["means"])
+    for _ in run.steps():
+        pass
+    first = SHOWN[0]
+    assert first.source is not None
+    assert torch.equal(first.source.x, first.x), "before the first step the scene is its source"
+    torch.testing.assert_close(first.source.text.tokens, prior.read([config.prompt] * config.views).tokens)
+    assert torch.equal(first.wanted.text.tokens, prior.read(["a mug"] * config.views).tokens)
+    assert torch.equal(whole.result.scene.state()["means"], before["means"])
+
+
+def test_an_edit_that_cannot_be_says_why(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+    for words, told in (
+        (["generate", "a red teddy bear", "--objective", "dds"], "use: sds3d edit RUN PROMPT"),
+        (["edit", str(tmp_path), "a horse"], "is not the folder of a run"),
+        (["edit"], "the folder of the run to start from is missing"),
+        (["generate", "a mug", "--scene", "picture", "--source", str(finished)], "give --scene splats"),
+    ):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err, words
+
+
+# --- parts ---
+
+
+def test_parts_are_told_apart_in_the_views(config: RunConfig, prior: EmbeddedPrior) -> None:
+    parts = (Part("a horse", (-0.3, 0.0, 0.0), 0.4), Part("a mug", (0.3, 0.0, 0.0), 0.4))
+
+    @dataclass(frozen=True)
+    class Composed(Watching):
+        needs_regions = True
+
+    run = Run(replace(config, objective=Composed(), parts=parts), prior, CPU)
+    next(run.steps())
+    regions = SHOWN[0].regions
+    assert regions is not None and regions.masks.shape == (2, config.views, 4, 4)
+    assert bool((regions.masks.sum((2, 3)) > 0).all()), "a ball of splats shows both halves to both views"
+    torch.testing.assert_close(regions.texts[1].tokens, prior.read(["a mug"] * config.views).tokens)
+    # A part to the left is seen from another side than the middle is.
+    middle, left = SHOWN[0].wanted.text.camera, regions.texts[0].camera
+    assert middle is not None and left is not None and not torch.allclose(middle, left)
+
+
+def test_parts_on_the_command_line(capsys: Captured) -> None:
+    sent = ["generate", "a mug", "--objective", "regions"]
+    for more, told in (
+        ([], "needs texts for parts of the scene"),
+        (["--part", "a mug"], "is no TEXT@X,Y,Z,RADIUS"),
+        (["--part", "a mug@0,0,0,9"], "the radius of 'a mug' is 9.0; expected a number above 0, up to 1"),
+        (["--part", "a mug@0,0,2,0.1"], "expected numbers from -1 to 1"),
+    ):
+        assert main([*sent, *more]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["generate", "a mug", "--part", "a mug@0,0,0,0.5"]) == 2
+    assert "has no use for parts" in capsys.readouterr().err
+
+
+def test_runs_with_parts_and_other_scenes_come_back_from_their_file(config: RunConfig) -> None:
+    parts = (Part("a horse@home", (-0.3, 0.0, 0.0), 0.4), Part("ein Krug"))
+    run = replace(config, objective=RegionSDS(), parts=parts, scene=Picture(size=32), source="runs/x")
+    assert files.load(files.dump(run)) == run
+    with pytest.raises(ValueError, match="parts is 3; expected a list"):
+        files.load(files.dump(run).split("parts:")[0] + "parts: 3\n" + files.dump(run).split("radius: 0.5\n")[1])
+    with pytest.raises(ValueError, match="unknown scene 'pictur'; did you mean picture"):
+        files.load(files.dump(run).replace("kind: picture", "kind: pictur"))
+
+
+# --- flat pictures ---
+
+
+def test_a_picture_comes_near_the_data_of_the_exact_prior(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "disc"
+    flags = "--prior toy --scene picture --steps 150 --views 2 --device cpu --particles 2 --scene.rate 0.05"
+    assert main(["generate", "a blue disc", *flags.split(), "--out", str(folder)]) == 0
+    assert (folder / "picture.png").is_file() and not (folder / "asset.glb").exists()
+    report = json.loads((folder / "report.json").read_text())
+    assert [near["nearest"] for near in report["data"]] == ["blue disc"] * 2
+    assert all(near["distance"] < DEVIATION for near in report["data"])
+    assert report["scene"] == "96 x 96 pixels" and report["spread_of_particles"] >= 0
+    assert "nearest: blue disc" in capsys.readouterr().out
+
+
+def test_the_exact_prior_has_no_critic_and_no_other_words(tmp_path: Path, capsys: Captured) -> None:
+    toy = ["--prior", "toy", "--scene", "picture", "--out", str(tmp_path / "x")]
+    assert main(["generate", "a disc", *toy, "--objective", "vsd"]) == 2
+    assert "vsd needs a critic; the prior toy has no network to put one on" in capsys.readouterr().err
+    assert main(["generate", "a dog", *toy]) == 2
+    assert "the toy prior does not know 'a dog'" in capsys.readouterr().err
+    assert main(["generate", "a disc", *toy, "--objective", "rfds"]) == 2
+    assert "rfds needs a flow-matching prior" in capsys.readouterr().err
+
+
+def test_nearness_is_the_distance_to_the_nearest_picture_of_the_text() -> None:
+    prior = toy_pictures()
+    place = int(prior.read(["red ring"]).tokens[0, 0].argmax())
+    assert nearness(prior, prior.means[place], "a ring").nearest == "red ring"
+    assert nearness(prior, prior.means[place], "a ring").distance == 0
+    noise = torch.randn(prior.means[place].shape, generator=torch.Generator().manual_seed(0))
+    sample = nearness(prior, prior.means[place] + DEVIATION * noise, "red")
+    assert sample.nearest == "red ring" and sample.distance == pytest.approx(DEVIATION, rel=0.05)
+    assert nearness(prior, prior.means[place], "blue").nearest == "blue ring"
