@@ -57,4 +57,6 @@ def restore_adam(optimiser: Optimizer, state: dict[str, Tensor]) -> None:
         if memory:
             parameter = group["params"][0]
             moments = {key: value.to(parameter.device) for key, value in memory.items() if key != "step"}
-            optimiser.state[parameter] = moments | {"step": memory["step"]}
+            # The fused kernel counts steps where the parameter is, the plain one on the CPU.
+            step = memory["step"].to(parameter.device if group.get("fused") else "cpu")
+            optimiser.state[parameter] = moments | {"step": step}

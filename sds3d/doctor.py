@@ -69,7 +69,7 @@ EXTRAS = (
     ),
     Extra("diffusers", "diffusers>=0.31", "Stable Diffusion and its like"),
     Extra("transformers", "transformers>=4.45", "the text encoders of those"),
-    Extra("peft", "peft>=0.13", "trainable critics for those"),
+    Extra("peft", "peft>=0.13", "trainable critics: VSD and its kin, with any prior"),
     Extra("gradio", "gradio>=6", "the web page"),
 )
 
