@@ -89,14 +89,16 @@ class Body:
     def across(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "F 3"]:
         """A vector across each triangle, to its front, twice as long as its area."""
         a, b, c = points[self.triangles.corners.long()].unbind(1)
-        return torch.linalg.cross(b - a, c - a)
+        cross: Tensor = torch.linalg.cross(b - a, c - a)
+        return cross
 
     def normals(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "U 3"]:
         """Unit normals of the mesh's vertices: of the triangles around them, weighted by their areas."""
         rows = self.normal_of[self.vertices.long()].flatten()
         summed = points.new_zeros(int(self.normal_of.max()) + 1, 3)
         summed = summed.index_add(0, rows, self.across(points).repeat_interleave(3, 0))
-        return functional.normalize(summed, dim=-1, eps=1e-20)[self.normal_of]
+        unit: Tensor = functional.normalize(summed, dim=-1, eps=1e-20)
+        return unit[self.normal_of]
 
     def tangents(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "U 4"]:
         """Where the texture's x runs at the mesh's vertices, and the sign that `shading.bent` wants."""
@@ -153,7 +155,7 @@ def ball(radius: float, faces: int, size: int) -> Mesh:
     for number, side in enumerate(sides):
         triangles.append(quad.reshape(-1, 3) + number * (steps + 1) ** 2)
         vertices.append(np.stack(side, -1))
-        uv.append((inner + [number % 3, number // 3]) / [3, 2])
+        uv.append((inner + np.array([number % 3, number // 3])) / [3, 2])
     cube = np.concatenate(vertices)
     normals = cube / np.sqrt(np.sort(cube**2, axis=1).sum(1, keepdims=True))
     grey = np.full((size, size, 3), 128, np.uint8)

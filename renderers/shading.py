@@ -172,7 +172,7 @@ def displayed(values: Tensor) -> Tensor:
 
 
 def _sent_on(facing: Float[Tensor, "N 1"], roughness: Float[Tensor, "N 1"]) -> Float[Tensor, "N 2"]:
-    """(scale, offset): a surface that reflects F head-on sends on F * scale + offset of even light, after one bounce."""
+    """(scale, offset): a surface that reflects F head-on sends on F * scale + offset of even light at once."""
     table = _table().to(facing)
     grid = torch.cat([facing, roughness], -1)[None, None] * 2 - 1
     return functional.grid_sample(table, grid, padding_mode="border", align_corners=True)[0, :, 0].T

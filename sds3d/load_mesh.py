@@ -1,0 +1,166 @@
+"""Meshes that users bring: read, mended where that is possible, unfolded where they need it, put into the unit ball.
+
+What was changed is said in remarks; what cannot be used is refused in one line. Files are taken to have +Y up and
+their front at +Z, as glTF has it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from renderers.mesh import Mesh
+from sds3d.mesh_paint import paint_of
+from sds3d.mesh_parts import UNFOLDED_FACES, Parts, cleaned, kept, unfolded_anew, unusable
+
+KINDS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+"""Endings of files that are read."""
+LARGEST_FILE = 600 * 2**20
+MOST_FACES = 3_000_000
+"""Triangles of a file that are read at all."""
+FIT = 0.9
+"""Distance of the farthest point from the middle after a mesh was put into the unit ball."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a mesh was put into the unit ball: (position - middle) * scale."""
+
+    middle: tuple[float, float, float]
+    scale: float
+
+    def undone(self, mesh: Mesh) -> Mesh:
+        """The mesh at its old place and in its old size."""
+        vertices = mesh.vertices.astype(np.float64) / self.scale + np.asarray(self.middle)
+        return replace(mesh, vertices=vertices.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A mesh in the unit ball, where it came from, and what was done to it."""
+
+    mesh: Mesh
+    placement: Placement
+    remarks: tuple[str, ...]
+
+
+def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000) -> Loaded:
+    """A mesh from a file, ready to be refined or painted.
+
+    `texture` is the side of its texture in texels; more than `faces` triangles are simplified.
+    Raises OSError where the file cannot be read, ValueError where it is no mesh that can be used.
+    """
+    remarks: list[str] = []
+    read = cleaned(_joined(path, remarks), path.name, remarks)
+    middle = (read.vertices.min(0) + read.vertices.max(0)) / 2
+    farthest = float(np.linalg.norm(read.vertices - middle, axis=-1).max())
+    if not 1e-20 < farthest < 1e20:
+        raise ValueError(f"{path.name}: its triangles reach {farthest:.3g} from their middle; is its unit sane?")
+    placement = Placement((float(middle[0]), float(middle[1]), float(middle[2])), FIT / farthest)
+    read = replace(read, vertices=((read.vertices - middle) * placement.scale).astype(np.float32))
+    reason = unusable(read)
+    if reason is None and len(read.faces) <= faces:
+        mesh = kept(read, texture, remarks)
+    else:
+        mesh = unfolded_anew(read, texture, min(faces, UNFOLDED_FACES), reason, remarks)
+    return Loaded(mesh, placement, tuple(remarks))
+
+
+def _joined(path: Path, remarks: list[str]) -> Parts:
+    """Reads the file and joins its parts."""
+    import trimesh
+
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ValueError(f"{path.name}: expected a mesh, a file that ends in {', '.join(KINDS)}")
+    size = path.stat().st_size
+    if not 0 < size <= LARGEST_FILE:
+        raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; expected up to {LARGEST_FILE / 2**20:.0f}, and not 0")
+    remarks += _missing(path, kind)
+    try:
+        scene = trimesh.load(path, force="scene", process=False)
+        parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
+    except Exception as error:  # a broken file makes its readers fail in every way there is
+        raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {_line(error)}") from None
+    solid = [part for part in parts if hasattr(part[0], "faces") and len(part[0].faces)]
+    if not solid:
+        raise ValueError(f"{path.name} has no triangles" + (", only points or lines" if parts else ""))
+    count = sum(len(part.faces) for part, _ in solid)
+    if count > MOST_FACES:
+        raise ValueError(f"{path.name} has {count:,} faces; at most {MOST_FACES:,} are read: simplify it first")
+    return _stacked(solid, kind in (".glb", ".gltf"))
+
+
+def _line(error: Exception) -> str:
+    """The error in one line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:160]
+
+
+def _placed(scene: Any, node: str) -> tuple[Any, ndarray]:
+    """A part of the file, and the matrix that puts it in its place."""
+    matrix, name = scene.graph[node]
+    return scene.geometry[name], np.asarray(matrix, np.float64)
+
+
+def _stacked(parts: list[tuple[Any, ndarray]], linear_colours: bool) -> Parts:
+    """The parts as one."""
+    vertices, normals, faces, rows, paints = [], [], [], [], []
+    total = 0
+    for part, matrix in parts:
+        own = np.asarray(part.faces, np.int64)
+        corners = np.asarray(part.vertices, np.float64)
+        if own.min() < 0 or own.max() >= len(corners):
+            raise ValueError(f"a triangle names vertex {own.max()}, but there are {len(corners)}")
+        with np.errstate(all="ignore"):
+            vertices.append(corners @ matrix[:3, :3].T + matrix[:3, 3])
+            given = "vertex_normals" in part._cache and part.vertex_normals.shape == corners.shape
+            turned = part.vertex_normals @ np.linalg.pinv(matrix[:3, :3]) if given else np.zeros(corners.shape)
+        normals.append(turned)
+        mirrored = np.linalg.det(matrix[:3, :3]) < 0
+        faces.append((own[:, ::-1] if mirrored else own) + total)
+        rows.append(own[:, ::-1] if mirrored else own)
+        paints.append(paint_of(part.visual, rows[-1], len(corners), linear_colours))
+        total += len(corners)
+    counts = [len(own) for own in rows]
+    together = np.concatenate(normals)
+    length = np.linalg.norm(together, axis=-1, keepdims=True)
+    usable = bool(np.isfinite(length).all() and (length > 1e-12).all())
+    return Parts(
+        np.concatenate(vertices),
+        np.concatenate(faces),
+        (together / length).astype(np.float32) if usable else None,
+        tuple(paints),
+        np.repeat(np.arange(len(counts)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+        tuple(rows),
+    )
+
+
+def _missing(path: Path, kind: str) -> list[str]:
+    """Remarks on files that this one names and that are not there."""
+    named: list[str] = []
+    if kind == ".obj":
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            libraries = [line.split(None, 1)[1].strip() for line in lines if re.match(r"mtllib\s+\S", line)]
+        named += libraries
+        for library in libraries:
+            if (path.parent / library).is_file():
+                words = (path.parent / library).read_text(encoding="utf-8", errors="replace")
+                named += [found.split()[-1] for found in re.findall(r"(?m)^\s*map_Kd\s+(\S.*)$", words)]
+    elif kind == ".gltf":
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            named += [
+                image["uri"] for image in tree.get("images", []) if not image.get("uri", "data:").startswith("data:")
+            ]
+        except (ValueError, AttributeError, TypeError):
+            return []
+    gone = [name for name in dict.fromkeys(named) if not (path.parent / name).is_file()]
+    return [f"{name}, which it names, is not there; what it holds is left grey" for name in gone]

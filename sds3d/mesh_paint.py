@@ -1,0 +1,147 @@
+"""The colours and materials of meshes that were read from files, looked up anywhere on their surfaces.
+
+The objects that carry them are trimesh's; nothing here needs to import it. Shapes: V vertices, F triangles, N points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from renderers.mesh import sample
+from renderers.shading import displayed, linear
+
+GREY: tuple[float, ...] = (0.5, 0.5, 0.5)
+"""Colour of what has none, sRGB."""
+_UNTOUCHED = ((100, 100, 100), (102, 102, 102))
+"""Colours that trimesh gives to materials of which the file says nothing."""
+GRAIN: tuple[float, ...] = (0.9, 0.0)
+"""Roughness and metal of what has none."""
+
+
+@dataclass(frozen=True)
+class Paint:
+    """What is on one part of a mesh. Pictures are [C H W], 0..1."""
+
+    uv: Float[ndarray, "V 2"] | None = None
+    """(0, 0) the upper-left corner of the pictures; may lie outside 0..1, where they repeat."""
+    picture: Any = None
+    """sRGB; None: white."""
+    factor: tuple[float, ...] = GREY
+    """Linear, times the picture; or the sRGB colour where there is none and `corners` is None."""
+    corners: Float[ndarray, "F 3 3"] | None = None
+    """sRGB colours of every triangle's corners, instead of a picture."""
+    grain: tuple[float, ...] = GRAIN
+    """Roughness and metal, times the picture's."""
+    grains: Any = None
+    """Roughness and metal as a picture."""
+    bumps: Any = None
+    """Normal map."""
+    material: int = 0
+    """The same number for the same material."""
+
+    @property
+    def textured(self) -> bool:
+        return self.picture is not None or self.grains is not None or self.bumps is not None
+
+    def at(
+        self, faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"]
+    ) -> Float[ndarray, "N 5"]:
+        """Colour (sRGB), roughness and metal at points of the surface, 0..1."""
+        values = np.empty((len(face), 5), np.float32)
+        values[:, :3], values[:, 3:] = self.factor if self.picture is None else 1.0, self.grain
+        if self.corners is not None:
+            values[:, :3] = (self.corners[face] * bary[..., None]).sum(1)
+        if self.uv is not None and self.textured:
+            place = (self.uv[faces[face]] * bary[..., None]).sum(1)
+            place -= np.floor(place)
+            if self.picture is not None:
+                values[:, :3] = _tinted(sample(self.picture, place), self.factor)
+            if self.grains is not None:
+                values[:, 3:] *= sample(self.grains, place)
+        return values
+
+    def whole_picture(self) -> Float[ndarray, "H W 3"] | None:
+        """The picture with its factor, None where there is none."""
+        if self.picture is None:
+            return None
+        rows = self.picture.permute(1, 2, 0).numpy()
+        tinted: ndarray = _tinted(rows.reshape(-1, 3), self.factor).reshape(rows.shape)
+        return tinted
+
+
+def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colours: bool) -> Paint:
+    """The paint in a trimesh visual; `linear_colours` where its plain colours are linear, as glTF's are."""
+    kind = getattr(visual, "kind", None)
+    if kind in ("vertex", "face"):
+        colours = np.asarray(visual.vertex_colors if kind == "vertex" else visual.face_colors, np.float32)[:, :3] / 255
+        if linear_colours:
+            colours = _displayed(colours)
+        return Paint(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
+    if kind != "texture":
+        return Paint()
+    uv = getattr(visual, "uv", None)
+    if uv is not None and len(uv) == vertices:
+        uv = np.stack([uv[:, 0], 1 - np.asarray(uv)[:, 1]], -1).astype(np.float32)
+    else:
+        uv = None
+    material = getattr(visual, "material", None)
+    if hasattr(material, "baseColorFactor"):
+        return _from_pbr(material, uv)
+    picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
+    if picture is not None:
+        return Paint(uv, picture, (1.0, 1.0, 1.0), material=id(material))
+    diffuse = getattr(material, "diffuse", None)
+    plain = GREY
+    if diffuse is not None and tuple(diffuse[:3]) not in _UNTOUCHED:
+        plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
+    return Paint(uv, None, plain, material=id(material))
+
+
+def _from_pbr(material: Any, uv: ndarray | None) -> Paint:
+    """glTF's material."""
+    factor = np.ones(3, np.float32)
+    if material.baseColorFactor is not None:
+        given = np.asarray(material.baseColorFactor, np.float32)[:3]
+        factor[:] = given / 255 if given.max() > 1 else given
+    picture = grains = bumps = None
+    if uv is not None:
+        picture = _picture(material.baseColorTexture, "RGB")
+        bumps = _picture(material.normalTexture, "RGB")
+        grains = _picture(material.metallicRoughnessTexture, "RGB")
+        grains = grains[1:] if grains is not None else None
+    # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
+    silent = material.roughnessFactor is None and material.metallicFactor is None and grains is None
+    grain = tuple(1.0 if f is None else float(f) for f in (material.roughnessFactor, material.metallicFactor))
+    plain = GREY if material.baseColorFactor is None else tuple(_displayed(factor).tolist())
+    colour = plain if picture is None else tuple(factor.tolist())
+    return Paint(uv, picture, colour, None, GRAIN if silent else grain, grains, bumps, id(material))
+
+
+def _picture(image: Any, mode: str) -> torch.Tensor | None:
+    """A PIL image as [C H W] 0..1; None where there is none or it cannot be decoded."""
+    if image is None:
+        return None
+    try:
+        pixels = np.asarray(image.convert(mode), np.float32) / 255
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _displayed(colours: ndarray) -> ndarray:
+    """sRGB of linear colours."""
+    values: ndarray = displayed(torch.from_numpy(np.asarray(colours, np.float32))).numpy()
+    return values
+
+
+def _tinted(srgb: Float[ndarray, "N 3"], factor: tuple[float, ...]) -> Float[ndarray, "N 3"]:
+    """sRGB colours times a linear factor."""
+    if all(part == 1 for part in factor):
+        return srgb
+    return _displayed(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))
