@@ -18,8 +18,8 @@ from renderers.shading import displayed, linear
 
 GREY: tuple[float, ...] = (0.5, 0.5, 0.5)
 """Colour of what has none, sRGB."""
-_UNTOUCHED = ((100, 100, 100), (102, 102, 102))
-"""Colours that trimesh gives to materials of which the file says nothing."""
+_UNTOUCHED = (102, 102, 102)
+"""The colour that trimesh gives to materials of which the file says nothing."""
 GRAIN: tuple[float, ...] = (0.9, 0.0)
 """Roughness and metal of what has none."""
 
@@ -94,11 +94,12 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     if hasattr(material, "baseColorFactor"):
         return _from_pbr(material, uv)
     picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
-    if picture is not None:
+    # For a texture that is missing trimesh makes up a tiny grey one.
+    if picture is not None and not (picture.shape[1:] == (2, 2) and bool((picture == 100 / 255).all())):
         return Paint(uv, picture, (1.0, 1.0, 1.0), material=id(material))
     diffuse = getattr(material, "diffuse", None)
     plain = GREY
-    if diffuse is not None and tuple(diffuse[:3]) not in _UNTOUCHED:
+    if diffuse is not None and tuple(diffuse[:3]) != _UNTOUCHED:
         plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
     return Paint(uv, None, plain, material=id(material))
 
