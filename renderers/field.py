@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from renderers.rays import FLATTEST, Samples
 
@@ -118,6 +119,28 @@ def resampled(values: Float[Tensor, "R R R C"], resolution: int) -> Float[Tensor
     size = (resolution, resolution, resolution)
     moved = functional.interpolate(values.movedim(-1, 0)[None], size, mode="trilinear", align_corners=True)
     return moved[0].movedim(0, -1).contiguous()
+
+
+def refined(optimiser: Optimizer, old: nn.Parameter, resolution: int) -> nn.Parameter:
+    """A grid of more corners that takes the place of `old` in the optimiser, and goes on with Adam's state of it.
+
+    The pull on a corner shrinks with the volume around it, and the state is scaled as the pull will be.
+    Raises ValueError if the optimiser does not hold `old`.
+    """
+    new = nn.Parameter(resampled(old.detach(), resolution))
+    for group in optimiser.param_groups:
+        for place, parameter in enumerate(group["params"]):
+            if parameter is old:
+                group["params"][place] = new
+                share = (old.shape[0] / resolution) ** 3
+                powers = {"exp_avg": share, "exp_avg_sq": share**2}
+                memory = optimiser.state.pop(old, None) or {}
+                for name, value in memory.items():
+                    optimiser.state[new][name] = (
+                        resampled(value, resolution) * powers[name] if name in powers else value
+                    )
+                return new
+    raise ValueError("the optimiser does not hold this grid; make it from groups() of the scene it settles")
 
 
 def lattice_points(count: int, like: Tensor) -> Float[Tensor, "P 3"]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from renderers import native
-from renderers.hash_kernels import decode, encode
 from renderers.field import Blob, Field, lattice_points, outward
+from renderers.hash_kernels import decode, encode
 from renderers.rays import Samples
 
 PRIMES = (1, 2654435761, 805459861)
@@ -42,7 +42,9 @@ class HashField(Field):
         blob: Blob | None = None,
     ) -> None:
         super().__init__()
-        if not (levels in range(2, 17, 2) and 4 <= log2_size <= 24 and 2 <= finest <= 4096 and width in range(4, 257, 4)):
+        if not (
+            levels in range(2, 17, 2) and 4 <= log2_size <= 24 and 2 <= finest <= 4096 and width in range(4, 257, 4)
+        ):
             found = f"{levels} levels, tables of 2^{log2_size}, {finest} voxels, {width} neurons"
             raise ValueError(f"{found}; expected 2..16 (even), 2^4..2^24, 2..4096 and 4..256 (in fours)")
         self.scale = scale
@@ -81,7 +83,7 @@ class HashField(Field):
 
     @torch.no_grad()
     def densest(self, cells: int) -> Float[Tensor, "G G G"]:
-        """Greatest at the corners and the middle of each cell and its faces and edges: what lies between may be more."""
+        """Greatest of 27 points of each cell, its corners among them: what lies between may be more."""
         count = 2 * cells + 1
         points = lattice_points(count, self.hidden).split(_POINTS_AT_ONCE)
         density = torch.cat([self._activated(some)[0] for some in points]).view(1, 1, count, count, count)

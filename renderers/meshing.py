@@ -1,4 +1,4 @@
-"""From splats to a mesh: density, the level whose silhouettes fit best, cleaning, simplification, texture.
+"""From splats or a volume to a mesh: density, the level whose silhouettes fit best, cleaning, simplification, texture.
 
 Every number that decides the shape is found from the scene itself; the fixed ones say how finely to look.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 from renderers.cameras import Cameras
 from renderers.density import Grid, density
 from renderers.mesh import Mesh, around, iou, look
+from renderers.nerf import NerfScene
 from renderers.scene import Scene
 from renderers.splats import SplatScene
 from renderers.surfaces import simplified, smoothed, surface_at
@@ -44,7 +45,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Meshing:
-    """How a scene of splats becomes a mesh."""
+    """How a scene of splats or a volume becomes a mesh."""
 
     faces: int = 20_000
     """Most triangles of the mesh; unfolding takes 2 s for 20,000 and about a minute for 50,000."""
@@ -69,15 +70,18 @@ class Meshing:
 
 
 def mesh_of(scene: Scene, knobs: Meshing | None = None) -> Mesh:
-    """A closed textured mesh that looks like a scene of splats.
+    """A closed textured mesh that looks like a scene of splats or a volume.
 
     Raises ValueError when the scene is empty or too faint, when the level has no surface, and when the scene has no
-    splats to take a density from.
+    density.
     """
     knobs = knobs or Meshing()
-    if not isinstance(scene, SplatScene):
-        raise ValueError(f"a mesh is made from splats; a {type(scene).__name__} has none")
-    grid = density(scene, knobs.resolution)
+    if isinstance(scene, SplatScene):
+        grid = density(scene, knobs.resolution)
+    elif isinstance(scene, NerfScene):
+        grid = scene.grid(knobs.resolution)
+    else:
+        raise ValueError(f"a mesh is made from splats or from a volume; a {type(scene).__name__} has none")
     level = knobs.level
     if level is None:
         grid, level = best_fit(grid, silhouettes(scene, knobs.views, knobs.outline))

@@ -5,6 +5,7 @@ Shapes: G cells along a side of the cube of half side 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,7 @@ def _reach(something: Bool[Tensor, "G G G"]) -> float:
     low = torch.arange(cells, device=something.device) * (2 / cells) - 1
     square = torch.maximum(low.abs(), (low + 2 / cells).abs()).square()
     farthest = square[:, None, None] + square[:, None] + square
-    return 1.0001 * float(torch.where(something, farthest, 0.0).max()) ** 0.5
+    return 1.0001 * math.sqrt(float(torch.where(something, farthest, 0.0).max()))
 
 
 def widened(mask: Bool[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:

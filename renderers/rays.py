@@ -143,7 +143,8 @@ class Layers:
     @classmethod
     def of(cls, packed: Float[Tensor, "B H W 10"], taken: Int32[Tensor, "B H W"]) -> Layers:
         """From the layers one after the other, as the kernels give them."""
-        return cls(*packed.split([3, 1, 1, 3, 1, 1], dim=-1), taken)
+        colour, alpha, reach, normal, away, spread = packed.split([3, 1, 1, 3, 1, 1], dim=-1)
+        return cls(colour, alpha, reach, normal, away, spread, taken)
 
 
 def checked(rays: Rays, like: Tensor) -> None:

@@ -29,6 +29,8 @@ class Frame:
     """Expected distance along the camera's axis where alpha > 0, else 0."""
     statistics: Any = field(default=None, repr=False)
     """What the backend noticed on the way; only the scene that made the frame reads it, in `settle`."""
+    normal: Float[Tensor, "B H W 3"] | None = field(default=None, repr=False)
+    """Mean outward normal in the world, times alpha; None where the scene has none to tell."""
 
 
 class Scene(nn.Module, ABC):

@@ -30,7 +30,9 @@ def draw(
         rays.lights.repeat_interleave(per_view, 0),
     )
     size = max(1, int(_SAMPLES_AT_ONCE * march.step / 2))
-    parts = [_some(field, occupancy, _rows(flat, slice(at, at + size)), march) for at in range(0, views * per_view, size)]
+    parts = [
+        _some(field, occupancy, _rows(flat, slice(at, at + size)), march) for at in range(0, views * per_view, size)
+    ]
     layers, taken = (torch.cat(part) for part in zip(*parts, strict=True))
     return layers.view(views, height, width, 10), taken.view(views, height, width)
 
@@ -126,9 +128,7 @@ def lit(
     return torch.where(kinds == Shade.ALBEDO, albedo, torch.where(kinds == Shade.TEXTURELESS, share, albedo * share))
 
 
-def distortion(
-    weight: Float[Tensor, "N S"], distances: Float[Tensor, "N S"], step: float
-) -> Float[Tensor, " N"]:
+def distortion(weight: Float[Tensor, "N S"], distances: Float[Tensor, "N S"], step: float) -> Float[Tensor, " N"]:
     """How far apart the weights of a ray lie (Barron et al. 2022, equation 15), summed in one pass from the front."""
     far = weight * distances
     before, before_far = weight.cumsum(-1) - weight, far.cumsum(-1) - far
