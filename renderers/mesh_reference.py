@@ -201,7 +201,7 @@ def _crossings(
     at, share = _place(a, b, line.to(places) + 0.5, axis)
     w = a[:, 2] + share * (b[:, 2] - a[:, 2])
     function = torch.linalg.cross(a, b)[:, axis] * side[edge]
-    before = at.floor().clamp(0, max(steps - 2, 0)).long()
+    before = at.nan_to_num(-1.0).floor().clamp(0, max(steps - 2, 0)).long()
     good = (w >= DRAWN_FROM) & (at >= 0) & (at < steps - 1)
     inner = function < 0
     pixel = line * width + before if axis == 0 else before * width + line
