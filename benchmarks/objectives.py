@@ -1,0 +1,178 @@
+"""Makes the same assets with every objective as tuned for the embedded prior, and counts what the judge recognises.
+
+    python benchmarks/objectives.py [--hours 3] [--steps 400] [--objectives sds,vsd] [--out runs/objectives]
+
+One run for each objective and prompt, seed 0. Runs that are finished are kept when the command is run again, and it
+stops in good order on Ctrl-C or when its hours are over. What there is then goes to docs/objectives.md, .json and .png.
+Objectives that need what a prompt alone does not give (a scene to edit, parts, a flow prior) are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from configs.catalog import OBJECTIVES
+from configs.presets import preset
+from guidance.prior import Prior
+from sds3d.atomic import write_bytes
+from sds3d.compare_sheet import FRONT, POSTER
+from sds3d.console import Console
+from sds3d.contest import Budget, Contestant, compete, finished
+from sds3d.finish import versions
+from sds3d.generate import Stop, listening
+from sds3d.priors import EMBEDDED, open_prior
+from sds3d.standings import Row
+
+PROMPTS = (
+    "a teddy bear",
+    "a snowman",
+    "a hamburger",
+    "a fire hydrant",
+    "a cat",
+    "a birthday cake",
+    "a beetle car",
+    "a vase",
+    "a red armchair",
+    "a blue teapot",
+    "a green toaster",
+    "a yellow mug",
+)
+"""Those of benchmarks/gallery.py."""
+RECOGNISED = 5
+"""Views of 8 that make an asset a recognised one."""
+SHOWN = 6
+"""Prompts in the picture."""
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def candidates() -> list[str]:
+    """Built-in objectives that a prompt alone is enough for."""
+    return [
+        name for name, kind in OBJECTIVES.items() if not (kind.needs_source or kind.needs_regions or kind.needs_flow)
+    ]
+
+
+def run_all(given: argparse.Namespace, prior: Prior, console: Console) -> list[Row]:
+    """Every run that is done already or fits into the hours, prompt after prompt."""
+    over, stop, rows = time.monotonic() + 3600 * given.hours, Stop(), []
+    with listening(stop):
+        for prompt in PROMPTS[: given.prompts]:
+            for name in given.objectives:
+                entry = Contestant(name, preset("draft").run(prompt, name))
+                runs = given.out / prompt.replace(" ", "-")
+                row = finished(entry, runs)
+                if row is not None and row["steps"] != given.steps and row["trouble"] is None:
+                    row = None
+                if row is None and not stop.wanted and time.monotonic() < over:
+                    row = compete(entry, prior, Budget("steps", given.steps), runs, console, stop)
+                if row is not None:
+                    rows.append({**row, "folder": str(runs / Path(row["folder"]).name)})
+                    console.say(f"{prompt}, {name}: {_recognised(row)} of 8 views")
+    return rows
+
+
+def _recognised(row: Row) -> int:
+    return row["judge"]["recognised"] if row["judge"] else 0
+
+
+def report(rows: Sequence[Row], steps: int) -> dict[str, Any]:
+    """Everything as plain data, objective by objective."""
+    table = {}
+    for name in dict.fromkeys(row["objective"] for row in rows):
+        mine = [row for row in rows if row["objective"] == name]
+        whole = [row for row in mine if row["trouble"] is None]
+
+        def mean(key: str, of: Sequence[Row] = whole) -> float | None:
+            return round(statistics.mean(row[key] for row in of), 4) if of else None
+
+        table[name] = {
+            "assets": len(mine),
+            "recognised": sum(_recognised(row) >= RECOGNISED for row in mine),
+            "views_of_8": round(statistics.mean(_recognised(row) for row in mine), 2),
+            "saturation": mean("saturation"),
+            "contrast": mean("contrast"),
+            "sharpness": mean("sharpness"),
+            "answers_per_view": round(statistics.mean(row["answers_per_step"] for row in mine) / 4, 2),
+            "seconds_per_step": round(statistics.median(row["seconds_per_step"] for row in mine), 3),
+            "by_prompt": {row["prompt"]: _recognised(row) for row in mine},
+            "recipe": mine[0]["asked"].split("objective:")[1].split("scene:")[0],
+        }
+    return {"steps": steps, "versions": versions(), "objectives": table}
+
+
+def told(data: dict[str, Any]) -> str:
+    """The page docs/objectives.md."""
+    lines = [
+        "# Objectives with the embedded prior",
+        "",
+        f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values tuned "
+        "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never guides a "
+        "run, takes at least 5 of 8 views for what was asked, among 178 names. Written by `python "
+        "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",
+        "",
+        "![Every objective, the same prompts](objectives.png)",
+        "",
+        "| objective | recognised | views of 8 | saturation | contrast | sharpness | answers of the prior a view |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(data["objectives"].items()):
+        figures = [
+            f"{row[key]:.3f}" if row[key] is not None else "–" for key in ("saturation", "contrast", "sharpness")
+        ]
+        lines.append(
+            f"| {name} | {row['recognised']} of {row['assets']} | {row['views_of_8']:.1f} | {' | '.join(figures)} "
+            f"| {row['answers_per_view']:g} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def picture(rows: Sequence[Row]) -> Image.Image:
+    """Fronts: a row for each objective, a column for each of the first prompts."""
+    names = sorted({row["objective"] for row in rows})
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))[:SHOWN]
+    side, left, top = 128, 72, 18
+    sheet = Image.new("RGB", (left + side * len(prompts), top + side * len(names)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, prompt in enumerate(prompts):
+        draw.text((left + column * side + 6, 4), prompt, fill="black")
+    for line, name in enumerate(names):
+        draw.text((4, top + line * side + side // 2), name, fill="black")
+    for row in rows:
+        file = Path(row["folder"]) / FRONT
+        if row["prompt"] in prompts and file.is_file():
+            place = (left + prompts.index(row["prompt"]) * side, top + names.index(row["objective"]) * side)
+            with Image.open(file) as front:
+                sheet.paste(front.convert("RGB").reduce(POSTER // side), place)
+    return sheet
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/objectives"))
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--hours", type=float, default=3.0, help="no run is started after this (default: 3)")
+    parser.add_argument("--steps", type=int, default=400, help="of every run (default: 400)")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="of the twelve, the first so many")
+    parser.add_argument("--objectives", type=lambda names: names.split(","), default=candidates())
+    given = parser.parse_args(words)
+    torch.set_num_threads(1)
+    rows = run_all(given, open_prior(EMBEDDED, torch.device("cpu")), Console())
+    if not rows:
+        return
+    data = report(rows, given.steps)
+    write_bytes(given.docs / "objectives.json", (json.dumps(data, indent=1) + "\n").encode())
+    write_bytes(given.docs / "objectives.md", told(data).encode())
+    picture(rows).save(given.docs / "objectives.png")
+
+
+if __name__ == "__main__":
+    main()
