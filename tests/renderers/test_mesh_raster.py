@@ -61,7 +61,7 @@ def in_double(fragments: Fragments) -> Fragments:
 SCENES = {
     "few": (soup(30, 0), 3.0),
     "many": (soup(200, 1), 3.0),
-    "around the camera": (soup(30, 2), 0.8),
+    "around the camera": (soup(30, 5), 0.8),
     "coarse ball": (sphere(6), 3.0),
     "fine ball": (sphere(40), 3.0),
 }
