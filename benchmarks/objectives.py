@@ -115,8 +115,8 @@ def told(data: dict[str, Any]) -> str:
         "# Objectives with the embedded prior",
         "",
         f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values tuned "
-        "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never guides "
-        "a run, takes at least 5 of 8 views for what was asked, among 178 names. Written by `python "
+        "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never "
+        "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. Written by `python "
         "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",
         "",
         "![Every objective, the same prompts](objectives.png)",
