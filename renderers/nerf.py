@@ -79,7 +79,7 @@ class Nerf(SceneKnobs):
     refresh: int = 16
     """Steps after which it is found out again where something is."""
     rate: float = 0.1
-    """Rate of the voxels at the start; of hash tables a tenth, and of their network a hundredth of it."""
+    """Rate of the voxels at the start; that of surroundings is half of it, that of a hashed field a tenth."""
     rate_end: float = 0.03
     """The same at the end; in between it falls exponentially."""
     shaded: float = 0.0
@@ -184,7 +184,7 @@ class NerfScene(TrainableScene):
     def groups(self, progress: float) -> list[dict[str, Any]]:
         """One parameter group for each parameter."""
         rate = self.knobs.rate * (self.knobs.rate_end / self.knobs.rate) ** progress
-        slower = {"field.tables": 0.1, "field.hidden": 0.01, "field.out": 0.01, "behind": 0.1}
+        slower = {"field.tables": 0.1, "field.hidden": 0.1, "field.out": 0.1, "behind": 0.5}
         return [
             {"params": [parameter], "lr": rate * slower.get(name, 1.0), "name": name, "eps": 1e-15}
             for name, parameter in self.named_parameters()
@@ -317,7 +317,7 @@ class NerfScene(TrainableScene):
         """Learned colours of what lies behind, by direction."""
         coefficients = self.get_parameter("behind")
         basis = harmonics.basis(rays.directions.flatten(1, 2), len(coefficients))
-        return (basis @ coefficients).sigmoid().view(rays.directions.shape)
+        return (basis @ coefficients / harmonics.CONSTANT).sigmoid().view(rays.directions.shape)
 
 
 def _blob(knobs: Nerf) -> Blob:

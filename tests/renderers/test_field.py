@@ -1,0 +1,208 @@
+"""Fields: what is stored comes back in between, bounds hold, and the kernels of hash tables agree with their twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import Adam
+
+from renderers import hash_kernels, native
+from renderers.field import Blob, VoxelField, lattice_points, outward, refined, resampled, trilinear
+from renderers.hashed import HashField, decode_slowly, encode_slowly, entries
+from renderers.occupancy import Occupancy, widened
+
+
+def points(count: int, seed: int = 0) -> Tensor:
+    return 2 * torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)).double() - 1
+
+
+def random_grid(resolution: int, seed: int = 0) -> Tensor:
+    return torch.randn(resolution, resolution, resolution, 4, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@pytest.fixture(params=["avx2", "baseline"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("SDS3D_KERNELS", request.param)
+    if native.library() is None:
+        pytest.skip(native.why_missing())
+    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("this processor has no AVX2")
+    yield request.param
+
+
+# --- voxels ---
+
+
+@given(st.integers(2, 9), st.integers(0, 9))
+def test_a_linear_function_comes_back_with_its_slope(resolution: int, seed: int) -> None:
+    slope = points(4, seed).T  # [3,4]
+    corners = lattice_points(resolution, torch.zeros(1, dtype=torch.float64))
+    grid = (0.3 + corners @ slope).view(resolution, resolution, resolution, 4)
+    where = points(30, seed + 1)
+    values, gradient = trilinear(grid, where)
+    torch.testing.assert_close(values, 0.3 + where @ slope)
+    torch.testing.assert_close(gradient, slope[:, 0].expand(30, 3))
+
+
+def test_slopes_are_those_of_finite_differences() -> None:
+    grid, where, step = random_grid(7), 0.9 * points(50, 1), 1e-6
+    _, slope = trilinear(grid, where)
+    for axis in range(3):
+        aside = torch.zeros(3, dtype=torch.float64)
+        aside[axis] = step
+        rise = (trilinear(grid, where + aside)[0] - trilinear(grid, where - aside)[0])[:, 0] / (2 * step)
+        torch.testing.assert_close(rise, slope[:, axis], atol=1e-4, rtol=1e-4)
+
+
+def test_corners_are_where_the_lattice_is() -> None:
+    grid = random_grid(6)
+    values, _ = trilinear(grid, lattice_points(6, grid))
+    torch.testing.assert_close(values, grid.view(-1, 4))
+
+
+def test_normals_are_of_unit_length_or_shorter() -> None:
+    length = outward(points(100)).norm(dim=-1)
+    torch.testing.assert_close(length, torch.ones_like(length), atol=1e-3, rtol=0)
+    assert not outward(torch.zeros(2, 3)).any()
+
+
+@given(st.integers(2, 20), st.integers(1, 12), st.integers(0, 5))
+def test_no_cell_is_denser_than_its_bound(resolution: int, cells: int, seed: int) -> None:
+    field = VoxelField(3 * random_grid(resolution, seed), 10.0)
+    bound, where = field.densest(cells), points(500, seed)
+    x, y, z = ((where + 1) * (cells / 2)).long().clamp(0, cells - 1).unbind(-1)
+    with torch.no_grad():
+        assert (field.sample(where, False).density <= bound[x, y, z] + 1e-9).all()
+
+
+def test_a_finer_grid_is_the_same_function_at_its_corners_and_keeps_the_memory_of_adam() -> None:
+    field = VoxelField(random_grid(5).float(), 1.0)
+    adam = Adam([{"params": [field.values], "name": "values"}])
+    field.values.grad = torch.ones_like(field.values)
+    adam.step()
+    old, before = field.values, adam.state[field.values]["exp_avg"].sum()
+    field.values = refined(adam, old, 9)
+    assert adam.param_groups[0]["params"] == [field.values]
+    assert list(adam.state) == [field.values]
+    torch.testing.assert_close(field.values[::2, ::2, ::2].detach(), old.detach())
+    torch.testing.assert_close(adam.state[field.values]["exp_avg"].sum(), before)  # the pull as a whole is as it was
+    field.values.grad = torch.ones_like(field.values)
+    adam.step()
+    with pytest.raises(ValueError, match="the optimiser does not hold this grid"):
+        refined(adam, old, 17)
+
+
+def test_resampling_to_the_same_number_changes_nothing() -> None:
+    grid = random_grid(6)
+    torch.testing.assert_close(resampled(grid, 6), grid)
+
+
+# --- occupancy ---
+
+
+def test_distances_are_to_the_nearest_cell_with_something() -> None:
+    something = torch.zeros(12, 12, 12, dtype=torch.bool)
+    something[2, 3, 4] = something[9, 9, 1] = True
+    empty = Occupancy.where(something).empty
+    cell = lattice_points(12, torch.zeros(1)).add(1).mul(5.5).round().long()
+    far = torch.stack([(cell - one).abs().amax(-1) for one in (torch.tensor([2, 3, 4]), torch.tensor([9, 9, 1]))])
+    torch.testing.assert_close(empty.flatten().long(), far.amin(0).clamp_max(8))
+
+
+def test_neighbours_are_kept_and_nan_counts_as_something() -> None:
+    densest = torch.zeros(9, 9, 9)
+    densest[4, 4, 4] = float("nan")
+    occupancy = Occupancy.of(densest, 0.1)
+    assert int((occupancy.empty == 0).sum()) == 27
+    assert torch.equal(occupancy.empty == 0, widened(densest.isnan()))
+
+
+def test_the_ball_around_what_is_there_holds_it() -> None:
+    something = torch.zeros(8, 8, 8, dtype=torch.bool)
+    something[3, 4, 4] = True
+    assert Occupancy.where(something).radius == pytest.approx(0.25 * 3**0.5, rel=1e-3)
+    something[0, 0, 0] = True
+    assert Occupancy.where(something).radius == 1.0
+    assert Occupancy.everywhere(4, "cpu").share == 1.0
+
+
+# --- hash tables ---
+
+
+def test_every_corner_has_an_entry_of_its_own_where_the_table_is_large_enough() -> None:
+    corners = torch.cartesian_prod(*[torch.arange(9)] * 3)
+    assert len(entries(corners, 8, 1024).unique()) == 9**3
+    shared = entries(corners, 8, 512)
+    assert shared.max() < 512
+    assert len(shared.unique()) > 256
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 5003])
+def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) -> None:
+    where, resolutions = points(count), [3, 9, 40, 333]
+    where[: count // 9] = where[: count // 9].sign()  # corners of the cube
+    tables = torch.randn(4, 1024, 2, generator=torch.Generator().manual_seed(2))
+    fast, slow = tables.clone().requires_grad_(), tables.double().requires_grad_()
+    mine = hash_kernels.encode(where.float(), fast, resolutions)
+    theirs = encode_slowly(where.float().double(), slow, resolutions)
+    torch.testing.assert_close(mine.double(), theirs, atol=3e-4, rtol=0)
+    pull = torch.randn(mine.shape, generator=torch.Generator().manual_seed(3))
+    (mine * pull).sum().backward()
+    (theirs * pull).sum().backward()
+    torch.testing.assert_close(fast.grad.double(), slow.grad, atol=3e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("features", "neurons"), [(4, 4), (16, 32), (32, 64)])
+@pytest.mark.parametrize("count", [1, 63, 4500])
+def test_the_network_is_that_of_the_twin(kernels: str, features: int, neurons: int, count: int) -> None:
+    chance = torch.Generator().manual_seed(4)
+    shapes = [(features, count), (neurons, features), (4, neurons)]
+    inputs = [torch.randn(*shape, generator=chance) for shape in shapes]
+    offset = torch.randn(count, generator=chance)
+    results = []
+    for kind in (torch.float32, torch.float64):
+        leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in inputs]
+        decode = hash_kernels.decode if kind == torch.float32 else decode_slowly
+        density, albedo = decode(*leaves, offset.to(kind), 3.0)
+        pull = torch.Generator().manual_seed(5)
+        seen = torch.arange(count) % 3 > 0  # some points have no gradient at all
+        weights = [torch.randn(part.shape, generator=pull).to(kind) for part in (density, albedo)]
+        ((density * weights[0])[seen].sum() + (albedo * weights[1])[seen].sum()).backward()
+        results.append([density.detach(), albedo.detach(), *(leaf.grad for leaf in leaves)])
+    for mine, theirs in zip(*results, strict=True):
+        assert (mine.double() - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
+
+
+def test_a_hashed_field_says_the_same_in_float32_and_float64(kernels: str) -> None:
+    fast = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
+    slow = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8).double()
+    for normals in (False, True):
+        with torch.no_grad():
+            mine, theirs = fast.sample(points(400).float(), normals), slow.sample(points(400), normals)
+        torch.testing.assert_close(mine.density.double(), theirs.density, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mine.albedo.double(), theirs.albedo, atol=1e-4, rtol=1e-4)
+        if mine.normal is not None and theirs.normal is not None:
+            agree = functional.cosine_similarity(mine.normal.double(), theirs.normal, dim=-1)
+            assert agree[theirs.density > 0.5].min() > 0.99
+
+
+def test_the_blob_is_highest_in_the_middle() -> None:
+    blob = Blob(edge=-8.0, height=7.0, width=0.3)
+    ladder = torch.linspace(0, 1, 20)[:, None] * torch.tensor([[0.0, 0.6, 0.8]])
+    raw = blob(ladder)
+    assert raw[0] == -1
+    assert (raw.diff() < 0).all()
+
+
+@pytest.mark.parametrize(
+    "change", [{"levels": 3}, {"levels": 0}, {"log2_size": 30}, {"finest": 1}, {"width": 6}, {"width": 400}]
+)
+def test_sizes_out_of_range_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"expected 2\.\.16"):
+        HashField(torch.Generator(), **change)

@@ -1,0 +1,460 @@
+"""Volumes to pictures: the torch twin against closed forms and nerfacc, the kernels against the twin."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from renderers import native, volume, volume_kernels, volume_reference
+from renderers.cameras import Cameras, looking_at_origin
+from renderers.field import Field, VoxelField, lattice_points
+from renderers.hashed import HashField
+from renderers.occupancy import Occupancy
+from renderers.rays import Layers, March, Rays, Shade
+from renderers.volume import draw
+
+SCALE = 20.0
+NAMES = [field.name for field in fields(Layers) if field.name != "taken"]
+MARCH = March(step=1 / 24, spread=True)
+
+
+def cloud(resolution: int = 20, seed: int = 0, height: float = 2.0) -> Tensor:
+    """Random float64 voxels, dense in the middle, next to nothing at the edge of the ball."""
+    chance = torch.Generator().manual_seed(seed)
+    points = lattice_points(resolution, torch.zeros(1, dtype=torch.float64))
+    values = torch.randn(resolution, resolution, resolution, 4, generator=chance).double()
+    values[..., 0] += (height - 12 * points.square().sum(-1)).view(values.shape[:3])
+    return values
+
+
+def cameras(views: int = 3, size: int = 20) -> Cameras:
+    return looking_at_origin(torch.arange(views) * 1.7, torch.linspace(-0.6, 0.8, views), size)
+
+
+def rays_of(looks: Cameras, kind: torch.dtype) -> Rays:
+    """Jittered rays; the views are lit in turn by every kind of light."""
+    chance = torch.Generator().manual_seed(1)
+    rays = Rays.of(looks, torch.zeros(1, dtype=kind))
+    jitter = torch.rand(rays.jitter.shape, generator=chance).to(kind)
+    lights = 2 * torch.randn(len(looks), 3, generator=chance).to(kind)
+    shades = torch.arange(len(looks), dtype=torch.int32) % len(Shade)
+    return replace(rays, jitter=jitter, lights=lights, shades=shades)
+
+
+def seen(field: Field, rays: Rays, march: March = MARCH, occupancy: Occupancy | None = None) -> Layers:
+    """The layers, with the gradients of a fixed random function of all of them in the field's parameters."""
+    field.zero_grad()
+    layers = draw(field, occupancy or Occupancy.everywhere(8, "cpu"), rays, march)
+    chance = torch.Generator().manual_seed(5)
+    total = rays.origins.new_zeros(())
+    for name in NAMES:
+        layer = getattr(layers, name)
+        total = total + (layer * torch.randn(layer.shape, generator=chance).to(layer)).sum()
+    total.backward()
+    return layers
+
+
+def voxels(values: Tensor, kind: torch.dtype) -> VoxelField:
+    return VoxelField(values.to(kind), SCALE)
+
+
+@pytest.fixture(params=["avx2", "baseline"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("SDS3D_KERNELS", request.param)
+    if native.library() is None:
+        pytest.skip(native.why_missing())
+    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("this processor has no AVX2")
+    yield request.param
+
+
+def inside() -> Cameras:
+    """A camera in the middle of the content, one at its edge, one that looks away from it."""
+    looks = cameras()
+    c2w = looks.c2w.clone()
+    c2w[0, :3, 3] *= 0.01
+    c2w[1, :3, 3] *= 0.3
+    c2w[2, :3, 3] *= -1
+    return replace(looks, c2w=c2w)
+
+
+def axis_parallel() -> Cameras:
+    """Cameras on the axes, with rays that are exactly parallel to them."""
+    azimuth = torch.tensor([0.0, math.pi / 2, 0.0])
+    return looking_at_origin(azimuth, torch.tensor([0.0, 0.0, math.pi / 2]), 15)
+
+
+SCENES = {
+    "cloud": (cloud(), cameras()),
+    "solid": (cloud(height=30.0), cameras()),
+    "thin": (cloud(height=-6.0), cameras()),
+    "cameras inside": (cloud(), inside()),
+    "odd size": (cloud(), replace(cameras(), height=13, width=21)),
+    "along the axes": (cloud(), axis_parallel()),
+    "two corners": (cloud(2, height=36.0), cameras()),
+}
+
+
+def same_layers(fast: Layers, slow: Layers) -> None:
+    for name in NAMES:
+        error = (getattr(fast, name).double() - getattr(slow, name)).abs()
+        assert error.mean() < 1e-5, name
+        assert error.max() < 2e-3, name  # where rounding decides whether a ray takes one sample more
+
+
+# --- the kernels against the twin ---
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_kernels_agree_with_the_float64_twin(kernels: str, name: str) -> None:
+    values, looks = SCENES[name]
+    fast, slow = voxels(values, torch.float32), voxels(values, torch.float64)
+    occupancy = Occupancy.of(slow.densest(10), 0.01)
+    layers = seen(fast, rays_of(looks, torch.float32), occupancy=occupancy)
+    same_layers(layers, seen(slow, rays_of(looks, torch.float64), occupancy=occupancy))
+    assert layers.alpha.max() > 0.01
+    for channels in (slice(0, 1), slice(1, 4)):
+        truth = slow.values.grad[..., channels]
+        error = (fast.values.grad[..., channels] - truth).norm() / truth.norm()
+        assert error < 1e-3, f"channels {channels}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("normals", [False, True])
+def test_the_way_over_packed_samples_agrees_too(kernels: str, normals: bool) -> None:
+    """The same voxels as a field of an unknown kind, which the kernels cannot look into."""
+
+    class Unknown(Field):
+        def __init__(self, within: VoxelField) -> None:
+            super().__init__()
+            self.within = within
+
+        def sample(self, points: Tensor, normals: bool) -> volume.Samples:
+            return self.within.sample(points, normals)
+
+        def densest(self, cells: int) -> Tensor:
+            return self.within.densest(cells)
+
+    march, rays = replace(MARCH, normals=normals), rays_of(cameras(), torch.float32)
+    occupancy = Occupancy.of(voxels(cloud(), torch.float32).densest(10), 0.1)
+    known, unknown = voxels(cloud(), torch.float32), Unknown(voxels(cloud(), torch.float32))
+    one, other = seen(known, rays, march, occupancy), seen(unknown, rays, march, occupancy)
+    for name in NAMES:
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(known.values.grad, unknown.within.values.grad, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "hashed"])
+def test_kernels_are_deterministic_whatever_the_threads(kernels: str, kind: str) -> None:
+    rays, march = rays_of(cameras(3, 40), torch.float32), March(step=1 / 32, spread=True)
+    hashed = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
+    field: Field = hashed if kind == "hashed" else voxels(cloud(), torch.float32)
+    before, runs = torch.get_num_threads(), []
+    for threads in (1, 1, 2, 3):
+        torch.set_num_threads(threads)
+        layers = seen(field, rays, march)
+        runs.append([getattr(layers, name).detach() for name in NAMES])
+        runs[-1] += [parameter.grad.clone() for parameter in field.parameters()]
+    torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+# --- laws of both ---
+
+
+@pytest.fixture(params=["kernels", "twin"])
+def kind(request: pytest.FixtureRequest) -> torch.dtype:
+    """float32 is drawn by the kernels, float64 by the twin."""
+    if request.param == "kernels" and native.library() is None:
+        pytest.skip(native.why_missing())
+    return torch.float32 if request.param == "kernels" else torch.float64
+
+
+def even(raw: float, kind: torch.dtype) -> VoxelField:
+    """The same everywhere: a ball of one density, and of one colour."""
+    values = torch.tensor([raw, 1.0, 0.0, -1.0], dtype=kind).expand(5, 5, 5, 4)
+    return VoxelField(values.clone(), 1.0)
+
+
+def test_an_even_ball_has_the_closed_form(kind: torch.dtype) -> None:
+    """Alpha is 1 - exp(-density * chord), and the light comes from the exponential along it."""
+    looks = looking_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), 15)
+    rays = Rays.of(looks, torch.zeros(1, dtype=kind))
+    field, step = even(0.5, kind), 1e-3
+    with torch.no_grad():
+        layers = draw(field, Occupancy.everywhere(4, "cpu"), rays, March(step, normals=False, spread=True))
+    density = math.log1p(math.exp(0.5))
+    middle = -(rays.origins[0] * rays.directions[0]).sum(-1)
+    half = (middle.square() - rays.origins[0].square().sum() + 1).clamp_min(0).sqrt()
+    alpha = 1 - torch.exp(-2 * density * half)
+    torch.testing.assert_close(layers.alpha[0, ..., 0], alpha, atol=3e-3, rtol=0)
+    colour = torch.tensor([1.0, 0.0, -1.0], dtype=kind).sigmoid()
+    torch.testing.assert_close(layers.colour, layers.alpha * colour, atol=1e-5, rtol=1e-4)
+    # The mean distance of an exponential that is cut off, and the mean distance of two draws from it.
+    chord = 2 * half
+    mean = 1 / density - chord * torch.exp(-density * chord) / alpha.clamp_min(1e-9)
+    reach = torch.where(half > 0, alpha * (middle - half + mean), 0.0)
+    torch.testing.assert_close(layers.reach[0, ..., 0], reach, atol=1e-2, rtol=0)
+    kept = torch.exp(-density * chord)
+    spread = (1 - kept.square()) / density - 2 * kept * chord
+    torch.testing.assert_close(layers.spread[0, ..., 0], spread, atol=1e-2, rtol=0)
+
+
+def test_distortion_is_the_sum_over_all_pairs() -> None:
+    chance = torch.Generator().manual_seed(2)
+    weight, distances = torch.rand(4, 9, generator=chance), torch.rand(4, 9, generator=chance).sort(-1).values
+    pairs = weight[:, :, None] * weight[:, None] * (distances[:, :, None] - distances[:, None]).abs()
+    truth = pairs.sum((1, 2)) + (weight.square() * 0.1 / 3).sum(-1)
+    torch.testing.assert_close(volume_reference.distortion(weight, distances, 0.1), truth)
+
+
+def test_a_batch_is_its_views_one_by_one(kind: torch.dtype) -> None:
+    field, rays = voxels(cloud(), kind), rays_of(cameras(), kind)
+    together = seen(field, rays)
+    for view in range(3):
+        one = Rays(*(getattr(rays, part.name)[view : view + 1] for part in fields(rays)))
+        alone = seen(field, one)
+        for name in NAMES:
+            torch.testing.assert_close(getattr(together, name)[view], getattr(alone, name)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_skipped_would_not_have_been_seen(kind: torch.dtype) -> None:
+    """Two small dense lumps far apart: cells without them are skipped, and neither picture nor gradient changes."""
+    points = lattice_points(24, torch.zeros(1, dtype=kind))
+    centres = torch.tensor([[0.5, 0.1, 0.2], [-0.4, -0.3, -0.5]], dtype=kind)
+    lumps = torch.cdist(points, centres).amin(-1)
+    values = torch.cat([100 * (0.15 - lumps)[:, None].clamp_min(-0.5), torch.randn(len(points), 3).to(kind)], -1)
+    field = VoxelField(values.view(24, 24, 24, 4), SCALE)
+    occupancy = Occupancy.of(field.densest(16), 1e-6)
+    assert 0.01 < occupancy.share < 0.3
+    rays = rays_of(cameras(3, 32), kind)
+    sparse, gradient = seen(field, rays, occupancy=occupancy), field.values.grad.clone()
+    full = seen(field, rays)
+    assert sparse.taken.sum() < 0.5 * full.taken.sum()
+    for name in NAMES:
+        torch.testing.assert_close(getattr(sparse, name), getattr(full, name), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(gradient, field.values.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_an_empty_volume_shows_nothing_and_gets_no_gradient(kind: torch.dtype) -> None:
+    field = voxels(cloud(), kind)
+    nowhere = Occupancy.where(torch.zeros(8, 8, 8, dtype=torch.bool))
+    layers = seen(field, rays_of(cameras(), kind), occupancy=nowhere)
+    assert not any(getattr(layers, name).any() for name in [*NAMES, "taken"])
+    assert not field.values.grad.any()
+
+
+def test_a_ray_that_is_stopped_takes_no_more_samples(kind: torch.dtype) -> None:
+    solid = seen(even(200.0, kind), rays_of(cameras(), kind), March(step=1 / 8))
+    assert solid.alpha[solid.alpha > 0].min() > 0.999
+    assert solid.alpha.max() <= 1.0001
+
+
+def test_normals_of_a_ball_point_outward_and_light_falls_from_its_side(kind: torch.dtype) -> None:
+    points = lattice_points(48, torch.zeros(1, dtype=kind))
+    raw = 40 * (0.6 - points.norm(dim=-1))
+    field = VoxelField(torch.cat([raw[:, None], torch.zeros(len(points), 3).to(kind)], -1).view(48, 48, 48, 4), SCALE)
+    rays = replace(rays_of(cameras(1, 33), kind), shades=torch.tensor([int(Shade.TEXTURELESS)], dtype=torch.int32))
+    lights = 3 * looking_at_origin(torch.tensor([math.pi / 2]), torch.zeros(1), 3).positions.to(kind)
+    rays = replace(rays, lights=lights)
+    layers = draw(field, Occupancy.everywhere(8, "cpu"), rays, replace(MARCH, ambient=0.0))
+    front = layers.alpha[0, ..., 0] > 0.99
+    place = rays.origins[:, None, None] + rays.directions * layers.reach / layers.alpha.clamp_min(1e-6)
+    facing = (nn.functional.normalize(place, dim=-1) * layers.normal).sum(-1)[0]
+    assert facing[front].min() > 0.9
+    share = nn.functional.cosine_similarity(place, lights - place, dim=-1)[0].clamp_min(0)
+    torch.testing.assert_close(layers.colour[0, ..., 0][front], share[front], atol=0.12, rtol=0)
+    assert layers.away.max() < 0.02  # hardly any of what is seen faces away
+
+
+def test_albedo_needs_no_light_and_textureless_no_colour(kind: torch.dtype) -> None:
+    rays = rays_of(cameras(3), kind)
+    for shade, channel in ((Shade.ALBEDO, None), (Shade.TEXTURELESS, slice(1, 4))):
+        same = replace(rays, shades=torch.full_like(rays.shades, int(shade)))
+        field, other = voxels(cloud(), kind), voxels(cloud(), kind)
+        moved = same
+        if channel is None:
+            moved = replace(same, lights=-same.lights)
+        else:
+            other.values.data[..., channel] += 1
+        torch.testing.assert_close(seen(field, same).colour, seen(other, moved).colour)
+
+
+# --- the twin against mathematics and nerfacc ---
+
+
+def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
+    rays, march = rays_of(cameras(3, 2), torch.float64), March(step=1 / 6, spread=True)
+
+    def layers(values: Tensor) -> Tensor:
+        field = VoxelField(torch.zeros_like(values), 3.0)
+        del field.values
+        field.values = values  # type: ignore[assignment]
+        return volume_reference.draw(field, Occupancy.everywhere(4, "cpu"), rays, march)[0]
+
+    values = cloud(4, height=1.0).requires_grad_()
+    assert torch.autograd.gradcheck(layers, [values], eps=1e-6, atol=1e-6, rtol=1e-4)
+
+
+def test_composition_is_that_of_nerfacc() -> None:
+    """nerfacc's batched rendering of the same samples: colour, alpha and distance, and their gradients."""
+    nerfacc = pytest.importorskip("nerfacc")
+    chance = torch.Generator().manual_seed(3)
+    step, shape = 0.05, (50, 40)
+    rays = Rays(
+        *(torch.zeros(50, *rest) for rest in ((3,), (1, 1, 3), (1, 1))), torch.zeros(50).int(), torch.zeros(50, 3)
+    )
+    distances = (1 + torch.arange(40) * step).expand(shape).double()
+    results = []
+    for ours in (True, False):
+        density = (4 * torch.rand(shape, generator=chance.manual_seed(3))).double().requires_grad_()
+        colour = torch.rand(*shape, 3, generator=chance).double().requires_grad_()
+        if ours:
+            march = March(step, normals=False)
+            layers = volume_reference.composite(density, colour, None, distances, rays, march)
+            rgb, alpha, reach = layers[:, :3], layers[:, 3:4], layers[:, 4:5]
+        else:
+            ends = distances + step / 2
+            rgb, alpha, depth, _ = nerfacc.rendering(
+                ends - step, ends, rgb_sigma_fn=lambda *_, colour=colour, density=density: (colour, density)
+            )
+            reach = depth * alpha
+        pull = torch.randn(50, 5, generator=torch.Generator().manual_seed(4)).double()
+        (torch.cat([rgb, alpha, reach], -1) * pull).sum().backward()
+        results.append((rgb, alpha, reach, density.grad, colour.grad))
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)  # they take samples behind the last we take
+
+
+# --- the door to CUDA ---
+
+
+def test_nerfacc_takes_the_arguments_we_give_it() -> None:
+    nerfacc = pytest.importorskip("nerfacc")
+    made = inspect.signature(nerfacc.OccGridEstimator.__init__)
+    made.bind(None, **volume.grid_arguments(Occupancy.everywhere(4, "cpu")))
+    sampled = inspect.signature(nerfacc.OccGridEstimator.sampling)
+    arguments = volume.sampling_arguments(MARCH, torch.zeros(1), torch.ones(1))
+    assert set(arguments) <= set(sampled.parameters)
+    sampled.bind(None, torch.zeros(1, 3), torch.zeros(1, 3), sigma_fn=None, **arguments)
+    inspect.signature(nerfacc.render_weight_from_density).bind(1, 2, 3, ray_indices=4, n_rays=5)
+    inspect.signature(nerfacc.accumulate_along_rays).bind(1, 2, ray_indices=3, n_rays=4)
+
+
+@pytest.mark.parametrize("field", ["voxels", "hashed"])
+def test_the_way_over_nerfacc_agrees_with_the_twin(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """All but its two CUDA kernels, which are stood in for: the samples by our lattice, the weights by our rule."""
+    nerfacc = pytest.importorskip("nerfacc")
+
+    def sampling(
+        self: nn.Module, rays_o: Tensor, rays_d: Tensor, *, t_min: Tensor, t_max: Tensor, **rest: object
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        step = rest["render_step_size"]
+        assert isinstance(step, float)
+        count = int(((t_max - t_min) / step).max()) + 2
+        starts = t_min[:, None] + step * torch.arange(count)
+        middle = starts + step / 2
+        cells = self.binaries.shape[1]
+        places = rays_o[:, None] + middle[..., None] * rays_d[:, None]
+        cell = ((places + 1) * (cells / 2)).long().clamp(0, cells - 1)
+        kept = (middle < t_max[:, None]) & (t_max > t_min)[:, None] & self.binaries[0][cell.unbind(-1)]
+        rows = kept.nonzero()[:, 0]
+        density = rest["sigma_fn"](starts[kept], starts[kept] + step, rows)  # type: ignore[operator]
+        before = volume.summed_before(density[:, None] * step, rows)[:, 0]
+        clear = torch.exp(-before) > 1e-4
+        return rows[clear], starts[kept][clear], starts[kept][clear] + step
+
+    def weights(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, **packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        depth = sigmas * (t_ends - t_starts)
+        through = torch.exp(-volume.summed_before(depth[:, None], packed["ray_indices"])[:, 0])
+        alpha = -torch.expm1(-depth)
+        return through * alpha, through, alpha
+
+    monkeypatch.setattr(nerfacc.OccGridEstimator, "sampling", sampling)
+    monkeypatch.setattr(nerfacc, "render_weight_from_density", weights)
+    rays = rays_of(cameras(), torch.float64)
+    pictured: Field = voxels(cloud(), torch.float64)
+    if field == "hashed":
+        pictured = HashField(torch.Generator().manual_seed(0), levels=2, log2_size=8, finest=16, width=4).double()
+    occupancy = Occupancy.of(pictured.densest(10).float(), 0.5)
+    slow = seen(pictured, rays, occupancy=occupancy)
+    truth = [parameter.grad.clone() for parameter in pictured.parameters()]
+    monkeypatch.setattr(volume_reference, "draw", volume.draw_by_nerfacc)
+    same_layers(seen(pictured, rays, occupancy=occupancy), slow)
+    for parameter, gradient in zip(pictured.parameters(), truth, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu() -> None:
+    rays, values = rays_of(cameras(), torch.float32), cloud()
+    near, far = voxels(values, torch.float32), voxels(values, torch.float32).cuda()
+    occupancy = Occupancy.of(near.densest(10), 0.01)
+    there = Occupancy(occupancy.empty.cuda(), occupancy.radius)
+    slow = seen(near, rays, occupancy=occupancy)
+    fast = draw(far, there, Rays(*(getattr(rays, part.name).cuda() for part in fields(rays))), MARCH)
+    same_layers(Layers(*(getattr(fast, part.name).cpu() for part in fields(Layers))), slow)
+
+
+# --- the door ---
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jitter": torch.zeros(3, 4, 5)}, r"jitter has shape \(3, 4, 5\); directions of shape"),
+        (
+            {"lights": torch.zeros(3, 3, dtype=torch.float64)},
+            "lights is torch.float64 on cpu; a field of torch.float32",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change: dict[str, Tensor], message: str) -> None:
+    rays = rays_of(cameras(), torch.float32)
+    for name, tensor in change.items():
+        object.__setattr__(rays, name, tensor)  # past the shapes that are checked while tests run
+    with pytest.raises(ValueError, match=message):
+        draw(voxels(cloud(), torch.float32), Occupancy.everywhere(4, "cpu"), rays, MARCH)
+
+
+def test_cameras_that_are_not_finite_are_refused() -> None:
+    looks = cameras()
+    c2w = looks.c2w.clone()
+    c2w[1, 0, 3] = math.nan
+    with pytest.raises(ValueError, match="a pose or a field of view that is not finite"):
+        Rays.of(replace(looks, c2w=c2w), torch.zeros(1))
+
+
+@pytest.mark.parametrize("where", [math.nan, math.inf, 1e30, 1e5, -1e30])
+def test_no_ray_leads_the_kernels_astray(kernels: str, where: float) -> None:
+    rays = rays_of(cameras(), torch.float32)
+    rays.origins[0] = where
+    rays.directions[1, :5] = where
+    rays.jitter[2] = where
+    layers, _ = volume_kernels.draw(cloud().float(), SCALE, Occupancy.everywhere(4, "cpu"), rays, MARCH)
+    assert layers.shape == (3, 20, 20, 10)
+
+
+def test_a_nan_voxel_spoils_no_ray_that_does_not_meet_it(kind: torch.dtype) -> None:
+    values = cloud()
+    values[10, 10, 10] = math.nan
+    layers = seen(voxels(values, kind), rays_of(cameras(), kind))
+    assert layers.colour.isfinite().float().mean() > 0.5
+
+
+def test_the_twin_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS3D_KERNELS", "torch")
+    layers = seen(voxels(cloud(), torch.float32), rays_of(cameras(), torch.float32))
+    assert layers.colour.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("change", "message"), [({"step": 0.0}, "step is 0.0"), ({"ambient": 1.1}, "ambient is 1.1")])
+def test_a_march_out_of_range_is_named(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(MARCH, **change)
