@@ -28,6 +28,8 @@ class Condition:
     """Tokens of a picture that shows what is wanted, for priors that see pictures."""
     against: tuple[Against, ...] = ()
     """What it should be told apart from; only `guidance.perp_neg` reads it."""
+    pooled: Float[Tensor, "B P"] | None = None
+    """The text as one row of numbers, for networks that want that beside its tokens."""
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -40,6 +42,7 @@ class Condition:
             None if self.camera is None else self.camera[index],
             None if self.image is None else self.image[index],
             tuple(Against(other.condition.rows(index), other.weight[index]) for other in self.against),
+            None if self.pooled is None else self.pooled[index],
         )
 
 

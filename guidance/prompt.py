@@ -82,7 +82,8 @@ class Prompt:
         every = prior.read([self._with_word(view) for view in VIEWS])
         shares = view_shares(azimuth, elevation).to(every.tokens)
         mask = torch.einsum("bv,vl->bl", shares, every.mask.to(shares)) > 0
-        return Condition(torch.einsum("bv,vld->bld", shares, every.tokens), mask, None)
+        pooled = None if every.pooled is None else shares @ every.pooled
+        return Condition(torch.einsum("bv,vld->bld", shares, every.tokens), mask, None, pooled=pooled)
 
     def _kept_away(
         self, prior: Prior, text: Condition, azimuth: Float[Tensor, " B"], elevation: Float[Tensor, " B"]

@@ -1,0 +1,71 @@
+"""Pictures to latents and back, with gradient. Shapes: B pictures of H x W pixels, C x h x w latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Pictures are in 0..1; latents are float32 of about unit variance."""
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]: ...
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]: ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """For models of pixels: latents are the pictures in -1..1."""
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return rgb * 2 - 1
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        return (latents + 1) / 2
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A model's autoencoder; what it encodes is the mean of its posterior, so that the same picture is the same
+    latent."""
+
+    vae: Any
+    tiny: bool
+    """Whether it answers latents themselves and not their distribution."""
+    scale: float
+    shift: float
+    """Latents are (what it says - shift) * scale."""
+
+    @staticmethod
+    def of(vae: Any) -> Autoencoder:
+        """With the scale and shift of its own configuration."""
+        tiny = type(vae).__name__ == "AutoencoderTiny"
+        shift = vae.config.get("shift_factor")
+        return Autoencoder(vae, tiny, float(vae.config.scaling_factor), 0.0 if shift is None else float(shift))
+
+    @property
+    def factor(self) -> int:
+        """Pixels along a side of one latent."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        if rgb.shape[-1] % self.factor or rgb.shape[-2] % self.factor:
+            height, width = rgb.shape[-2:]
+            raise ValueError(f"pictures are {width} x {height}; this model takes multiples of {self.factor} pixels")
+        told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
+        mean: Tensor = told.latents if self.tiny else told.latent_dist.mode()
+        return (mean.to(_at_least_single(rgb)) - self.shift) * self.scale
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        rgb: Tensor = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype), return_dict=False)[0]
+        return (rgb.to(_at_least_single(latents)) + 1) / 2
+
+
+def _at_least_single(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)

@@ -1,0 +1,138 @@
+"""What is in the folder of a model, looked at before anything is loaded, so that mistakes are named in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FAMILIES = {
+    "StableDiffusionPipeline": "unet",
+    "LatentConsistencyModelPipeline": "unet",
+    "StableDiffusionXLPipeline": "unet",
+    "IFPipeline": "unet",
+    "StableDiffusion3Pipeline": "transformer",
+    "FluxPipeline": "transformer",
+}
+"""Classes of pipelines that are read, and the part that is their network."""
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
+"""Parts that are not needed here."""
+_WEIGHTLESS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
+_UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    kind: str
+    """Class of the pipeline."""
+    parts: tuple[str, ...]
+    """Parts that are needed and there."""
+    variant: str | None
+    """`fp16` where weights are there in half precision alone."""
+
+
+def look(folder: Path) -> Found:
+    """What is in the folder of a model in the diffusers layout.
+
+    Raises:
+        ValueError: it is no model, one of another kind, damaged, or not in safetensors files.
+        FileNotFoundError: a part of it is missing.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{folder} is no model: model_index.json is missing{_instead(folder)}")
+    row = read_json(index)
+    kind = row.get("_class_name")
+    if kind not in FAMILIES:
+        raise ValueError(f"{folder} holds a {kind}; read are: {', '.join(FAMILIES)}, and the embedded prior")
+    parts = tuple(
+        name
+        for name, entry in row.items()
+        if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
+    )
+    variants = set()
+    for name in parts:
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder} is not complete: the folder {name} is missing")
+        if name not in _WEIGHTLESS:
+            variants.add(_variant(folder / name))
+    for name in (FAMILIES[kind], "scheduler"):
+        if name not in parts:
+            raise ValueError(f"{folder} is damaged: model_index.json names no {name}")
+    return Found(kind, parts, "fp16" if "fp16" in variants else None)
+
+
+def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
+    """Weight files of one part of a model.
+
+    Raises:
+        FileNotFoundError: a file that an index names is missing.
+        ValueError: the index is damaged.
+    """
+    ending = ".safetensors" if variant is None else f".{variant}.safetensors"
+    indices = [path for path in folder.glob("*.safetensors.index*.json") if (variant or "") in path.name]
+    plain = sorted(path for path in folder.glob(f"*{ending}") if variant is not None or ".fp16." not in path.name)
+    single = [path for path in plain if "-of-" not in path.name]
+    if single or not indices:
+        return single or plain
+    shards = sorted(set(read_json(indices[0]).get("weight_map", {}).values()))
+    for name in shards:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not complete: of {len(shards)} shards {name} is missing")
+    return [folder / name for name in shards]
+
+
+def whole(file: Path) -> None:
+    """Raises ValueError for a safetensors file that was cut short, or is none."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(size, 100_000_000):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        end = max((row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged or no safetensors file ({error})") from None
+    if size != 8 + length + end:
+        raise ValueError(f"{file} is damaged: it has {size} bytes, and its header says {8 + length + end}")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """An object in a JSON file. Raises ValueError if it is damaged, FileNotFoundError if it is not there."""
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{file} is damaged: expected a JSON object")
+    return row
+
+
+def _variant(folder: Path) -> str | None:
+    """Which weights of a part there are: None for plain ones, `fp16`. Raises as `look`."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is not complete: config.json is missing")
+    for variant in (None, "fp16"):
+        if files := weights_in(folder, variant):
+            for file in files:
+                whole(file)
+            return variant
+    unsafe = sorted(path.name for path in folder.iterdir() if path.suffix in _UNSAFE)
+    if unsafe:
+        raise ValueError(f"{folder} has {unsafe[0]} alone; only safetensors files are read, as others can run code")
+    raise FileNotFoundError(f"{folder} is not complete: no .safetensors file in it")
+
+
+def _instead(folder: Path) -> str:
+    """A hint where the folder holds something else that people take for a model."""
+    names = sorted(path.name for path in folder.iterdir())
+    single = [name for name in names if name.endswith((*_UNSAFE, ".safetensors"))]
+    if single:
+        return f" ({single[0]} is a file of weights; expected a whole pipeline in the diffusers layout)"
+    inner = [name for name in names if (folder / name / "model_index.json").is_file()]
+    return f"; did you mean {folder / inner[0]}?" if inner else ""

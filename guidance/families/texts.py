@@ -1,0 +1,124 @@
+"""Texts as a pipeline reads them, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from guidance.prior import Condition
+
+Read = tuple[Float[Tensor, "1 L D"], Float[Tensor, "1 P"] | None]
+"""Tokens of a text, and the text as one row where the family has such."""
+Way = Callable[[Any, str], Read]
+"""How a family's pipeline reads one text."""
+
+MOST_TOLD = 80
+"""Characters of what is passed over."""
+
+
+class Reader:
+    """The text encoders of a pipeline. Every text goes through them once; they can leave the memory in between."""
+
+    def __init__(self, pipe: Any, way: Way, reopen: Callable[[], Any] | None = None) -> None:
+        """`reopen` gives the pipeline's text encoders anew; where it is there, they leave after every reading."""
+        self._pipe, self._way, self._reopen = pipe, way, reopen
+        self._known: dict[str, Read] = {}
+
+    @torch.no_grad()
+    def read(self, texts: list[str], device: torch.device) -> Condition:
+        """Conditions in float32 whose tokens all count, as networks of these families see padding too."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if fresh:
+            self._learn(fresh)
+        tokens = torch.cat([self._known[text][0] for text in texts]).to(device)
+        rows = [pooled for _, pooled in (self._known[text] for text in texts) if pooled is not None]
+        pooled = torch.cat(rows).to(device) if rows else None
+        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device), None, pooled=pooled)
+
+    def check(self, text: str) -> str | None:
+        """A remark about the end of a text that is longer than the model reads, or None."""
+        cut = [left_out(tokenizer, limit, text) for tokenizer, limit in self.tokenizers()]
+        if not cut or not all(cut):
+            return None  # One that reads all of it is enough.
+        limit, least = max(limit for _, limit in self.tokenizers()), min(cut, key=len)
+        told = least if len(least) <= MOST_TOLD else least[:MOST_TOLD] + " ..."
+        return f"the model reads {limit} tokens of a prompt; passed over: {told}"
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """Every tokenizer whose encoder is there, with how many tokens it reads."""
+        return [(tokenizer, limit) for tokenizer, limit in _tokenizers(self._pipe) if tokenizer is not None]
+
+    def _learn(self, texts: list[str]) -> None:
+        pipe = self._pipe if self._reopen is None else self._reopen()
+        for text in texts:
+            tokens, pooled = self._way(pipe, text)
+            self._known[text] = (tokens.float(), None if pooled is None else pooled.float())
+
+
+def left_out(tokenizer: Any, limit: int, text: str) -> str:
+    """What of a text a tokenizer does not reach, in its own spelling; empty where it reads all."""
+    numbers = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    room = limit - tokenizer.num_special_tokens_to_add()
+    told: str = tokenizer.decode(numbers[room:]).strip() if len(numbers) > room else ""
+    return told
+
+
+def stable_diffusion(pipe: Any, text: str) -> Read:
+    return pipe.encode_prompt(text, _device(pipe), 1, False)[0], None
+
+
+def stable_diffusion_xl(pipe: Any, text: str) -> Read:
+    """Two encoders; some models were trained with zeros for no text."""
+    tokens, _, pooled, _ = pipe.encode_prompt(
+        prompt=text, device=_device(pipe), num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    if not text and pipe.config.get("force_zeros_for_empty_prompt"):
+        return torch.zeros_like(tokens), torch.zeros_like(pooled)
+    return tokens, pooled
+
+
+def deepfloyd(pipe: Any, text: str) -> Read:
+    return pipe.encode_prompt(text, False, num_images_per_prompt=1, device=_device(pipe))[0], None
+
+
+def stable_diffusion_3(pipe: Any, text: str) -> Read:
+    tokens, _, pooled, _ = pipe.encode_prompt(
+        prompt=text, prompt_2=text, prompt_3=text, device=_device(pipe), do_classifier_free_guidance=False
+    )
+    return tokens, pooled
+
+
+def flux(pipe: Any, text: str) -> Read:
+    tokens, pooled, _ = pipe.encode_prompt(
+        prompt=text, prompt_2=text, device=_device(pipe), max_sequence_length=flux_tokens(pipe)
+    )
+    return tokens, pooled
+
+
+def flux_tokens(pipe: Any) -> int:
+    """How many tokens FLUX reads: 512 where it is told its guidance, and 256 where it was distilled in steps too."""
+    return 512 if pipe.transformer is None or pipe.transformer.config.guidance_embeds else 256
+
+
+def _device(pipe: Any) -> torch.device:
+    """Of its first text encoder."""
+    first = pipe.text_encoder if pipe.text_encoder is not None else pipe.text_encoder_2
+    device: torch.device = first.device
+    return device
+
+
+def _tokenizers(pipe: Any) -> list[tuple[Any, int]]:
+    kind = type(pipe).__name__
+    if kind == "StableDiffusion3Pipeline":
+        second, third = pipe.tokenizer_2, pipe.tokenizer_3
+        return [(pipe.tokenizer, 77), (second, 77), (third, 256)]
+    if kind == "FluxPipeline":
+        return [(pipe.tokenizer_2, flux_tokens(pipe))]
+    if kind == "IFPipeline":
+        return [(pipe.tokenizer, 77)]
+    every = [pipe.tokenizer, pipe.tokenizer_2] if kind == "StableDiffusionXLPipeline" else [pipe.tokenizer]
+    return [(tokenizer, tokenizer.model_max_length) for tokenizer in every if tokenizer is not None]
