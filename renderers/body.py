@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from renderers import shape_kernels
 from renderers.mesh import Mesh
 from renderers.triangles import Triangles, check_corners
 
@@ -80,6 +82,11 @@ class Body:
         check_corners(rest[1], len(rest[0]))
         return Body(points, Triangles(corners, len(points)), *rest)
 
+    @cached_property
+    def _normal_rows(self) -> tuple[Int32[Tensor, "F 3"], int]:
+        """The row among the normals of each triangle's corners, and how many there are."""
+        return self.normal_of[self.vertices.long()].int(), int(self.normal_of.max()) + 1
+
     @property
     def length(self) -> float:
         """Mean length of an edge at the start."""
@@ -94,9 +101,12 @@ class Body:
 
     def normals(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "U 3"]:
         """Unit normals of the mesh's vertices: of the triangles around them, weighted by their areas."""
-        rows = self.normal_of[self.vertices.long()].flatten()
-        summed = points.new_zeros(int(self.normal_of.max()) + 1, 3)
-        summed = summed.index_add(0, rows, self.across(points).repeat_interleave(3, 0))
+        rows, count = self._normal_rows
+        if shape_kernels.usable(points):
+            summed = shape_kernels.summed(points, self.triangles, rows, count)
+        else:
+            around = self.across(points).repeat_interleave(3, 0)
+            summed = points.new_zeros(count, 3).index_add(0, rows.flatten().long(), around)
         unit: Tensor = functional.normalize(summed, dim=-1, eps=1e-20)
         return unit[self.normal_of]
 
@@ -130,8 +140,22 @@ class Body:
     def creases(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, " E"]:
         """1 - cosine between the fronts of the two triangles at every edge that has two: 0 flat, 2 folded over."""
         front = functional.normalize(self.across(points), dim=-1, eps=1e-20)
-        first, second = self.triangles.edges.neighbours.unbind(1)
+        first, second = self.triangles.edges.neighbours.long().unbind(1)
         return 1 - (front[first] * front[second]).sum(-1)
+
+    def unevenness(self, moved: Float[Tensor, "P 3"], length: float) -> Float[Tensor, ""]:
+        """The mean square of `roughened`, in lengths `length`."""
+        if shape_kernels.usable(moved):
+            return shape_kernels.unevenness(moved, self.triangles, length)
+        return (self.roughened(moved) / length).square().sum(-1).mean()
+
+    def creasing(self, points: Float[Tensor, "P 3"], rest: Float[Tensor, " E"]) -> Float[Tensor, ""]:
+        """The mean of what `creases` exceed `rest` by; 0 where no triangles are neighbours."""
+        if not len(rest):
+            return points.new_zeros(())
+        if shape_kernels.usable(points):
+            return shape_kernels.creasing(points, self.triangles, rest)
+        return (self.creases(points) - rest).clamp_min(0).mean()
 
 
 def ball(radius: float, faces: int, size: int) -> Mesh:

@@ -1,6 +1,6 @@
 """The plain torch twin of the mesh kernels: the oracle of the tests, and the fallback where nothing was compiled.
 
-Right in float32 and float64 on any device, differentiable by autograd; slower by two orders of magnitude. The rules
+Right in float32 and float64 on any device, differentiable by autograd; about ten times slower. The rules
 are those of renderers/native/mesh_*.cpp. Shapes: B pictures, P points, F triangles, H and W pixels, V values with C
 channels, N pixels that see a triangle, S pairs of a triangle and a pixel, X crossings.
 """

@@ -110,6 +110,16 @@ class Solid(SceneKnobs):
         return SolidScene(self, mesh, torch.device(device), generator)
 
 
+@dataclass(frozen=True)
+class _Sighting:
+    """What a render leaves for the rest of its step."""
+
+    pixels: int
+    """How many see the mesh."""
+    moved: Float[Tensor, "P 3"] | None
+    """How far the points have moved, where they may."""
+
+
 class SolidScene(TrainableScene):
     """A mesh under training. Make it with `Solid.build` or `Solid.of`."""
 
@@ -138,10 +148,13 @@ class SolidScene(TrainableScene):
     @property
     def points(self) -> Float[Tensor, "P 3"]:
         """Where the points are now."""
-        return self.body.points + self.moved() if self.knobs.move else self.body.points
+        moved = self.moved()
+        return self.body.points if moved is None else self.body.points + moved
 
-    def moved(self) -> Float[Tensor, "P 3"]:
-        """How far the points have moved, lattice and all; only with `move`."""
+    def moved(self) -> Float[Tensor, "P 3"] | None:
+        """How far the points have moved, lattice and all; None where they may not."""
+        if not self.knobs.move:
+            return None
         if not self.knobs.lattice:
             return self.offsets
         grid = self.body.points[None, None, None]
@@ -152,8 +165,8 @@ class SolidScene(TrainableScene):
 
     def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
         """Differentiable picture over a solid background per camera, its outlines antialiased."""
-        points = self.points
-        triangles = self.body.triangles
+        moved, triangles = self.moved(), self.body.triangles
+        points = self.body.points if moved is None else self.body.points + moved
         at = mesh_raster.places(points, cameras.to(points.device))
         fragments = mesh_raster.rasterise(at, triangles, cameras.height, cameras.width)
         painted = self._painted(at, fragments)
@@ -167,7 +180,8 @@ class SolidScene(TrainableScene):
         smooth = mesh_raster.antialias(layers, at, triangles, mesh_raster.outline(at, triangles, fragments))
         rgb, alpha, depth = smooth.split([3, 1, 1], -1)
         over = rgb + (1 - alpha) * background.to(rgb)[:, None, None]
-        return Frame(over, alpha, depth / alpha.clamp_min(1e-9), int(fragments.seen.sum()))
+        sighting = _Sighting(int(fragments.seen.sum()), moved)
+        return Frame(over, alpha, depth / alpha.clamp_min(1e-9), sighting)
 
     def groups(self, progress: float) -> list[dict[str, Any]]:
         """One parameter group for each kind of parameter that is trained."""
@@ -180,22 +194,19 @@ class SolidScene(TrainableScene):
         ]
 
     def penalty(self, frame: Frame) -> Float[Tensor, ""]:
-        """The weighted penalties on how the points have moved; those of weight 0 cost nothing."""
+        """The weighted penalties on how the points had moved in the frame; those of weight 0 cost nothing."""
         knobs, total = self.knobs, self.colours.new_zeros(())
-        if not knobs.move:
-            return total
-        if knobs.laplacian:
-            uneven = self.body.roughened(self.moved()) / self._length
-            total = total + knobs.laplacian * uneven.square().sum(-1).mean()
-        if knobs.creases and len(self._creases):
-            grown = (self.body.creases(self.points) - self._creases).clamp_min(0)
-            total = total + knobs.creases * grown.mean()
+        moved = frame.statistics.moved
+        if moved is not None and knobs.laplacian:
+            total = total + knobs.laplacian * self.body.unevenness(moved, self._length)
+        if moved is not None and knobs.creases:
+            total = total + knobs.creases * self.body.creasing(self.body.points + moved, self._creases)
         return total
 
     @torch.no_grad()
     def settle(self, progress: float, frame: Frame, optimiser: Optimizer) -> None:
         """Keeps the parameters in range; their number never changes."""
-        self.drawn = int(frame.statistics)
+        self.drawn = frame.statistics.pixels
         self.colours.clamp_(0, 1)
         if self.knobs.material:
             self.grain.clamp_(0, 1)
@@ -275,7 +286,7 @@ class SolidScene(TrainableScene):
         """The given normals, used while the shape does not move."""
         self._flat = body.flat()
         self._length = max(body.length, 1e-9)
-        self._creases = body.creases(body.points)
+        self._creases = body.creases(body.points).contiguous()
 
     def _start(self, mesh: Mesh) -> dict[str, Tensor]:
         """The trained parameters at the start."""
@@ -317,19 +328,16 @@ class SolidScene(TrainableScene):
         points[body.point_of.cpu()] = values
         return points
 
-    def _values(self) -> Tensor:
-        """Colours, roughness, metal and the normal map's x and y, as far as they are there, side by side."""
-        parts: list[Tensor] = [getattr(self, name) for name in self._names if name in _PAINT]
-        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-
     def _painted(self, at: Float[Tensor, "B P 3"], fragments: Fragments) -> Float[Tensor, "B H W C"]:
-        """What hangs on the surface, at every pixel."""
-        triangles, values = self.body.triangles, self._values()
+        """Colours, roughness, metal and the normal map's x and y, as far as they are there, at every pixel."""
+        triangles = self.body.triangles
+        parts: list[Tensor] = [getattr(self, name) for name in self._names if name in _PAINT]
         if self.knobs.paint == "points":
-            return mesh_raster.blend(values, triangles.corners, at, triangles, fragments)
+            return mesh_raster.blend(torch.cat(parts, -1), triangles.corners, at, triangles, fragments)
         uv = mesh_raster.blend(self.body.uv, self.body.vertices, at, triangles, fragments)
         detail = mesh_raster.detail_of(fragments, self._flat, self.knobs.texture)
-        return mesh_raster.look_up(values, uv, detail, fragments.seen)
+        # One after the other: the textures are large, what is seen of them is small.
+        return torch.cat([mesh_raster.look_up(part, uv, detail, fragments.seen) for part in parts], -1)
 
     def _shaded(
         self,
@@ -345,7 +353,7 @@ class SolidScene(TrainableScene):
         normals = body.normals(points) if self.knobs.move else self._normals
         frames = [points[body.point_of], normals]
         if self.knobs.bumps:
-            frames.append(body.tangents(points))
+            frames.append(body.tangents(points.detach()))
         spread = mesh_raster.blend(torch.cat(frames, -1), body.vertices, at, body.triangles, fragments)[seen]
         here = painted[seen]
         where, across = spread[:, :3], functional.normalize(spread[:, 3:6], dim=-1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 from renderers.cameras import Cameras
@@ -28,11 +28,11 @@ class Edges:
     wings: Int32[Tensor, " K"]
     """Twice a triangle's number, and 1 more where it runs from the edge's second end to its first."""
 
-    @property
-    def neighbours(self) -> Int64[Tensor, "N 2"]:
+    @cached_property
+    def neighbours(self) -> Int32[Tensor, "N 2"]:
         """Pairs of triangles, at every edge that exactly two share."""
         begin = self.first.long()[:-1][self.first.diff() == 2]
-        return torch.stack([self.wings[begin], self.wings[begin + 1]], -1).long() // 2
+        return torch.stack([self.wings[begin], self.wings[begin + 1]], -1) // 2
 
     @property
     def crowded(self) -> int:

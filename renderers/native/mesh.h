@@ -74,6 +74,23 @@ struct Texture {
   float* d_places;  // [count, 2], written; may be null
 };
 
+// A mesh as a shape in space. Gradients are added to.
+struct Shape {
+  int64_t count, faces, edges, pairs;
+  double length;
+  const float* points;        // [count, 3]
+  const float* moved;         // [count, 3], how far they have moved
+  const int32_t* corners;     // [faces, 3]
+  const int32_t* ends;        // [edges, 2]
+  const int32_t* neighbours;  // [pairs, 2], triangles with a common edge
+  const float* rest;          // [pairs], 1 - cosine between them that is free
+  const int32_t* rows;        // [faces, 3], the row of `sums` that each corner adds to
+  float* sums;                // [rows, 3], added to
+  const float* d_sums;
+  float* d_points;  // [count, 3]
+  float* d_moved;   // [count, 3]
+};
+
 void rasterise(const Mesh& mesh, const Seen& seen);
 void blend(const Mesh& mesh, const Seen& seen, const Values& values);
 void blend_backward(const Mesh& mesh, const Seen& seen, const Values& values);
@@ -82,6 +99,10 @@ void antialias(const Mesh& mesh, const Crossings& crossings, const Pictures& pic
 void antialias_backward(const Mesh& mesh, const Crossings& crossings, const Pictures& pictures);
 void look_up_all(const Texture& texture);
 void look_up_all_backward(const Texture& texture);
+double unevenness(const Shape& shape);
+double creasing(const Shape& shape);
+void face_rows(const Shape& shape);
+void face_rows_backward(const Shape& shape);
 
 // The place of a corner seen from a pixel's centre. Products of two floats are exact in double, so the result does
 // not depend on whether the compiler fuses operations, and is the same for every triangle that has the corner.

@@ -229,17 +229,36 @@ def test_only_what_is_trained_has_a_group() -> None:
 
 def test_penalties_are_nothing_at_rest_and_grow_with_roughness() -> None:
     scene = Solid(**SMALL).build("cpu", chance())
-    frame = seen(scene, ring(1, 0.0, 16))
-    assert float(scene.penalty(frame).detach()) == pytest.approx(0, abs=1e-6)
+
+    def penalty() -> float:
+        return float(scene.penalty(seen(scene, ring(1, 0.0, 16))))
+
+    assert penalty() == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         scene.offsets += 0.1
-    moved = float(scene.penalty(frame).detach())
-    assert moved == pytest.approx(0, abs=1e-6)  # a shape that moves as a whole is as smooth as before
+    assert penalty() == pytest.approx(0, abs=1e-6)  # a shape that moves as a whole is as smooth as before
     with torch.no_grad():
         scene.offsets += 0.01 * torch.randn(scene.offsets.shape, generator=chance())
-    rough = float(scene.penalty(frame).detach())
-    assert rough > 1e-2
-    assert float(Solid(laplacian=0.0, creases=0.0, **SMALL).build("cpu", chance()).penalty(frame)) == 0
+    assert penalty() > 1e-2
+    free = Solid(laplacian=0.0, creases=0.0, **SMALL).build("cpu", chance())
+    assert float(free.penalty(seen(scene, ring(1, 0.0, 16))).detach()) == 0
+
+
+def test_kernels_for_shapes_agree_with_plain_torch() -> None:
+    body = Body.of(ball(0.6, 300, 16))
+    points = body.points + 0.02 * torch.randn(body.points.shape, generator=chance())
+    rest = 0.5 * body.creases(body.points + 0.02 * torch.randn(body.points.shape, generator=chance(1)))
+    pull = torch.randn(len(body.uv), 3, generator=chance(2))
+
+    def values(points: Tensor, rest: Tensor) -> list[Tensor]:
+        normals = (body.normals(points) * pull.to(points)).sum()
+        return [body.unevenness(points, 0.1), body.creasing(points, rest), normals]
+
+    single, double = points.requires_grad_(), points.detach().double().requires_grad_()
+    for fast, slow in zip(values(single, rest), values(double, rest.double()), strict=True):
+        assert float(fast.detach()) == pytest.approx(float(slow.detach()), rel=1e-4)
+        (a,), (b,) = torch.autograd.grad(fast, single), torch.autograd.grad(slow, double)
+        assert float((a - b).norm()) < 1e-4 * float(b.norm())
 
 
 def test_the_laplacian_and_the_creases_are_those_of_the_book() -> None:
@@ -291,7 +310,10 @@ def test_sharp_edges_keep_normals_of_their_own() -> None:
 def test_trouble_is_named() -> None:
     scene = Solid(**SMALL).build("cpu", chance())
     assert scene.healthy() is None
-    scene.settle(0.0, replace(seen(scene, ring(1, 0.0, 16)), statistics=0), torch.optim.Adam(scene.groups(0.0)))
+    frame = seen(scene, ring(1, 0.0, 16))
+    scene.settle(
+        0.0, replace(frame, statistics=replace(frame.statistics, pixels=0)), torch.optim.Adam(scene.groups(0.0))
+    )
     assert scene.healthy() == "the mesh was in none of the last pictures"
     scene.drawn = 5
     with torch.no_grad():
