@@ -3,8 +3,8 @@
     python benchmarks/renderers_volume.py [--repeats 7] [--size 128] [--samples 128]
 
 A round body in a grid of 64^3 corners, with about 17 % of the samples in occupied cells of a 32^3 grid. All are timed
-in turn in one process; printed are medians of the CPU time
-of this process, and medians of the ratios of one round; other work on the machine hardly changes those.
+in turn in one process; printed are medians of its processor time, and medians of the ratios to the last way within a
+round, which other work on the machine hardly changes. The hash grid is read at the same samples by both ways.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from renderers.hashed import HashField, decode_slowly, encode_slowly
 from renderers.occupancy import Occupancy
 from renderers.rays import March, Rays
 from renderers.volume import draw
-from renderers.volume_reference import lattice
 
 SCALE = 20.0
 
@@ -161,14 +160,18 @@ def voxels(size: int, samples: int, repeats: int) -> None:
     rays, march, others = setting(size, samples, occupancy)
     shaded = replace(march, normals=True, spread=True)
     share = len(others.occupied) / others.starts.numel()
-    ways: dict[str, Callable[[], Tensor]] = {"grid_sample, all samples, nerfacc.rendering": lambda: others.nerfacc(field.values)}
+    ways: dict[str, Callable[[], Tensor]] = {
+        "grid_sample, all samples, nerfacc.rendering": lambda: others.nerfacc(field.values)
+    }
     try:
         import nerfacc  # noqa: F401
     except ModuleNotFoundError:
         ways = {}
     ways |= {
         "grid_sample on occupied samples": lambda: others.grid_sample(field.values),
-        "ours, with normals and distortion": lambda: volume_kernels.draw(field.values, SCALE, occupancy, rays, shaded)[0],
+        "ours, with normals and distortion": lambda: volume_kernels.draw(field.values, SCALE, occupancy, rays, shaded)[
+            0
+        ],
         "ours": lambda: draw(field, occupancy, rays, march).colour,
     }
     title = f"voxels 64^3, {size} x {size} pixels, {samples} samples, {100 * share:.0f} % in occupied cells"
