@@ -21,7 +21,7 @@ from sds3d.mesh_parts import UNFOLDED_FACES, Parts, cleaned, kept, unfolded_anew
 
 KINDS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 """Endings of files that are read."""
-LARGEST_FILE = 600 * 2**20
+LARGEST_FILE = 400 * 2**20
 MOST_FACES = 3_000_000
 """Triangles of a file that are read at all."""
 FIT = 0.9
