@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 
 from guidance.critic import LoRA
+from guidance.families.extras import Extras
 from guidance.limits import Limits
 from guidance.objective import Objective
 from guidance.prompt import Direction, Prompt
@@ -47,7 +48,9 @@ class RunConfig:
     negative: str = ""
     """What it should not look like."""
     prior: str = "mini"
-    """Name of the diffusion model, or the folder of one."""
+    """Name of the diffusion model (see: sds3d models), the folder of one, or owner/name on the hub."""
+    extras: Extras = field(default_factory=Extras)
+    """What goes on top of a model of others, and how it is opened."""
     objective: Objective = field(default_factory=SDS)
     """Rule that turns the prior's answers into a gradient."""
     scene: SceneKnobs = field(default_factory=Splats)

@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "objectives side by side on one prompt, as a table and a page",
     "objectives": "what they cost, need and are good for, as a table",
     "doctor": "what is usable on this machine, and how to get the rest",
+    "models": "models of others: list, show, fetch, verify",
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }
 """Every command and what it is for."""
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(HELP)
         return 0 if given else 2
     if given[0] == "--version":
-        from sds3d.finish import versions
+        from sds3d.provenance import versions
 
         sys.stdout.write(versions()["sds3d"] + "\n")
         return 0

@@ -38,7 +38,7 @@ def _begin(asked: flags.Asked) -> int:
     """A new run, to its finished asset."""
     console, config = asked.console, asked.run
     replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
-    prior = open_prior(config.prior, device_of(config))
+    prior = open_prior(config.prior, device_of(config), config.extras)
     _remark(prior, config, console)
     run = Run(config, prior, device_of(config), source_of(config, console))
     for view, text in run.prompt.texts.items():
@@ -61,7 +61,7 @@ def resume(words: list[str]) -> int:
     config = record.config()
     if given.steps is not None:
         config = replace(config, steps=given.steps)
-    prior = open_prior(config.prior, device_of(config))
+    prior = open_prior(config.prior, device_of(config), config.extras)
     _remark(prior, config, console)
     run = resumed(record, config, prior, console)
     if run.done > config.steps:
@@ -125,6 +125,13 @@ def doctor(words: list[str]) -> int:
     return examine(p.parse_args(words).json)
 
 
+def models(words: list[str]) -> int:
+    """`sds3d models ...`: models of others."""
+    from sds3d.model_commands import main
+
+    return main(words)
+
+
 def prior(words: list[str]) -> int:
     """`sds3d prior ...`: the embedded prior."""
     from sds3d.mini.commands import main
@@ -134,11 +141,9 @@ def prior(words: list[str]) -> int:
 
 def _remark(prior: Prior, config: RunConfig, console: Console) -> None:
     """Tells which words will be passed over. Raises ValueError where the prompt names nothing that the prior knows."""
-    if not isinstance(prior, EmbeddedPrior):
-        return
     if remark := prior.check(config.prompt):
         console.say(remark)
-    if unknown := prior.vocabulary.unknown(config.negative):
+    if isinstance(prior, EmbeddedPrior) and (unknown := prior.vocabulary.unknown(config.negative)):
         console.say(f"the embedded prior does not know, and passes over in the negative prompt: {', '.join(unknown)}")
 
 

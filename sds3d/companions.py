@@ -14,6 +14,7 @@ from configs.run import RunConfig
 from guidance.critic import Adapted, Critic, Trainable, part
 from guidance.disback import Backtracked
 from guidance.discern import DiscerningCritic
+from guidance.families.prior import FamilyPrior
 from guidance.objective import Wanted
 from guidance.perp_neg import PerpNeg
 from guidance.prior import Condition, Denoiser, Prior
@@ -158,6 +159,12 @@ def refuse_unmet(config: RunConfig, prior: Prior) -> None:
     objective, name = config.objective, objective_name(config.objective)
     if needs_critic(config) and not isinstance(prior, Trainable):
         raise ValueError(f"{name} needs a critic; the prior {config.prior} has no network to put one on")
+    scale = vars(objective).get("scale", 1.0)
+    if isinstance(prior, FamilyPrior) and prior.distilled and scale != 1:
+        hint = "give --objective.scale 1; what it is told is --extras.guidance"
+        raise ValueError(
+            f"{config.prior} has its guidance in its weights, and {name} guides with scale {scale}; {hint}"
+        )
     alpha, sigma = (float(level) for level in prior.levels(torch.tensor([0.5])))
     if objective.needs_flow and abs(alpha + sigma - 1) > 1e-3:
         found = f"half-way between picture and noise those of {config.prior} sum to {alpha + sigma:.2f}"

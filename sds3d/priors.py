@@ -8,8 +8,10 @@ import torch
 
 from configs.catalog import unknown
 from guidance.embedded import FOLDER, EmbeddedPrior
+from guidance.families.extras import Extras
 from guidance.prior import Prior
 from guidance.vocabulary import Vocabulary
+from sds3d.models import BOOK
 
 EMBEDDED = "mini"
 """Name of the prior that comes with sds3d."""
@@ -17,18 +19,46 @@ TOY = "toy"
 """Name of the exact prior of flat pictures."""
 
 
-def open_prior(name: str, device: torch.device) -> Prior:
-    """The prior of a name, of a folder, or of a training that goes on in a folder.
+def open_prior(name: str, device: torch.device, extras: Extras | None = None) -> Prior:
+    """The prior of a name, of a folder, of a training that goes on in a folder, or of the hub.
 
     Raises:
         ValueError: no prior has that name, or the folder holds another kind of model.
-        FileNotFoundError: a part of the model is missing.
+        OSError: a part of the model is missing, or the hub can not be reached.
+        ImportError: it needs a library that is not installed.
     """
-    if name == TOY:
+    extras = extras or Extras()
+    if name == TOY or is_embedded(name):
+        if extras.on_top():
+            raise ValueError(f"the prior {name} takes nothing on top; {extras.on_top()} is for models of others")
+        if name != TOY:
+            return open_embedded(name, device)
         from guidance.toy_pictures import toy_pictures
 
         return toy_pictures().to(device)
-    return open_embedded(name, device)
+    from guidance.families.opening import open_family
+
+    return open_family(folder_of(name, extras), device, extras)
+
+
+def folder_of(name: str, extras: Extras) -> Path:
+    """The folder of a model of others, fetched where it is not on this disk yet. Raises as `open_prior`."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ValueError(f"{name} is a file; expected the folder of a pipeline in the diffusers layout")
+    if name in BOOK or is_hub_name(name):
+        from sds3d.fetch import fetched
+
+        return fetched(name, extras)
+    raise ValueError(f"{unknown('prior', name, [EMBEDDED, TOY, *BOOK])}, and no folder has that name")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name could be owner/name on the hub, and does not look like a path."""
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest and owner not in (".", "..", "~") and not name.startswith("/")
 
 
 def open_embedded(name: str, device: torch.device) -> EmbeddedPrior:

@@ -36,6 +36,10 @@ class Extras:
     frugal: bool = False
     """Text encoders leave the memory once the prompt is read, and attention and autoencoder work in slices."""
 
+    def on_top(self) -> str:
+        """Names of what would change the model's answers; empty where nothing would."""
+        return ", ".join(name for name in ("lora", "words", "vae", "size") if getattr(self, name))
+
     def __post_init__(self) -> None:
         if not -10 <= self.lora_scale <= 10:
             raise ValueError(f"lora_scale is {self.lora_scale}; expected -10 to 10, such as 1")
