@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from guidance.prior import generator
+
 WIDTH = 128
 
 
@@ -20,10 +22,12 @@ class CameraAware(nn.Module):
     def __init__(self, inner: nn.Module, width: int) -> None:
         super().__init__()
         self.inner = inner
-        self.read = nn.Sequential(nn.Linear(5, WIDTH), nn.SiLU(), nn.Linear(WIDTH, width))
-        last = self.read[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        first, last = nn.Linear(5, WIDTH), nn.Linear(WIDTH, width)
+        # A start of its own, the same every time: a run is a function of its seed.
+        nn.init.kaiming_uniform_(first.weight, generator=generator(0))
+        for zero in (first.bias, last.weight, last.bias):
+            nn.init.zeros_(zero)
+        self.read = nn.Sequential(first, nn.SiLU(), last)
         self._told: Tensor | None = None
 
     def tell(self, told: Float[Tensor, "B 5"]) -> None:

@@ -43,8 +43,8 @@ class Extras:
     def __post_init__(self) -> None:
         if not -10 <= self.lora_scale <= 10:
             raise ValueError(f"lora_scale is {self.lora_scale}; expected -10 to 10, such as 1")
-        if not 0 <= self.size <= 4096 or self.size % 8:
-            raise ValueError(f"size is {self.size}; expected a multiple of 8 up to 4096, or 0 for the model's own")
+        if not 0 <= self.size <= 4096:
+            raise ValueError(f"size is {self.size}; expected up to 4096 pixels, or 0 for the model's own")
         if not (0 <= self.guidance < math.inf):
             raise ValueError(f"guidance is {self.guidance}; expected 0 or above, such as 3.5")
         if not 0 <= self.rows <= 1024:

@@ -222,13 +222,13 @@ def _diffusers() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, the libraries draw no bars and log errors only."""
+    """Inside, the libraries draw no bars and log nothing: what fails is raised."""
     from diffusers.utils import logging as ours
     from transformers.utils import logging as theirs
 
     before = ours.get_verbosity(), theirs.get_verbosity()
     for library in (ours, theirs):
-        library.set_verbosity(logging.ERROR)
+        library.set_verbosity(logging.CRITICAL)
         library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
