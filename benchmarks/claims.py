@@ -32,9 +32,9 @@ from guidance.sds import SDS
 from sds3d.atomic import write_bytes
 from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
-from sds3d.finish import versions
 from sds3d.generate import Stop, listening
 from sds3d.priors import EMBEDDED, is_embedded, open_prior
+from sds3d.provenance import versions
 from sds3d.standings import MEASURES, Row, standings
 
 PROMPTS = ("a teddy bear", "a cat", "a red armchair", "a rabbit", "a horse", "a toy train")

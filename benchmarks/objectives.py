@@ -27,9 +27,9 @@ from sds3d.atomic import write_bytes
 from sds3d.compare_sheet import FRONT, POSTER
 from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
-from sds3d.finish import versions
 from sds3d.generate import Stop, listening
 from sds3d.priors import EMBEDDED, open_prior
+from sds3d.provenance import versions
 from sds3d.standings import Row
 
 PROMPTS = (

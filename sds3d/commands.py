@@ -14,9 +14,9 @@ from renderers import native
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
-from sds3d.distill import Result, Run, Unhealthy
-from sds3d.finish import FORMATS, export_mesh, finish
-from sds3d.generate import Stop, device_of, listening, newest, optimise, resumed, source_of
+from sds3d.distill import Run, Unhealthy
+from sds3d.finish import finish
+from sds3d.generate import Stop, device_of, listening, optimise, resumed, source_of
 from sds3d.priors import open_prior
 from sds3d.record import Record
 
@@ -26,15 +26,15 @@ INTERRUPTED = 130
 
 def generate(words: list[str]) -> int:
     """`sds3d generate PROMPT`: a new run, to its finished asset."""
-    return _begin(flags.generate(words))
+    return begin(flags.generate(words))
 
 
 def edit(words: list[str]) -> int:
     """`sds3d edit RUN PROMPT`: a new run that starts from a finished one."""
-    return _begin(flags.edit(words, lambda folder: Record.open(folder).config()))
+    return begin(flags.edit(words, lambda folder: Record.open(folder).config()))
 
 
-def _begin(asked: flags.Asked) -> int:
+def begin(asked: flags.Asked) -> int:
     """A new run, to its finished asset."""
     console, config = asked.console, asked.run
     replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
@@ -43,7 +43,7 @@ def _begin(asked: flags.Asked) -> int:
     run = Run(config, prior, device_of(config), source_of(config, console))
     for view, text in run.prompt.texts.items():
         console.say(f"{view} views are asked for: {text}")
-    record = Record.new(asked.out or _free_folder(config.prompt), config)
+    record = Record.new(asked.out or free_folder(config.prompt), config)
     console.say(
         f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}'
     )
@@ -74,32 +74,24 @@ def resume(words: list[str]) -> int:
 
 
 def export(words: list[str]) -> int:
-    """`sds3d export RUN --format glb`: the mesh of a run as a file."""
-    p = parser("sds3d export", "Makes the mesh of a run anew and writes it; the run's folder alone is enough.")
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    p.add_argument("--format", choices=FORMATS, default="glb", help="kind of file (default: glb)")
-    p.add_argument("--to", type=Path, metavar="FILE", help="the file; by default RUN/asset.FORMAT")
-    p.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh")
-    p.add_argument("--texture", type=int, metavar="PIXELS", help="texels along a side of the texture")
-    p.add_argument("--size-m", type=float, metavar="METRES", help="longest side; by default the scene's own units")
-    add_telling(p)
-    given = p.parse_args(words)
-    console, record = console_of(given), Record.open(given.run)
-    target = given.to or given.run / f"asset.{given.format}"
-    if target.suffix != f".{given.format}":
-        raise ValueError(
-            f"{target.name} is no name for {given.format}; give --format, or a name ending in .{given.format}"
-        )
-    mesh = export_mesh(
-        Result.of(newest(record, console), record.config()),
-        given.format,
-        target,
-        given.faces,
-        given.texture,
-        given.size_m,
-    )
-    console.say(f"{target}: {len(mesh.faces)} faces, {target.stat().st_size / 1e6:.1f} MB", file=str(target))
-    return 0
+    """`sds3d export RUN`: a run as a file that another program opens."""
+    from sds3d.file_commands import export as run
+
+    return run(words)
+
+
+def check(words: list[str]) -> int:
+    """`sds3d check FILE`: what a file holds, and what is wrong with it."""
+    from sds3d.file_commands import check as run
+
+    return run(words)
+
+
+def reproduce(words: list[str]) -> int:
+    """`sds3d reproduce FILE`: the run that a file came from, once more."""
+    from sds3d.file_commands import reproduce as run
+
+    return run(words)
 
 
 def compare(words: list[str]) -> int:
@@ -178,7 +170,7 @@ def _stopped(run: Run, record: Record, console: Console, seconds: float) -> int:
     return INTERRUPTED
 
 
-def _free_folder(prompt: str) -> Path:
+def free_folder(prompt: str) -> Path:
     """runs/ and the prompt as a short safe name, with a number where it is taken."""
     name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "run"
     folder, number = Path("runs") / name, 1

@@ -20,9 +20,9 @@ from sds3d.compare_sheet import write_sheet
 from sds3d.console import Console, clock
 from sds3d.contest import Budget, Contestant, Unit, compete, finished
 from sds3d.distill import Run
-from sds3d.finish import versions
 from sds3d.generate import Stop, device_of, listening
 from sds3d.priors import EMBEDDED, is_embedded, open_prior
+from sds3d.provenance import versions
 from sds3d.standings import MEASURES, Row, Standing, standings, table
 
 OBJECTIVES = "sds,vsd,esd,asd,csd,bsd,nfsd,ism"

@@ -15,7 +15,7 @@ from torch import Tensor
 from renderers.cameras import ring
 from renderers.scene import Scene
 from sds3d.atomic import write_bytes
-from sds3d.export import png
+from sds3d.formats.png import png
 from sds3d.judging import VIEWS
 from sds3d.turntable import ELEVATION, Colour
 

@@ -1,149 +1,198 @@
-"""Files that other programs open: GLB, OBJ and PLY meshes.
-
-All of them keep the frame of `renderers.cameras`: +Y up, front +Z, one unit is one metre. glTF readers expect just
-that; programs with Z up convert GLB and OBJ on import but not PLY, which then lies on its back. A file appears whole
-or not at all. Texture coordinates start at the upper-left corner in GLB and at the lower-left one in OBJ.
-"""
+"""From a finished run to a file that another program opens: made, arranged, written, opened again and compared."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
+import torch
 
-from renderers.mesh import Mesh
-from sds3d.atomic import replacing, write_bytes
+from renderers.mesh import Mesh, MeshScene
+from renderers.meshing import mesh_of
+from renderers.nerf import NerfScene
+from renderers.scene import Scene
+from renderers.solid import SolidScene
+from renderers.splats import SplatScene
+from renderers.surfaces import simplified
+from renderers.texture import painted
+from sds3d.card import write_card
+from sds3d.distill import Result
+from sds3d.formats import gltf, obj, shells, splats, usd
+from sds3d.formats.layout import Facts, Layout
+from sds3d.formats.reading import read
+from sds3d.formats.solid import printable, welded
+from sds3d.likeness import Likeness, likeness
+from sds3d.provenance import provenance
+from sds3d.splat_files import write_splats
+from sds3d.targets import KINDS, Wanted
+from sds3d.turntable import write_contact, write_turntable
 
-GENERATOR = "sds3d"
-ROUGHNESS = 0.9
-"""Roughness written with every mesh: the texture already holds the light, so the material should add no highlights."""
-VERTEX_BUFFER, INDEX_BUFFER = 34962, 34963
-"""glTF's numbers for what a buffer view holds."""
+FEWEST = 50
+"""Triangles of the last level of detail, at least."""
+_CLOSE = 1e-4
+"""Most that a position may be off after a way through a file, as a share of the longest side."""
 
 
-def write_glb(path: Path, mesh: Mesh, provenance: Mapping[str, object], size_m: float | None = None) -> None:
-    """One binary glTF 2.0 file with the texture inside.
+@dataclass(frozen=True)
+class Exported:
+    """One file that was written and opened again."""
 
-    `provenance` (JSON values) goes to `asset.extras`; `size_m`, if given, is the longest side in metres.
-    Raises ValueError for a mesh or a provenance that cannot be written, OSError when the disk refuses.
+    path: Path
+    faces: int
+    """0 where it holds no mesh."""
+    match: Likeness | None
+    """How alike the mesh and the scene look."""
+    remarks: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, object]:
+        """For JSON."""
+        told: dict[str, object] = {"file": str(self.path), "bytes": self.path.stat().st_size}
+        if self.match is not None:
+            told |= {"faces": self.faces, "verified": True, "mesh_against_scene": self.match.told()}
+        return {**told, "remarks": list(self.remarks)}
+
+
+def export(made: Result, wanted: Wanted, path: Path) -> list[Exported]:
+    """Writes what is wanted of a run to `path`, and lesser levels of detail beside it.
+
+    Raises:
+        ValueError: the scene cannot become such a file, or the file does not hold what was written.
+        OSError: the disk refuses.
     """
-    import trimesh
-    from PIL import Image
-
-    mesh = _checked(mesh, size_m)
-    extras = json.loads(_json(provenance))
-    material = trimesh.visual.material.PBRMaterial(
-        name="material",
-        baseColorTexture=Image.fromarray(mesh.texture),
-        metallicFactor=0.0,
-        roughnessFactor=ROUGHNESS,
-        doubleSided=False,
-    )
-    upward = np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], -1)  # trimesh keeps OpenGL's v and turns it round again
-    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.normals, process=False)
-    solid.visual = trimesh.visual.TextureVisuals(uv=upward, material=material)
-
-    def annotate(tree: dict[str, object]) -> None:
-        tree["asset"] = {"version": "2.0", "generator": GENERATOR, "extras": extras}
-        _name_buffers(tree)
-
-    content = trimesh.Scene({"mesh": solid}).export(file_type="glb", include_normals=True, tree_postprocessor=annotate)
-    write_bytes(path, content)
+    kind = KINDS[wanted.kind]
+    if path.suffix.lower() != f".{kind.ending}":
+        raise ValueError(f"{path.name} is no name for {wanted.kind}; give --format, or a name ending in .{kind.ending}")
+    with torch.no_grad():
+        if kind.holds == "splats":
+            return [_splats(made, wanted, path)]
+        mesh = mesh_for(made, wanted.faces, wanted.texture)
+        match = likeness(made.scene, mesh)
+        if kind.holds == "pictures":
+            return [_pictures(made, mesh, match, wanted.kind, path)]
+        written = [_mesh(made, mesh, match, wanted, path)]
+        faces = len(mesh.faces)
+        for level in range(1, wanted.lods):
+            faces = max(faces // 2, FEWEST)
+            lesser = fewer(mesh, made.scene, faces)
+            match = likeness(made.scene, lesser)
+            written.append(_mesh(made, lesser, match, wanted, path.with_stem(f"{path.stem}_lod{level}")))
+        return written
 
 
-def _name_buffers(tree: Mapping[str, object]) -> None:
-    """Says of every buffer view what it is for, which glTF recommends and validators ask for."""
-    views, accessors, meshes = (tree[name] for name in ("bufferViews", "accessors", "meshes"))
-    for primitive in (part for mesh in meshes for part in mesh["primitives"]):  # type: ignore[attr-defined]
-        targets = {primitive["indices"]: INDEX_BUFFER}
-        targets.update(dict.fromkeys(primitive["attributes"].values(), VERTEX_BUFFER))
-        for index, target in targets.items():
-            views[accessors[index]["bufferView"]]["target"] = target  # type: ignore[index]
+def mesh_for(made: Result, faces: int | None = None, texture: int | None = None) -> Mesh:
+    """The mesh of a run. Raises ValueError where its scene has none."""
+    changed = {name: value for name, value in (("faces", faces), ("texture", texture)) if value is not None}
+    knobs = replace(made.config.mesh, **changed)
+    if isinstance(made.scene, SolidScene):
+        mesh = made.scene.mesh()
+        return mesh if faces is None or len(mesh.faces) <= faces else fewer(mesh, made.scene, faces, texture)
+    if not isinstance(made.scene, SplatScene | NerfScene):
+        raise ValueError(f"{type(made.scene).__name__} has no mesh")
+    return mesh_of(made.scene, knobs)
 
 
-def write_obj(path: Path, mesh: Mesh, provenance: Mapping[str, object], size_m: float | None = None) -> None:
-    """Wavefront OBJ, with its material and its texture in files of the same name ending in .mtl and .png.
-
-    The corners of a seam share their position, so the shape stays closed. Arguments and errors as in `write_glb`.
-    """
-    mesh = _checked(mesh, size_m)
-    points, point_of = np.unique(mesh.vertices, axis=0, return_inverse=True)
-    texture, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-    corners = np.stack([point_of.reshape(-1), np.arange(len(mesh.uv)), np.arange(len(mesh.uv))], -1) + 1
-    text = "\n".join(
-        [
-            f"# {GENERATOR} {_json(provenance)}",
-            f"mtllib {material.name}",
-            "o mesh",
-            _lines("v {:.7g} {:.7g} {:.7g}", points),
-            _lines("vt {:.7g} {:.7g}", np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], -1)),
-            _lines("vn {:.5f} {:.5f} {:.5f}", mesh.normals),
-            "usemtl material",
-            _lines("f {}/{}/{} {}/{}/{} {}/{}/{}", corners[mesh.faces].reshape(-1, 9)),
-            "",
-        ]
-    )
-    with replacing(texture) as picture, replacing(material) as words, replacing(path) as shape:
-        picture.write_bytes(png(mesh.texture))
-        # No light of its own, no highlight: the texture alone is the colour.
-        lines = ["newmtl material", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {texture.name}", ""]
-        words.write_text("\n".join(lines), encoding="utf-8")
-        shape.write_text(text, encoding="utf-8")
+def fewer(mesh: Mesh, scene: Scene, faces: int, texture: int | None = None) -> Mesh:
+    """The mesh with fewer triangles, unfolded and painted anew."""
+    surface, _ = welded(mesh)
+    return painted(simplified(surface, faces), scene, texture or mesh.texture.shape[0], 384)
 
 
-def _lines(pattern: str, rows: ndarray) -> str:
-    return "\n".join(pattern.format(*row) for row in rows.tolist())
+def _mesh(made: Result, mesh: Mesh, match: Likeness, wanted: Wanted, path: Path) -> Exported:
+    """One mesh as a file."""
+    remarks: list[str] = []
+    if wanted.solid:
+        mesh, remarks = printable(mesh, wanted.flat_base)
+        match = likeness(made.scene, mesh)
+    layout = wanted.layout
+    laid = layout.arranged(mesh)
+    write_mesh(path, wanted.kind, laid, about(made, match, layout), layout)
+    verify(path, laid, layout)
+    return Exported(path, len(mesh.faces), match, tuple(remarks))
 
 
-def write_mesh_ply(path: Path, mesh: Mesh, size_m: float | None = None) -> None:
-    """Binary PLY with a colour and a normal for every vertex, seams closed. Errors as in `write_glb`."""
-    mesh = _checked(mesh, size_m)
-    _, first, point_of = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
-    names = ["x", "y", "z", "nx", "ny", "nz"]
-    vertex = np.empty(len(first), [(name, "<f4") for name in names] + [(c, "u1") for c in ("red", "green", "blue")])
-    for name, values in zip(names, np.concatenate([mesh.vertices, mesh.normals], -1)[first].T, strict=True):
-        vertex[name] = values
-    vertex["red"], vertex["green"], vertex["blue"] = mesh.vertex_colors()[first].T
-    face = np.empty(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
-    face["count"], face["corners"] = 3, point_of.reshape(-1)[mesh.faces]
-    kinds = {"f": "float", "u": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", f"comment {GENERATOR}", f"element vertex {len(vertex)}"]
-    header += [f"property {kinds[vertex.dtype[name].kind]} {name}" for name in vertex.dtype.names or ()]
-    header += [f"element face {len(face)}", "property list uchar int vertex_indices", "end_header", ""]
-    write_bytes(path, "\n".join(header).encode() + vertex.tobytes() + face.tobytes())
+def about(made: Result, match: Likeness, layout: Layout) -> Facts:
+    """What the file of a mesh says of its origin, and of how it lies."""
+    return {**provenance(made, match), "layout": {"up": layout.up, "unit": layout.unit, "stand": layout.stand}}
 
 
-def png(picture: UInt8[ndarray, "H W C"]) -> bytes:
-    """A picture as the bytes of a PNG file: three channels, or four with the opacity."""
-    from PIL import Image
+def write_mesh(path: Path, kind: str, laid: Mesh, facts: Facts, layout: Layout) -> None:
+    """Writes a mesh whose numbers already are those of the file. Raises as the format's writer."""
+    plain: dict[str, Callable[[Path, Mesh, Facts], None]] = {
+        "glb": gltf.write_glb,
+        "gltf": gltf.write_gltf,
+        "obj": obj.write_obj,
+    }
+    told: dict[str, Callable[[Path, Mesh, Facts, Layout], None]] = {
+        "ply": shells.write_mesh_ply,
+        "stl": shells.write_stl,
+        "3mf": shells.write_3mf,
+        "usda": usd.write_usda,
+        "usdz": usd.write_usdz,
+    }
+    if kind in plain:
+        plain[kind](path, laid, facts)
+    else:
+        told[kind](path, laid, facts, layout)
 
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
+
+def verify(path: Path, laid: Mesh, layout: Layout) -> None:
+    """Opens the file again. Raises ValueError where it does not hold what was written."""
+    found = read(path)
+    if len(found.faces) != len(laid.faces):
+        raise ValueError(f"{path.name} holds {len(found.faces)} triangles where {len(laid.faces)} were written")
+    size = float(np.ptp(laid.vertices, axis=0).max())
+    there, here = found.vertices[found.faces], laid.vertices[laid.faces]
+    apart = float(np.abs(there - here).max())
+    if not apart <= _CLOSE * max(size, 1e-12):
+        raise ValueError(f"{path.name} came back with positions that are {apart:.3g} off")
+    if found.uv is not None and not np.allclose(found.uv[found.faces], laid.uv[laid.faces], atol=1e-4):
+        raise ValueError(f"{path.name} came back with other texture coordinates")
+    side = laid.texture.shape[0]
+    if "color" in found.pictures and found.pictures["color"] != (side, side):
+        raise ValueError(f"{path.name} came back with a texture of {found.pictures['color']} texels")
+    told: tuple[Any, Any] = (found.up or layout.up, found.unit or layout.unit)
+    if told != (layout.up, layout.unit):
+        raise ValueError(f"{path.name} says {told}, where {layout.up} up and {layout.unit} were meant")
 
 
-def _json(provenance: Mapping[str, object]) -> str:
-    try:
-        return json.dumps(dict(provenance), allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"provenance must hold JSON values only (text, numbers, lists, maps): {error}") from None
+def _splats(made: Result, wanted: Wanted, path: Path) -> Exported:
+    scene = made.scene
+    if not isinstance(scene, SplatScene):
+        raise ValueError(f"{wanted.kind} holds splats, and this run's scene has none; export its mesh instead")
+    match wanted.kind:
+        case "splat-ply":
+            write_splats(path, scene, wanted.degree, provenance(made))
+        case "splat":
+            splats.write_splat(path, scene)
+        case "spz":
+            splats.write_spz(path, scene)
+        case _:
+            splats.write_splat_glb(path, scene, provenance(made))
+    return Exported(path, 0, None, (f"{len(scene.means)} splats",))
 
 
-def _checked(mesh: Mesh, size_m: float | None) -> Mesh:
-    """The mesh in metres, after a look at whether it can be written at all."""
-    if len(mesh.faces) == 0:
-        raise ValueError("the mesh has no triangles; there is nothing to write")
-    if not (np.isfinite(mesh.vertices).all() and np.isfinite(mesh.uv).all()):
-        raise ValueError("the mesh has positions or texture coordinates that are not finite numbers")
-    if size_m is None:
-        return mesh
-    if not 0 < size_m < float("inf"):
-        raise ValueError(f"size_m is {size_m}; it is the longest side in metres, a positive number")
-    scale = size_m / float(np.ptp(mesh.vertices, axis=0).max())
-    return replace(mesh, vertices=(mesh.vertices * scale).astype(np.float32))
+def _pictures(made: Result, mesh: Mesh, match: Likeness, kind: str, path: Path) -> Exported:
+    shown = MeshScene(mesh)
+    match kind:
+        case "contact":
+            write_contact(path, shown)
+        case "card":
+            write_card(path, shown, made.config.prompt, _summary(made, mesh, match), provenance(made, match))
+        case _:
+            write_turntable(path, shown)
+    return Exported(path, 0, None)
+
+
+def _summary(made: Result, mesh: Mesh, match: Likeness) -> list[str]:
+    """Lines for a card."""
+    facts = provenance(made)
+    side = mesh.texture.shape[0]
+    span = np.ptp(mesh.vertices, axis=0)
+    return [
+        f"{len(mesh.faces):,} faces, {side} x {side} texture, " + " x ".join(f"{s:.2f}" for s in span) + " m",
+        f"mesh against scene: {match}",
+        f"{facts['objective']}, {made.done} steps, seed {made.config.seed}, prior {Path(made.config.prior).name}",
+    ]

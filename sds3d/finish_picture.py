@@ -16,7 +16,7 @@ from renderers.picture import PictureScene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console
 from sds3d.distill import Result
-from sds3d.export import png
+from sds3d.formats.png import png
 from sds3d.priors import TOY
 from sds3d.record import Record
 

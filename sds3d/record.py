@@ -16,7 +16,7 @@ from torch import Tensor
 from configs import files
 from configs.run import RunConfig
 from sds3d.atomic import write_bytes
-from sds3d.export import png
+from sds3d.formats.png import png
 
 KEPT = 2
 """Checkpoints that are kept."""

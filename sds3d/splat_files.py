@@ -16,15 +16,20 @@ from torch import Tensor
 
 from renderers.density import AnySplats, SplatCloud
 from sds3d.atomic import write_bytes
+from sds3d.formats.layout import Facts
+from sds3d.formats.shells import comments
 
+NONE: Facts = {}
+"""Nothing is said."""
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
 """Harmonics per channel that a degree has."""
 
 
-def write_splats(path: Path, splats: AnySplats, degree: int | None = None) -> None:
+def write_splats(path: Path, splats: AnySplats, degree: int | None = None, facts: Facts = NONE) -> None:
     """One PLY file, in the frame of `renderers.cameras`.
 
-    `degree` pads the harmonics with zeros, for programs that insist on 3; None keeps those of the scene.
+    `degree` pads the harmonics with zeros, for programs that insist on 3; None keeps those of the scene. `facts` go
+    into comments.
     Raises ValueError when there are no splats or `degree` is below that of the scene, OSError when the disk refuses.
     """
     sh = _array(splats.sh)
@@ -38,7 +43,7 @@ def write_splats(path: Path, splats: AnySplats, degree: int | None = None) -> No
     means, opacity = _array(splats.means), _array(splats.logit_opacities)[:, None]
     columns = [means, np.zeros_like(means), sh[:, 0], rest, opacity, _array(splats.log_scales), _array(splats.quats)]
     table = np.concatenate(columns, -1).astype("<f4")
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
+    header = ["ply", "format binary_little_endian 1.0", *comments(facts), f"element vertex {len(table)}"]
     header += [f"property float {name}" for name in _names(wanted)] + ["end_header", ""]
     write_bytes(path, "\n".join(header).encode() + table.tobytes())
 

@@ -14,11 +14,13 @@ from numpy import ndarray
 from renderers.cameras import Cameras, ring
 from renderers.scene import Scene
 from sds3d.atomic import replacing, write_bytes
-from sds3d.export import png
+from sds3d.formats.png import png
 
 ELEVATION = math.radians(15.0)
 """Height of the cameras above the horizon, radians."""
 FRAMES_PER_SECOND = 30
+SKIPPED = 3
+"""Frames of a film for one of a .gif or .webp."""
 BATCH = 6
 """Pictures rendered at once."""
 WHITE = (1.0, 1.0, 1.0)
@@ -28,18 +30,26 @@ Colour = tuple[float, float, float]
 
 
 def write_turntable(path: Path, scene: Scene, frames: int = 90, size: int = 256, background: Colour = WHITE) -> None:
-    """An H.264 film (yuv420p, plays everywhere) of one turn, `size` pixels square, 30 frames a second.
+    """One turn, `size` pixels square: as H.264 (.mp4, yuv420p, plays everywhere), or as a .gif or .webp that repeats.
 
+    Films show 30 frames a second; the other two show every third of them, so they turn at the same pace.
     Raises ValueError for a size that is odd or a film without frames, OSError when the disk refuses.
     """
-    import imageio.v2 as imageio
-
     if size % 2 or size < 16:
         raise ValueError(f"size is {size}; films need an even number of pixels, at least 16")
     if frames < 1:
         raise ValueError(f"frames is {frames}; a film has 1 or more")
-    if path.suffix != ".mp4":
-        raise ValueError(f"{path.name} is no name for a film; it should end in .mp4")
+    if path.suffix not in (".mp4", ".gif", ".webp"):
+        raise ValueError(f"{path.name} is no name for a film; it should end in .mp4, .gif or .webp")
+    if path.suffix == ".mp4":
+        _film(path, _pictures(scene, ring(frames, ELEVATION, size), background))
+    else:
+        _loop(path, list(_pictures(scene, ring(-(-frames // SKIPPED), ELEVATION, size), background)))
+
+
+def _film(path: Path, pictures: Iterator[UInt8[ndarray, "H W 3"]]) -> None:
+    import imageio.v2 as imageio
+
     with (
         replacing(path) as draft,
         imageio.get_writer(
@@ -47,8 +57,17 @@ def write_turntable(path: Path, scene: Scene, frames: int = 90, size: int = 256,
             quality=8, macro_block_size=2, ffmpeg_params=["-movflags", "+faststart"],
         ) as film,
     ):  # fmt: skip
-        for picture in _pictures(scene, ring(frames, ELEVATION, size), background):
+        for picture in pictures:
             film.append_data(picture)
+
+
+def _loop(path: Path, pictures: list[UInt8[ndarray, "H W 3"]]) -> None:
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(picture) for picture in pictures]
+    milliseconds = 1000 * SKIPPED // FRAMES_PER_SECOND
+    with replacing(path) as draft:
+        first.save(draft, save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
 def write_contact(

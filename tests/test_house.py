@@ -25,6 +25,7 @@ HEAVY = {
     *("diffusers", "transformers", "accelerate", "peft", "gradio", "ray"),
     *("gsplat", "nerfacc", "pytorch3d", "moderngl", "tinyobjloader"),
     *("trimesh", "scipy", "skimage", "xatlas", "fast_simplification", "imageio", "imageio_ffmpeg", "PIL", "tyro"),
+    "pxr",
 }
 NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.so", "*.cpp", "*.h")
 

@@ -49,7 +49,7 @@ def _sample(words: list[str]) -> int:
     import torch
 
     from sds3d.atomic import write_bytes
-    from sds3d.export import png
+    from sds3d.formats.png import png
     from sds3d.mini.sheet import picture, views
 
     p = parser("sds3d prior sample", "Draws each text from eight sides, one row a text.")

@@ -391,7 +391,7 @@ def test_mistakes_in_resume_and_export(copy: Path, capsys: Captured) -> None:
         ["resume", str(copy), "--steps", "2"], capsys
     )
     assert "a run takes at least 1" in refused(["resume", str(copy), "--steps", "0"], capsys)
-    assert "invalid choice: 'stl'" in refused(["export", str(copy), "--format", "stl"], capsys)
+    assert "invalid choice: 'fbx'" in refused(["export", str(copy), "--format", "fbx"], capsys)
     assert "faces is 1" in refused(["export", str(copy), "--faces", "1"], capsys)
     assert "size_m is -1" in refused(["export", str(copy), "--size-m", "-1"], capsys)
     (copy / "run.yaml").write_text((copy / "run.yaml").read_text().replace("views:", "viewz:"))

@@ -16,9 +16,13 @@ from PIL import Image
 from renderers.density import SplatCloud
 from renderers.mesh import Mesh
 from renderers.splats import Splats
-from sds3d import export, splat_files
+from sds3d import splat_files
 from sds3d.atomic import replacing
-from sds3d.export import write_glb, write_mesh_ply, write_obj
+from sds3d.formats.gltf import write_glb
+from sds3d.formats.layout import ROUGHNESS
+from sds3d.formats.obj import write_obj
+from sds3d.formats.png import png
+from sds3d.formats.shells import write_mesh_ply
 from sds3d.splat_files import read_splats, write_splats
 from tests.renderers.shapes import ball
 
@@ -67,7 +71,7 @@ def test_glb_says_what_the_material_is_and_where_the_asset_is_from(mesh: Mesh, t
     ((material,), (image,)) = parts["materials"], parts["images"]  # type: ignore[misc]
     assert material["doubleSided"] is False
     assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
-    assert material["pbrMetallicRoughness"]["roughnessFactor"] == export.ROUGHNESS
+    assert material["pbrMetallicRoughness"]["roughnessFactor"] == ROUGHNESS
     assert image["mimeType"] == "image/png"
     (primitive,) = parts["meshes"][0]["primitives"]  # type: ignore[index]
     assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "TEXCOORD_0"}
@@ -99,7 +103,7 @@ def test_obj_reads_back_the_same_with_its_seams_closed(mesh: Mesh, tmp_path: Pat
 
 
 def test_mesh_ply_is_closed_and_has_the_texture_s_colours(mesh: Mesh, tmp_path: Path) -> None:
-    write_mesh_ply(tmp_path / "a.ply", mesh)
+    write_mesh_ply(tmp_path / "a.ply", mesh, {})
     back = trimesh.load(tmp_path / "a.ply", process=False)
     assert back.is_watertight
     assert back.volume == pytest.approx(mesh.surface.volume, rel=1e-5)
@@ -109,16 +113,6 @@ def test_mesh_ply_is_closed_and_has_the_texture_s_colours(mesh: Mesh, tmp_path: 
         known[tuple(position)].add(tuple(colour))
     colours = back.visual.vertex_colors[:, :3].tolist()
     assert all(tuple(c) in known[tuple(v)] for v, c in zip(back.vertices.tolist(), colours, strict=True))
-
-
-@pytest.mark.parametrize("ending", ["glb", "obj", "ply"])
-def test_the_longest_side_is_as_long_as_asked(mesh: Mesh, tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"a.{ending}"
-    if ending == "ply":
-        write_mesh_ply(path, mesh, size_m=1.7)
-    else:
-        (write_glb if ending == "glb" else write_obj)(path, mesh, {}, size_m=1.7)
-    assert trimesh.load(path).extents.max() == pytest.approx(1.7, rel=1e-5)
 
 
 def cloud(degree: int) -> SplatCloud:
@@ -178,7 +172,7 @@ def test_a_scene_under_training_is_written_as_it_is(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_splats_are_refused(mesh: Mesh, tmp_path: Path) -> None:
     path = tmp_path / "s.ply"
-    write_mesh_ply(path, mesh)
+    write_mesh_ply(path, mesh, {})
     with pytest.raises(ValueError, match="does not hold splats"):
         read_splats(path)
     path.write_bytes(b"solid")
@@ -199,21 +193,19 @@ def test_files_that_hold_no_splats_are_refused(mesh: Mesh, tmp_path: Path) -> No
         read_splats(tmp_path / "nowhere.ply")
 
 
-@pytest.mark.parametrize("spoilt", ["texture", "mesh", "provenance", "size"])
+@pytest.mark.parametrize("spoilt", ["triangles", "positions", "provenance"])
 def test_what_cannot_be_written_leaves_nothing_behind(mesh: Mesh, tmp_path: Path, spoilt: str) -> None:
-    bad, facts, size = mesh, PROVENANCE, None
+    bad, facts = mesh, PROVENANCE
     match spoilt:
-        case "mesh":
+        case "positions":
             bad = Mesh(mesh.vertices * np.float32(math.nan), mesh.faces, mesh.normals, mesh.uv, mesh.texture)
-        case "texture":
+        case "triangles":
             bad = Mesh(mesh.vertices, mesh.faces[:0], mesh.normals, mesh.uv, mesh.texture)
         case "provenance":
             facts = {"prior": object()}
-        case "size":
-            size = -1.0
     for write, name in ((write_glb, "a.glb"), (write_obj, "a.obj")):
-        with pytest.raises(ValueError, match=r"finite|no triangles|JSON|size_m"):
-            write(tmp_path / name, bad, facts, size)
+        with pytest.raises(ValueError, match=r"finite|no triangles|JSON"):
+            write(tmp_path / name, bad, facts)
     assert not list(tmp_path.iterdir())
 
 
@@ -256,7 +248,7 @@ def test_a_folder_is_not_replaced(mesh: Mesh, tmp_path: Path) -> None:
 
 
 def test_png_keeps_every_pixel(mesh: Mesh, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(export.png(mesh.texture))
+    (tmp_path / "a.png").write_bytes(png(mesh.texture))
     assert (np.asarray(Image.open(tmp_path / "a.png")) == mesh.texture).all()
 
 

@@ -1,0 +1,235 @@
+"""What a file holds, read by libraries that did not write it: for checks, and to see that an export arrived.
+
+The numbers are the file's own; `up` and `unit` say how they are meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+from sds3d.formats.layout import GENERATOR, Layout, Unit, Up
+from sds3d.formats.usd import needs_usd
+
+MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf", ".usda", ".usdc", ".usd", ".usdz")
+LARGEST = 2 * 2**30
+"""Bytes of a file that are read at all."""
+_UNITS: dict[str, Unit] = {"meter": "m", "centimeter": "cm", "millimeter": "mm"}
+_LENGTHS: dict[float, Unit] = {1.0: "m", 0.01: "cm", 0.001: "mm"}
+
+
+@dataclass
+class Found:
+    """What a file holds."""
+
+    vertices: Float[ndarray, "V 3"]
+    faces: Int[ndarray, "F 3"]
+    normals: Float[ndarray, "V 3"] | None = None
+    uv: Float[ndarray, "V 2"] | None = None
+    """(0, 0) the upper-left corner."""
+    colours: UInt8[ndarray, "V 3"] | None = None
+    pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Width and height of the textures, by what they hold."""
+    material: dict[str, Any] = field(default_factory=dict)
+    up: Up | None = None
+    unit: Unit | None = None
+    facts: dict[str, Any] | None = None
+    """What the file says of its origin, where sds3d wrote it."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.up or "y", self.unit or "m")
+
+
+def read(path: Path) -> Found:
+    """The mesh in a file. Raises OSError where it cannot be read, ValueError where it holds no mesh."""
+    kind = path.suffix.lower()
+    if kind not in MESHES:
+        raise ValueError(f"{path.name}: expected a mesh, a file that ends in {', '.join(MESHES)}")
+    size = path.stat().st_size
+    if not 0 < size <= LARGEST:
+        raise ValueError(f"{path.name} has {size:,} bytes; expected up to {LARGEST:,}, and not 0")
+    try:
+        if kind.startswith(".usd"):
+            return _usd(path)
+        found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # a broken file makes its readers fail in every way there is
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {words[:160]}") from None
+    if len(found.faces) == 0:
+        raise ValueError(f"{path.name} has no triangles")
+    return found
+
+
+def facts_of(path: Path) -> dict[str, Any] | None:
+    """What a file says of its origin; None where it says nothing. Raises as `read`."""
+    kind = path.suffix.lower()
+    if kind in (".glb", ".gltf"):
+        extras = gltf_json(path).get("asset", {}).get("extras")
+        return extras if isinstance(extras, dict) else None
+    if kind == ".obj":
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            return _parsed(next(lines, "").removeprefix(f"# {GENERATOR} "))
+    if kind == ".ply":
+        return _parsed("".join(re.findall(r"(?m)^comment \|(.*)\|$", _ply_head(path))))
+    if kind == ".png":
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return _parsed(str(picture.info.get(GENERATOR, "")))
+    return read(path).facts if kind in MESHES else None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def gltf_json(path: Path) -> dict[str, Any]:
+    """The JSON of a glTF file of either kind. Raises ValueError where there is none."""
+    content = path.read_bytes()
+    try:
+        if content[:4] == b"glTF":
+            content = content[20 : 20 + struct.unpack("<I", content[12:16])[0]]
+        tree = json.loads(content)
+    except (ValueError, struct.error):
+        raise ValueError(f"{path.name} is no glTF file") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path.name} is no glTF file")
+    return tree
+
+
+def _ply_head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(2**16).partition(b"end_header")[0].decode("ascii", "replace")
+
+
+def _by_trimesh(path: Path, kind: str) -> Found:
+    import trimesh
+
+    # Joined here and not by `force`: that would lose normals.
+    scene = trimesh.load(path, force="scene", process=False)
+    placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
+    solid = [(matrix, scene.geometry[name]) for matrix, name in placed if hasattr(scene.geometry[name], "faces")]
+    if not solid:
+        return Found(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+    one = solid[0][1] if len(solid) == 1 else trimesh.util.concatenate([part for _, part in solid])
+    if len(solid) == 1:
+        one.apply_transform(solid[0][0]) if not np.allclose(solid[0][0], np.eye(4)) else None
+    found = Found(np.asarray(one.vertices), np.asarray(one.faces))
+    if "vertex_normals" in one._cache:
+        found.normals = np.asarray(one.vertex_normals)
+    if one.visual.kind == "texture" and one.visual.uv is not None:
+        found.uv = np.stack([one.visual.uv[:, 0], 1 - one.visual.uv[:, 1]], -1)
+    elif one.visual.kind == "vertex":
+        found.colours = np.asarray(one.visual.vertex_colors)[:, :3]
+    if one.visual.kind == "texture":
+        _material(one.visual.material, found)
+    if kind in (".glb", ".gltf"):
+        found.up, found.unit = "y", "m"
+    elif kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
+        found.up, found.unit = said[1], said[2]  # type: ignore[assignment]
+    elif kind == ".stl":
+        head = path.read_bytes()[:80].decode("ascii", "replace")
+        if said := re.match(rf"{GENERATOR} unit (m|cm|mm) up ([yz]) ", head):
+            found.unit, found.up = said[1], said[2]  # type: ignore[assignment]
+    found.facts = None if kind == ".stl" else facts_of(path)
+    return found
+
+
+def _material(material: Any, found: Found) -> None:
+    """Textures and factors of trimesh's materials."""
+    pictures = {
+        "color": getattr(material, "baseColorTexture", None) or getattr(material, "image", None),
+        "metallic_roughness": getattr(material, "metallicRoughnessTexture", None),
+        "normal": getattr(material, "normalTexture", None),
+    }
+    found.pictures = {name: picture.size for name, picture in pictures.items() if picture is not None}
+    if hasattr(material, "baseColorFactor"):
+        # What a glTF file leaves out is 1.
+        for name in ("metallicFactor", "roughnessFactor"):
+            value = getattr(material, name)
+            found.material[name] = 1.0 if value is None else float(value)
+        found.material["doubleSided"] = bool(material.doubleSided)
+
+
+def _3mf(path: Path) -> Found:
+    """The first object of a 3MF file that has triangles."""
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.lower().endswith(".model"))
+        tree = ElementTree.fromstring(archive.read(name))
+    space = tree.tag.partition("}")[0] + "}"
+
+    def rows(tag: str, names: tuple[str, ...]) -> list[list[str]]:
+        return [[element.attrib[name] for name in names] for element in tree.iter(space + tag)]
+
+    vertices = np.array(rows("vertex", ("x", "y", "z")), np.float64).reshape(-1, 3)
+    faces = np.array(rows("triangle", ("v1", "v2", "v3")), np.int64).reshape(-1, 3)
+    found = Found(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
+    for entry in tree.iter(space + "metadata"):
+        if entry.attrib.get("name") == "Description":
+            found.facts = _parsed(entry.text or "")
+    return found
+
+
+def _usd(path: Path) -> Found:
+    """The first mesh of a stage."""
+    needs_usd()
+    from pxr import Tf, Usd, UsdGeom, UsdShade
+
+    try:
+        stage = Usd.Stage.Open(str(path))
+    except Tf.ErrorException:
+        raise ValueError(f"{path.name} cannot be read as USD") from None
+    shape = next((UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)), None)
+    if shape is None:
+        raise ValueError(f"{path.name} has no mesh")
+    points = np.asarray(shape.GetPointsAttr().Get(), np.float64)
+    corners = np.asarray(shape.GetFaceVertexIndicesAttr().Get(), np.int64)
+    counts = np.asarray(shape.GetFaceVertexCountsAttr().Get())
+    if len(corners) == 0 or (counts != 3).any():
+        raise ValueError(f"{path.name} has faces that are no triangles, or none")
+    found = Found(points[corners], np.arange(len(corners)).reshape(-1, 3))
+    st = UsdGeom.PrimvarsAPI(shape).GetPrimvar("st")
+    if st and st.GetInterpolation() == UsdGeom.Tokens.faceVarying:
+        places = np.asarray(st.ComputeFlattened(), np.float64)
+        found.uv = np.stack([places[:, 0], 1 - places[:, 1]], -1)
+    if shape.GetNormalsInterpolation() == UsdGeom.Tokens.faceVarying and shape.GetNormalsAttr().Get():
+        found.normals = np.asarray(shape.GetNormalsAttr().Get(), np.float64)
+    found.up = "z" if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else "y"
+    found.unit = _LENGTHS.get(round(UsdGeom.GetStageMetersPerUnit(stage), 6))
+    for prim in stage.Traverse():
+        shader = UsdShade.Shader(prim)
+        if shader and shader.GetIdAttr().Get() == "UsdUVTexture":
+            found.pictures[prim.GetName()] = _picture_size(shader.GetInput("file").Get().resolvedPath)
+        elif shader and shader.GetIdAttr().Get() == "UsdPreviewSurface":
+            for name in ("metallic", "roughness"):
+                value = shader.GetInput(name).Get() if shader.GetInput(name) else None
+                if value is not None:
+                    found.material[name] = round(float(value), 6)
+    found.facts = _parsed(stage.GetRootLayer().customLayerData.get(GENERATOR, ""))
+    return found
+
+
+def _picture_size(place: str) -> tuple[int, int]:
+    """Width and height of a PNG that USD finds at a place; zeros where it finds none."""
+    from pxr import Ar
+
+    asset = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(place)) if place else None
+    head = bytes(asset.GetBuffer())[:24] if asset else b""
+    return struct.unpack(">II", head[16:24]) if len(head) == 24 else (0, 0)
