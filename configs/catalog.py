@@ -31,6 +31,7 @@ from guidance.sjc import SJC
 from guidance.times import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
 from guidance.tsm import TSM
 from guidance.vsd import VSD
+from renderers.nerf import Nerf
 from renderers.picture import Picture
 from renderers.scene import SceneKnobs
 from renderers.splats import Splats
@@ -66,7 +67,7 @@ TIMES: dict[str, type[Times]] = {
     "sqrt": SquareRoot,
 }
 """Rules for noise times by name."""
-SCENES: dict[str, type[SceneKnobs]] = {"picture": Picture, "splats": Splats}
+SCENES: dict[str, type[SceneKnobs]] = {"nerf": Nerf, "picture": Picture, "splats": Splats}
 """Kinds of scenes by name."""
 _GROUP = "sds3d.objectives"
 
