@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from renderers import mesh_raster, shading
+from renderers import coat, mesh_raster, shading
 from renderers.baking import mesh_of
 from renderers.body import Body, ball
 from renderers.cameras import Cameras
@@ -25,9 +25,6 @@ from renderers.scene import Frame, SceneKnobs, TrainableScene
 from renderers.triangles import Fragments
 
 LARGEST_TEXTURE = 4096
-_GRAIN = (0.6, 0.0)
-"""Roughness and metal where they are not trained."""
-_PAINT = ("colours", "grain", "slopes")
 _SLOPE = 0.9
 """Most that a normal map tilts a normal: the length of its x and y."""
 
@@ -142,8 +139,12 @@ class SolidScene(TrainableScene):
         """Pixels that showed the mesh in the last settled frame."""
         self.light = _studio(device) if knobs.light == "studio" else None
         self._take(Body.of(mesh, device), torch.from_numpy(mesh.normals).to(device))
-        for name, values in self._start(mesh).items():
-            self.register_parameter(name, nn.Parameter(values.to(device)))
+        start = coat.started(mesh, self.body, self._names, self._size, knobs.repaint)
+        if knobs.move:
+            start["bends"] = torch.zeros(knobs.lattice, knobs.lattice, knobs.lattice, 3)
+            start["offsets"] = torch.zeros(len(self.body.points), 3)
+        for name in self._names:
+            self.register_parameter(name, nn.Parameter(start[name].to(device)))
 
     @property
     def points(self) -> Float[Tensor, "P 3"]:
@@ -169,10 +170,9 @@ class SolidScene(TrainableScene):
         points = self.body.points if moved is None else self.body.points + moved
         at = mesh_raster.places(points, cameras.to(points.device))
         fragments = mesh_raster.rasterise(at, triangles, cameras.height, cameras.width)
-        painted = self._painted(at, fragments)
-        colours = painted[..., :3]
+        colours = self._coated(at, fragments)
         if self.light is not None:
-            colours = self._shaded(self.light, painted, points, at, fragments, cameras)
+            colours = self._lit(colours, points, at, fragments, cameras.positions)
         depth = fragments.depth[..., None]
         if self.knobs.move:
             depth = mesh_raster.blend(at[..., 2:], triangles.corners, at, triangles, fragments)
@@ -248,7 +248,7 @@ class SolidScene(TrainableScene):
             raise ValueError(f"the saved mesh lacks {', '.join(missing)}; all of {', '.join(wanted)} are needed")
         device = self.colours.device
         body = Body.from_state({k[5:]: v.to(device).clone() for k, v in state.items() if k.startswith("body.")})
-        size = self.knobs.texture if self.knobs.paint == "texture" else len(body.points)
+        size = self._size or len(body.points)
         if len(state["colours"]) != size or ("offsets" in self._names and len(state["offsets"]) != len(body.points)):
             raise ValueError(f"the saved mesh has {len(state['colours'])} rows of colours; these knobs ask for {size}")
         self._take(body, state["normals"].to(device).clone())
@@ -262,15 +262,14 @@ class SolidScene(TrainableScene):
         """The mesh as it is now, for export; with maps where it is lit."""
         points = self.points
         normals = self.body.normals(points) if self.knobs.move else self._normals
+        plain = self.colours.new_tensor(coat.GRAIN).expand_as(self.colours[..., :2])
         parts: list[Tensor] = [self.colours]
         if self.light is not None:
-            parts.append(
-                self.grain if self.knobs.material else self.colours.new_tensor(_GRAIN).expand_as(parts[0][..., :2])
-            )
+            parts.append(self.grain if self.knobs.material else plain)
         if self.knobs.bumps:
             parts.append(self.slopes)
-        textured = self.knobs.paint == "texture"
-        return mesh_of(self.body, points, normals, torch.cat(parts, -1), None if textured else self.knobs.texture)
+        size = self.knobs.texture if self._size is None else None
+        return mesh_of(self.body, points, normals, torch.cat(parts, -1), size)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -278,6 +277,15 @@ class SolidScene(TrainableScene):
         there = {"colours": True, "grain": knobs.material, "slopes": knobs.bumps}
         there |= {"bends": knobs.move and knobs.lattice > 0, "offsets": knobs.move}
         return tuple(name for name, here in there.items() if here)
+
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        return tuple(name for name in self._names if name in coat.LAYERS)
+
+    @property
+    def _size(self) -> int | None:
+        """Texels along a side of the texture, None where colours are those of points."""
+        return self.knobs.texture if self.knobs.paint == "texture" else None
 
     def _take(self, body: Body, normals: Float[Tensor, "U 3"]) -> None:
         """Makes the mesh, and what depends on nothing else, its own."""
@@ -288,50 +296,10 @@ class SolidScene(TrainableScene):
         self._length = max(body.length, 1e-9)
         self._creases = body.creases(body.points).contiguous()
 
-    def _start(self, mesh: Mesh) -> dict[str, Tensor]:
-        """The trained parameters at the start."""
-        knobs, count = self.knobs, len(self.body.points)
-        textured = knobs.paint == "texture"
-        shape = (knobs.texture, knobs.texture) if textured else (count,)
-        maps = mesh.maps
-        start: dict[str, Tensor] = {"colours": torch.full((*shape, 3), 0.5)}
-        if not knobs.repaint:
-            start["colours"] = self._laid(torch.from_numpy(mesh.texture) / 255)
-        if knobs.material:
-            start["grain"] = torch.tensor(_GRAIN).expand(*shape, 2).clone()
-            if maps is not None:
-                pair = torch.stack([torch.from_numpy(maps.roughness), torch.from_numpy(maps.metallic)], -1)
-                start["grain"] = self._laid(pair / 255)
-        if knobs.bumps:
-            start["slopes"] = torch.zeros(*shape, 2)
-            if maps is not None and maps.normals is not None:
-                start["slopes"] = self._laid(torch.from_numpy(maps.normals)[..., :2] / 127.5 - 1)
-        if knobs.move:
-            start["offsets"] = torch.zeros(count, 3)
-            if knobs.lattice:
-                start["bends"] = torch.zeros(knobs.lattice, knobs.lattice, knobs.lattice, 3)
-        return start
-
-    def _laid(self, picture: Float[Tensor, "t t C"]) -> Tensor:
-        """A picture of the given mesh as this scene's texture, or as values at its points."""
-        if self.knobs.paint == "texture":
-            size = (self.knobs.texture, self.knobs.texture)
-            other = functional.interpolate(picture.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
-            return other[0].permute(1, 2, 0).contiguous()
-        body = self.body
-        seen = torch.ones(1, 1, len(body.uv), dtype=torch.bool)
-        values = mesh_raster.look_up(picture.contiguous(), body.uv.cpu()[None, None], torch.zeros(seen.shape), seen)[
-            0, 0
-        ]
-        # Copies of a point, on either side of a seam, have about the same colour: the last one wins.
-        points = torch.zeros(len(body.points), picture.shape[-1])
-        points[body.point_of.cpu()] = values
-        return points
-
-    def _painted(self, at: Float[Tensor, "B P 3"], fragments: Fragments) -> Float[Tensor, "B H W C"]:
-        """Colours, roughness, metal and the normal map's x and y, as far as they are there, at every pixel."""
+    def _coated(self, at: Float[Tensor, "B P 3"], fragments: Fragments) -> Float[Tensor, "B H W C"]:
+        """The layers of the coat, side by side, at every pixel."""
         triangles = self.body.triangles
-        parts: list[Tensor] = [getattr(self, name) for name in self._names if name in _PAINT]
+        parts: list[Tensor] = [getattr(self, name) for name in self._layers]
         if self.knobs.paint == "points":
             return mesh_raster.blend(torch.cat(parts, -1), triangles.corners, at, triangles, fragments)
         uv = mesh_raster.blend(self.body.uv, self.body.vertices, at, triangles, fragments)
@@ -339,36 +307,26 @@ class SolidScene(TrainableScene):
         # One after the other: the textures are large, what is seen of them is small.
         return torch.cat([mesh_raster.look_up(part, uv, detail, fragments.seen) for part in parts], -1)
 
-    def _shaded(
+    def _lit(
         self,
-        light: shading.Light,
-        painted: Float[Tensor, "B H W C"],
+        layers: Float[Tensor, "B H W C"],
         points: Float[Tensor, "P 3"],
         at: Float[Tensor, "B P 3"],
         fragments: Fragments,
-        cameras: Cameras,
+        eyes: Float[Tensor, "B 3"],
     ) -> Float[Tensor, "B H W 3"]:
-        """The paint under light, as a display shows it; 0 where there is no surface."""
+        """The coat under light; 0 where there is no surface."""
+        assert self.light is not None
         body, seen = self.body, fragments.seen
-        normals = body.normals(points) if self.knobs.move else self._normals
-        frames = [points[body.point_of], normals]
+        frames = [points[body.point_of], body.normals(points) if self.knobs.move else self._normals]
         if self.knobs.bumps:
             frames.append(body.tangents(points.detach()))
         spread = mesh_raster.blend(torch.cat(frames, -1), body.vertices, at, body.triangles, fragments)[seen]
-        here = painted[seen]
-        where, across = spread[:, :3], functional.normalize(spread[:, 3:6], dim=-1)
-        across = torch.where(fragments.area[seen][:, None] < 0, -across, across)
-        grain = here[:, 3:5] if self.knobs.material else here.new_tensor(_GRAIN).expand(len(here), 2)
-        if self.knobs.bumps:
-            tangents = torch.cat([spread[:, 6:9], spread[:, 9:].sign()], -1)
-            across = shading.bent(across, tangents, here[:, -2:])
-        view = seen.nonzero()[:, 0]
-        toward = functional.normalize(cameras.positions.to(where)[view] - where, dim=-1)
-        material = shading.Material(shading.linear(here[:, :3]), grain[:, :1], grain[:, 1:])
-        turn = -self._turn()
-        sent = shading.shade(material, shading.turned(across, turn), shading.turned(toward, turn), light)
-        lit = shading.displayed(sent)
-        return painted.new_zeros(*seen.shape, 3).masked_scatter(seen[..., None], lit)
+        rows = layers[seen].split([coat.LAYERS[name] for name in self._layers], -1)
+        eye = eyes.to(points)[seen.nonzero()[:, 0]]
+        named = dict(zip(self._layers, rows, strict=True))
+        shown = coat.shown(named, spread, fragments.area[seen] < 0, eye, self.light, self._turn())
+        return layers.new_zeros(*seen.shape, 3).masked_scatter(seen[..., None], shown)
 
     def _turn(self) -> float:
         """How far the light is turned for the next pictures, radians."""
