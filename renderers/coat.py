@@ -1,8 +1,8 @@
 """What hangs on the surface of a mesh under training: how it starts, and how it looks under light.
 
 A coat has up to three layers, each a texture [T T C] or values at points [P C]: "colours" (sRGB), "grain" (roughness
-and metal, 0..1), "slopes" (x and y of a normal map, -1..1). Shapes: P points, T and t texels along a side, N pixels that
-see the mesh.
+and metal, 0..1), "slopes" (x and y of a normal map, -1..1). Shapes: P points, T and t texels along a side, N pixels
+that see the mesh.
 """
 
 from __future__ import annotations
