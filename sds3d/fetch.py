@@ -128,7 +128,8 @@ def _reason(error: Exception) -> str:
         return "the hub is switched off or can not be reached"
     if kinds[0] in ("OSError", "PermissionError"):
         return str(error)
-    return f"the hub can not be reached ({kinds[0]})"
+    lines = str(error).splitlines()
+    return f"no answer from the hub ({kinds[0]}{': ' + lines[0][:160] if lines else ''})"
 
 
 def _sweep(source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["auto", "full", "half"]
@@ -34,7 +34,13 @@ class Extras:
     rows: int = 0
     """Pictures in a pass of the network at most, for small memories; 0 is all at once."""
     frugal: bool = False
-    """Text encoders leave the memory once the prompt is read, and attention and autoencoder work in slices."""
+    """Text encoders are there only while they read, what they read is kept on the disk, and the autoencoder takes one
+    picture at a time."""
+
+    def within(self, gigabytes: int) -> Extras:
+        """The same, spared as a GPU of this much memory needs it. By count of what there is, not measured."""
+        rows = 1 if gigabytes <= 6 else 2 if gigabytes <= 8 else 4 if gigabytes <= 12 else self.rows
+        return replace(self, frugal=self.frugal or gigabytes <= 24, rows=rows)
 
     def on_top(self) -> str:
         """Names of what would change the model's answers; empty where nothing would."""

@@ -19,7 +19,14 @@ FAMILIES = {
 """Classes of pipelines that are read, and the part that is their network."""
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 """Parts that are not needed here."""
-_WEIGHTLESS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
+_WORDS = ("tokenizer.json", "vocab.json", "spiece.model")
+_WEIGHTLESS = {
+    "scheduler": ("scheduler_config.json",),
+    "tokenizer": _WORDS,
+    "tokenizer_2": _WORDS,
+    "tokenizer_3": _WORDS,
+}
+"""Parts without weights, and files of which there has to be one."""
 _UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")
 
 
@@ -60,6 +67,8 @@ def look(folder: Path) -> Found:
             raise FileNotFoundError(f"{folder} is not complete: the folder {name} is missing")
         if name not in _WEIGHTLESS:
             variants.add(_variant(folder / name))
+        elif not any((folder / name / file).is_file() for file in _WEIGHTLESS[name]):
+            raise FileNotFoundError(f"{folder / name} is not complete: {_WEIGHTLESS[name][0]} is missing")
     for name in (FAMILIES[kind], "scheduler"):
         if name not in parts:
             raise ValueError(f"{folder} is damaged: model_index.json names no {name}")
@@ -84,6 +93,13 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not complete: of {len(shards)} shards {name} is missing")
     return [folder / name for name in shards]
+
+
+def names_in(file: Path) -> list[str]:
+    """Of the tensors in a safetensors file that is `whole`."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        return [name for name in json.loads(stream.read(length)) if name != "__metadata__"]
 
 
 def whole(file: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from guidance.families import texts
 from guidance.families.codecs import Autoencoder, Pixels
 from guidance.families.extras import Extras
-from guidance.families.files import FAMILIES, Found, look, read_json, weights_in, whole
+from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
+from guidance.families.kept import KeptTexts, default_folder, identity
 from guidance.families.networks import Asking, JointTransformer, PackedTransformer, SizedUNet, UNet
 from guidance.families.prior import FamilyPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
@@ -78,12 +79,12 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     if size % grain:
         raise ValueError(f"size is {size}; this model takes multiples of {grain} pixels")
     parts = _parts(found.kind, pipe, network, size, (size // factor // 2) ** 2, extras)
-    reader = texts.Reader(
-        pipe, _READERS[found.kind], _reopening(folder, found, device, extras) if extras.frugal else None
-    )
+    reader = texts.Reader(pipe, _READERS[found.kind])
     if extras.frugal:
-        _slice(pipe)
-        _drop_encoders(pipe)
+        if "vae" in found.parts:
+            pipe.vae.enable_slicing()
+        store = KeptTexts(default_folder(), identity(folder, (extras.lora, extras.words), str(network.dtype)))
+        reader = texts.Reader(pipe, _READERS[found.kind], _reopening(folder, found, network, extras), store)
     return FamilyPrior(parts.asking, parts.schedule, parts.prediction, codec, reader, size, extras.rows)
 
 
@@ -111,7 +112,7 @@ def _own_size(kind: str, network: Any, factor: int) -> int:
 def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) -> Any:
     """The pipeline without what is not needed, frozen, on its device."""
     dtype = precision_of(found.kind, device, extras)
-    pipe = _loaded(folder, found, dtype)
+    pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal else ())
     if extras.vae and found.kind != "IFPipeline":
         pipe.vae = _autoencoder(Path(extras.vae), dtype)
     for name, module in pipe.components.items():
@@ -168,6 +169,12 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
             if not Path(file).is_file():
                 raise FileNotFoundError(f"{file} is missing")
             whole(Path(file))
+    if (
+        extras.frugal
+        and extras.lora
+        and any("text_encoder" in n or "lora_te" in n for n in names_in(Path(extras.lora)))
+    ):
+        raise ValueError(f"{extras.lora} changes the text encoder too, which leaves the memory; leave frugal out")
     with _quiet():
         try:
             if extras.lora:
@@ -175,7 +182,7 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
                 pipe.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
                 pipe.fuse_lora(lora_scale=extras.lora_scale)
                 pipe.unload_lora_weights()
-            if extras.words:
+            if extras.words and pipe.text_encoder is not None:
                 pipe.load_textual_inversion(extras.words, token=f"<{Path(extras.words).stem}>", local_files_only=True)
         except Exception as error:  # as above
             raise ValueError(f"{extras.lora or extras.words} does not fit this model: {_first_line(error)}") from None
@@ -184,31 +191,22 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
             module.requires_grad_(False).to(device)
 
 
-def _reopening(folder: Path, found: Found, device: torch.device, extras: Extras) -> Callable[[], Any]:
-    """Gives the text encoders again, for a text that was not read before they left."""
+def _reopening(folder: Path, found: Found, network: Any, extras: Extras) -> texts.Reopen:
+    """Gives the text encoders, around the network that is there anyway, for texts that were not read before."""
 
     def reopen() -> Any:
-        dtype = precision_of(found.kind, device, extras)
-        network = FAMILIES[found.kind]
-        pipe = _loaded(folder, found, dtype, ("vae", network) if "vae" in found.parts else (network,))
-        if extras.words or extras.lora:
-            _put_on_top(pipe, extras, device)
-        return pipe.to(device)
+        name = FAMILIES[found.kind]
+        pipe = _loaded(folder, found, network.dtype, tuple({"vae", name} & {*found.parts}))
+        if extras.words:
+            _put_on_top(pipe, replace(extras, lora=""), network.device)
+        setattr(pipe, name, network)
+        return pipe.to(network.device)
 
     return reopen
 
 
-def _drop_encoders(pipe: Any) -> None:
-    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-        if name in pipe.components:
-            setattr(pipe, name, None)
-
-
-def _slice(pipe: Any) -> None:
-    """Trades time for memory in attention and autoencoder."""
-    pipe.enable_attention_slicing()
-    if "vae" in pipe.components:
-        pipe.vae.enable_slicing()
+def _encoders(found: Found) -> tuple[str, ...]:
+    return tuple(name for name in found.parts if name.startswith("text_encoder"))
 
 
 def _diffusers() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,22 +16,40 @@ Read = tuple[Float[Tensor, "1 L D"], Float[Tensor, "1 P"] | None]
 Way = Callable[[Any, str], Read]
 """How a family's pipeline reads one text."""
 
+Reopen = Callable[[], Any]
 MOST_TOLD = 80
 """Characters of what is passed over."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Texts that were read before, of one model."""
+
+    def get(self, text: str) -> Read | None: ...
+
+    def put(self, text: str, read: Read) -> None: ...
 
 
 class Reader:
     """The text encoders of a pipeline. Every text goes through them once; they can leave the memory in between."""
 
-    def __init__(self, pipe: Any, way: Way, reopen: Callable[[], Any] | None = None) -> None:
-        """`reopen` gives the pipeline's text encoders anew; where it is there, they leave after every reading."""
-        self._pipe, self._way, self._reopen = pipe, way, reopen
+    def __init__(self, pipe: Any, way: Way, reopen: Reopen | None = None, store: Store | None = None) -> None:
+        """
+        Args:
+            reopen: gives the pipeline with its text encoders; where it is there, `pipe` has none, and they leave the
+                memory after every reading.
+            store: what earlier runs read.
+        """
+        self._pipe, self._way, self._reopen, self._store = pipe, way, reopen, store
         self._known: dict[str, Read] = {}
 
     @torch.no_grad()
     def read(self, texts: list[str], device: torch.device) -> Condition:
         """Conditions in float32 whose tokens all count, as networks of these families see padding too."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if self._store is not None:
+            self._known |= {text: kept for text in fresh if (kept := self._store.get(text)) is not None}
+            fresh = [text for text in fresh if text not in self._known]
         if fresh:
             self._learn(fresh)
         tokens = torch.cat([self._known[text][0] for text in texts]).to(device)
@@ -57,6 +75,8 @@ class Reader:
         for text in texts:
             tokens, pooled = self._way(pipe, text)
             self._known[text] = (tokens.float(), None if pooled is None else pooled.float())
+            if self._store is not None:
+                self._store.put(text, self._known[text])
 
 
 def left_out(tokenizer: Any, limit: int, text: str) -> str:
@@ -101,7 +121,7 @@ def flux(pipe: Any, text: str) -> Read:
 
 def flux_tokens(pipe: Any) -> int:
     """How many tokens FLUX reads: 512 where it is told its guidance, and 256 where it was distilled in steps too."""
-    return 512 if pipe.transformer is None or pipe.transformer.config.guidance_embeds else 256
+    return 512 if pipe.transformer.config.guidance_embeds else 256
 
 
 def _device(pipe: Any) -> torch.device:

@@ -312,12 +312,20 @@ def test_the_end_of_a_long_text_is_named(kind: str, limit: int, opened: Open) ->
     assert told is not None and f"reads {limit} tokens" in told and told.count("\n") == 0 and len(told) < 150
 
 
-def test_encoders_leave_the_memory_and_come_back(opened: Open) -> None:
-    for kind in ("sd", "sdxl", "sd3", "flux"):
-        it = opened(kind)
+@pytest.mark.parametrize("kind", [*KINDS, "sd3-two", "flux-fast"])
+def test_encoders_are_there_only_while_they_read(
+    kind: str, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDS3D_CACHE", str(tmp_path / "cache"))
+    it = opened(kind)
+    for again in (False, True):
         frugal = open_family(it.folder, CPU, Extras(size=SIZE, frugal=True))
+        assert frugal.reader._pipe.text_encoder is None
+        if again:  # What was read before is on the disk.
+            monkeypatch.setattr(frugal.reader, "_reopen", lambda: pytest.fail("opened again"))
         torch.testing.assert_close(frugal.read([TEXT, ""]).tokens, it.prior.read([TEXT, ""]).tokens)
         assert frugal.reader._pipe.text_encoder is None
+        assert frugal.check(TEXT) is None and len(list((tmp_path / "cache" / "texts").iterdir())) == 2
         x_t, t = it.latents(), torch.tensor([0.4])
         ours, theirs = (p.predict(x_t, t, [p.read([TEXT])]) for p in (frugal, it.prior))
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
