@@ -119,6 +119,13 @@ def _first(program: str) -> Parser:
     first.add_argument("--times", metavar="NAME", help=f"how noise times are drawn ({rules})".replace("%", "%%"))
     first.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
     first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
+    first.add_argument("--offline", action="store_true", help="never ask the hub for a model")
+    first.add_argument(
+        "--vram",
+        type=int,
+        metavar="GB",
+        help="memory of the GPU: sets --extras.frugal and --extras.rows for models of others (see: sds3d plan)",
+    )
     first.add_argument(
         "--part",
         action="append",
@@ -138,6 +145,10 @@ def _start(picked: argparse.Namespace, rest: list[str]) -> RunConfig:
         start = replace(start, times=times_class(picked.times)())
     if picked.faces is not None:
         start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
+    if picked.vram is not None and picked.vram < 1:
+        raise ValueError(f"vram is {picked.vram}; expected the gigabytes of a GPU, such as 8")
+    extras = replace(start.extras, offline=picked.offline)
+    start = replace(start, extras=extras if picked.vram is None else extras.within(picked.vram))
     return replace(start, parts=tuple(map(_part, picked.part)))
 
 
