@@ -34,6 +34,7 @@ from guidance.vsd import VSD
 from renderers.nerf import Nerf
 from renderers.picture import Picture
 from renderers.scene import SceneKnobs
+from renderers.solid import Solid
 from renderers.splats import Splats
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -67,7 +68,7 @@ TIMES: dict[str, type[Times]] = {
     "sqrt": SquareRoot,
 }
 """Rules for noise times by name."""
-SCENES: dict[str, type[SceneKnobs]] = {"nerf": Nerf, "picture": Picture, "splats": Splats}
+SCENES: dict[str, type[SceneKnobs]] = {"mesh": Solid, "nerf": Nerf, "picture": Picture, "splats": Splats}
 """Kinds of scenes by name."""
 _GROUP = "sds3d.objectives"
 

@@ -22,7 +22,9 @@ from renderers.orbit import Orbit
 from renderers.scene import SceneKnobs
 
 _LATER: dict[type, frozenset[str]] = {
-    RunConfig: frozenset({"extras", "limits", "direction", "perp_neg", "debias", "critic", "particles", "source", "parts"}),
+    RunConfig: frozenset(
+        ("extras", "limits", "direction", "perp_neg", "debias", "critic", "particles", "source", "parts", "model")
+    ),
     Falling: frozenset({"until"}),
     Orbit: frozenset({"towards", "around"}),
 }

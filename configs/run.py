@@ -16,6 +16,7 @@ from guidance.times import Falling, Times
 from renderers.meshing import Meshing
 from renderers.orbit import Orbit
 from renderers.scene import SceneKnobs
+from renderers.solid import Solid
 from renderers.splats import Splats
 
 MOST_PARTS = 16
@@ -57,6 +58,8 @@ class RunConfig:
     """What is optimised."""
     source: str = ""
     """Folder of a finished run whose scene this one starts from, and which it edits."""
+    model: str = ""
+    """Mesh file, such as a GLB or OBJ, that a scene of kind mesh starts from."""
     parts: tuple[Part, ...] = ()
     """Parts of the scene with texts of their own, for objectives that compose regions."""
     orbit: Orbit = field(default_factory=Orbit)
@@ -103,6 +106,8 @@ class RunConfig:
             raise ValueError(f"particles is {self.particles}; expected 1 to 64 scenes at once")
         if not 0 <= self.seed < 2**29:
             raise ValueError(f"seed is {self.seed}; expected 0 to {2**29 - 1}")
+        if self.model and not isinstance(self.scene, Solid):
+            raise ValueError("a model is what a mesh starts from; give --scene mesh")
         if len(self.parts) > MOST_PARTS:
             raise ValueError(f"the scene has {len(self.parts)} parts; at most {MOST_PARTS} are taken")
         if self.device not in ("auto", "cpu", "cuda"):

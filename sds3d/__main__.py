@@ -8,6 +8,8 @@ from collections.abc import Callable
 COMMANDS = {
     "generate": "a prompt to a finished asset",
     "edit": "a finished asset changed to what another prompt says",
+    "refine": "the mesh of a finished run made better as a mesh",
+    "texture": "somebody's mesh painted by a prompt",
     "resume": "goes on with a run that was stopped",
     "export": "a run as a file that another program opens: glTF, OBJ, USD, 3MF, STL, splats, pictures",
     "check": "what a mesh file holds, and what is wrong with it",

@@ -14,6 +14,8 @@ from typing import NoReturn
 from configs.catalog import SCENES, TIMES, objective_names, scene_class, times_class
 from configs.presets import PRESETS, preset
 from configs.run import Part, RunConfig
+from guidance.times import Falling
+from renderers.solid import Solid
 from sds3d.console import Console, Mode
 from sds3d.priors import EMBEDDED, is_embedded
 
@@ -29,6 +31,10 @@ class Asked:
 
 _GENERATE = "sds3d generate"
 _EDIT = "sds3d edit"
+_REFINE = "sds3d refine"
+_TEXTURE = "sds3d texture"
+_LATE = Falling((0.1, 0.6), (0.02, 0.3))
+"""Noise times for a scene that is nearly what it should be."""
 _NOT_GIVEN = "not given"
 
 
@@ -89,19 +95,51 @@ def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
         FileNotFoundError: there is no such run.
     """
     first = _first(_EDIT)
-    first.add_argument("run", type=Path, metavar="RUN", nargs="?", help="folder of the run to start from")
-    picked, rest = first.parse_known_args(arguments)
-    if picked.run is None and not {"-h", "--help"} & {*arguments}:
-        raise ValueError("the folder of the run to start from is missing; for example: sds3d edit runs/demo PROMPT")
+    picked, rest = _with_path(first, "RUN", f"{_EDIT} runs/demo PROMPT", arguments)
     picked.objective = picked.objective or "dds"
     start = _start(picked, rest)
-    if picked.run is not None:
-        old = before(picked.run)
-        start = replace(start, source=str(picked.run.resolve()), scene=old.scene, orbit=old.orbit, prior=old.prior)
-        start = replace(start, mesh=old.mesh, device=old.device)
+    if picked.path is not None:
+        old = before(picked.path)
+        start = replace(start, source=str(picked.path.resolve()), scene=old.scene, model=old.model, orbit=old.orbit)
+        start = replace(start, prior=old.prior, mesh=old.mesh, device=old.device)
     about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
     run = _parsed(_EDIT, rest, start, f"{about}\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked))
+
+
+def refine(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
+    """The run that `sds3d refine` is asked for: the mesh of a finished run, trained on. Raises as `edit`."""
+    first = _first(_REFINE)
+    picked, rest = _with_path(first, "RUN", f"{_REFINE} runs/demo", arguments)
+    start = replace(_start(picked, rest), scene=Solid(), times=times_class(picked.times)() if picked.times else _LATE)
+    if picked.path is not None:
+        old = before(picked.path)
+        start = replace(start, prompt=old.prompt, negative=old.negative, orbit=old.orbit, prior=old.prior)
+        start = replace(start, model=str((picked.path / "asset.glb").resolve()), device=old.device)
+    about = "Makes the mesh of a finished run better as a mesh: its texture and where its points are."
+    run = _parsed(_REFINE, rest, start, f"{about}\n\n{first.format_help()}")
+    return Asked(run, picked.out, console_of(picked))
+
+
+def texture(arguments: list[str]) -> Asked:
+    """The run that `sds3d texture` is asked for: a mesh from a file painted anew, its shape kept. Raises as `edit`."""
+    first = _first(_TEXTURE)
+    picked, rest = _with_path(first, "MODEL", f'{_TEXTURE} chair.glb "a red armchair"', arguments)
+    start = replace(_start(picked, rest), scene=Solid(move=False, repaint=True))
+    if picked.path is not None:
+        start = replace(start, model=str(picked.path.resolve()))
+    about = "Paints a mesh (GLB, OBJ, PLY, STL) by a prompt; +Y is taken to be up and +Z the front."
+    run = _parsed(_TEXTURE, rest, start, f"{about}\n\n{first.format_help()}")
+    return Asked(run, picked.out, console_of(picked))
+
+
+def _with_path(first: Parser, name: str, example: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What `first` reads, with a path before all else. Raises ValueError where it is missing."""
+    first.add_argument("path", type=Path, metavar=name, nargs="?", help="what to start from")
+    picked, rest = first.parse_known_args(arguments)
+    if picked.path is None and not {"-h", "--help"} & {*arguments}:
+        raise ValueError(f"the {name} to start from is missing; for example: {example}")
+    return picked, rest
 
 
 def _first(program: str) -> Parser:
@@ -175,8 +213,9 @@ def _parsed(program: str, words: list[str], start: RunConfig, description: str) 
     import tyro
 
     boxes = io.StringIO()
-    # A run with a hole where the prompt belongs: what tyro takes for a required argument is no text.
-    object.__setattr__(start, "prompt", tyro.MISSING)
+    if start.prompt == _NOT_GIVEN:
+        # A run with a hole where the prompt belongs: what tyro takes for a required argument is no text.
+        object.__setattr__(start, "prompt", tyro.MISSING)
     try:
         with redirect_stderr(boxes):
             return tyro.cli(

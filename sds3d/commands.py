@@ -16,7 +16,7 @@ from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
 from sds3d.distill import Run, Unhealthy
 from sds3d.finish import finish
-from sds3d.generate import Stop, device_of, listening, optimise, resumed, source_of
+from sds3d.generate import Stop, device_of, listening, model_of, optimise, resumed, source_of
 from sds3d.priors import open_prior
 from sds3d.record import Record
 
@@ -34,13 +34,23 @@ def edit(words: list[str]) -> int:
     return begin(flags.edit(words, lambda folder: Record.open(folder).config()))
 
 
+def refine(words: list[str]) -> int:
+    """`sds3d refine RUN`: the mesh of a finished run, trained on as a mesh."""
+    return begin(flags.refine(words, lambda folder: Record.open(folder).config()))
+
+
+def texture(words: list[str]) -> int:
+    """`sds3d texture MODEL PROMPT`: somebody's mesh, painted by a prompt."""
+    return begin(flags.texture(words))
+
+
 def begin(asked: flags.Asked) -> int:
     """A new run, to its finished asset."""
     console, config = asked.console, asked.run
     replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
     prior = open_prior(config.prior, device_of(config), config.extras)
     _remark(prior, config, console)
-    run = Run(config, prior, device_of(config), source_of(config, console))
+    run = Run(config, prior, device_of(config), source_of(config, console), model_of(config, console))
     for view, text in run.prompt.texts.items():
         console.say(f"{view} views are asked for: {text}")
     record = Record.new(asked.out or free_folder(config.prompt), config)

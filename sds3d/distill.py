@@ -16,9 +16,11 @@ from guidance.limits import Limits
 from guidance.objective import Source, View
 from guidance.prior import Prior, generator
 from renderers.cameras import Cameras
+from renderers.mesh import Mesh
 from renderers.orbit import backdrops
 from renderers.rows import adam_state, restore_adam
 from renderers.scene import Frame, TrainableScene
+from renderers.solid import Solid
 from sds3d.companions import Companions
 from sds3d.parts import regions
 
@@ -88,8 +90,17 @@ class Particle:
 class Run:
     """One run of score distillation, resumable at any step."""
 
-    def __init__(self, config: RunConfig, prior: Prior, device: torch.device, source: Result | None = None) -> None:
-        """`source` is what the folder of `config.source` holds."""
+    def __init__(
+        self,
+        config: RunConfig,
+        prior: Prior,
+        device: torch.device,
+        source: Result | None = None,
+        model: Mesh | None = None,
+    ) -> None:
+        """`source` is what the folder of `config.source` holds, `model` what the file of `config.model` does; a run
+        that is restored next needs no model.
+        """
         self.config, self.prior, self.device = config, prior, device
         self.prompt = config.asked()
         # One stream of chance for each component: changing how one draws leaves the others as they were.
@@ -100,7 +111,7 @@ class Run:
         self.beside = Companions(config, prior, self.prompt, device, self.chance["critic"])
         self.done = 0
         starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
-        self.particles = [Particle.of(config.scene.build(device, start), 0.0) for start in starts]
+        self.particles = [Particle.of(started(config, device, start, model), 0.0) for start in starts]
         self.source = None if source is None else source.scene.to(device)
         if source is not None:
             self.source_prompt = replace(self.prompt, text=source.config.prompt, texts={})
@@ -204,6 +215,13 @@ class Run:
     def result(self) -> Result:
         first, *others = (particle.scene for particle in self.particles)
         return Result(first, self.config, self.done, tuple(others))
+
+
+def started(config: RunConfig, device: torch.device, rng: torch.Generator, model: Mesh | None) -> TrainableScene:
+    """A scene as it is before the first step, from a model where there is one."""
+    if model is not None and isinstance(config.scene, Solid):
+        return config.scene.of(model, device, rng)
+    return config.scene.build(device, rng)
 
 
 def numbered(name: str, place: int) -> str:

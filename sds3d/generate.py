@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.catalog import scene_name
 from configs.run import RunConfig
 from guidance.prior import Prior
+from renderers.mesh import Mesh
 from sds3d.console import Console, Pace, clock, memory_mb
 from sds3d.distill import Result, Run, Step
 from sds3d.record import Record
@@ -96,6 +97,18 @@ def source_of(config: RunConfig, console: Console) -> Result | None:
     if type(found.config.scene) is not type(config.scene):
         raise ValueError(f"{config.source} is a scene of another kind; give --scene {scene_name(found.config.scene)}")
     return found
+
+
+def model_of(config: RunConfig, console: Console) -> Mesh | None:
+    """The mesh a run starts from, if any; tells what was mended. Raises ValueError, OSError."""
+    if not config.model:
+        return None
+    from sds3d.load_mesh import load_mesh
+
+    loaded = load_mesh(Path(config.model))
+    for remark in loaded.remarks:
+        console.say(f"{config.model}: {remark}")
+    return loaded.mesh
 
 
 def newest(record: Record, console: Console) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def test_an_edit_that_cannot_be_says_why(finished: Path, tmp_path: Path, capsys:
     for words, told in (
         (["generate", "a red teddy bear", "--objective", "dds"], "use: sds3d edit RUN PROMPT"),
         (["edit", str(tmp_path), "a horse"], "is not the folder of a run"),
-        (["edit"], "the folder of the run to start from is missing"),
+        (["edit"], "the RUN to start from is missing"),
         (["generate", "a mug", "--scene", "picture", "--source", str(finished)], "give --scene splats"),
     ):
         assert main(words) == 2
