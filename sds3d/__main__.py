@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "objectives side by side on one prompt, as a table and a page",
     "objectives": "what they cost, need and are good for, as a table",
     "doctor": "what is usable on this machine, and how to get the rest",
+    "plan": "time and memory of a run, measured before it is made",
     "models": "models of others: list, show, fetch, verify",
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }

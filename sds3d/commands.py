@@ -127,6 +127,13 @@ def doctor(words: list[str]) -> int:
     return examine(p.parse_args(words).json)
 
 
+def plan(words: list[str]) -> int:
+    """`sds3d plan PROMPT`: what a run will cost, measured."""
+    from sds3d.plan import plan as measure
+
+    return measure(words)
+
+
 def models(words: list[str]) -> int:
     """`sds3d models ...`: models of others."""
     from sds3d.model_commands import main

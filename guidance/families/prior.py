@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 
 import torch
@@ -74,10 +75,9 @@ class FamilyPrior:
             x_t.to(self.dtype).repeat(many, 1, 1, 1), t.repeat(many), sigma.repeat(many), self._joined(conditions)
         )
         cameras = told([condition.camera for condition in conditions], x_t)
-        most = self.rows or len(question.x_t)
-        raw = [self._passed(question, cameras, slice(n, n + most)) for n in range(0, len(question.x_t), most)]
+        raw = self._asked(question, cameras)
         a, s, here = per_view(alpha).to(precision), per_view(sigma).to(precision), x_t.to(precision)
-        answers = torch.cat(raw).to(precision).chunk(many)
+        answers = raw.to(precision).chunk(many)
         return torch.stack([noise_of(answer, here, self.prediction, a, s) for answer in answers])
 
     def read(self, texts: list[str]) -> Condition:
@@ -106,6 +106,21 @@ class FamilyPrior:
             asking, self.schedule, self.prediction, self.codec, self.reader, self.picture_size, self.rows
         )
         return Twin(other, network, self.asking.layers)
+
+    def _asked(self, question: Question, cameras: Float[Tensor, "N 5"]) -> Float[Tensor, "N C h w"]:
+        """The network's own answers, in as many passes as the memory wants: where it runs out, half as many rows."""
+        count = len(question.x_t)
+        while True:
+            most = min(self.rows or count, count)
+            try:
+                passes = [self._passed(question, cameras, slice(n, n + most)) for n in range(0, count, most)]
+                return torch.cat(passes)
+            except torch.OutOfMemoryError:
+                if most == 1:
+                    raise
+                self.rows = most // 2
+                warnings.warn(f"the memory ran out: from here on {self.rows} pictures in a pass", stacklevel=3)
+            torch.cuda.empty_cache()
 
     def _passed(self, question: Question, cameras: Float[Tensor, "N 5"], rows: slice) -> Float[Tensor, "M C h w"]:
         """The network's own answer to some rows of a question."""

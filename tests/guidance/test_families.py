@@ -233,6 +233,27 @@ def test_passes_may_be_cut_into_rows(one: Opened) -> None:
     torch.testing.assert_close(few.predict(x_t, t, conditions), whole, atol=1e-5, rtol=1e-4)
 
 
+def test_passes_shrink_where_the_memory_runs_out(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = opened("sd")
+    prior, x_t, t = it.prior, it.latents(4), torch.tensor([0.2, 0.5, 0.7, 0.9])
+    wanted = prior.predict(x_t, t, [prior.read([TEXT] * 4)])
+    small = FamilyPrior(prior.asking, prior.schedule, prior.prediction, prior.codec, prior.reader, SIZE)
+    answer, most = type(prior.asking).answer, 1
+
+    def short(self: Any, question: Any) -> Tensor:
+        if len(question.x_t) > most:
+            raise torch.OutOfMemoryError
+        return answer(self, question)
+
+    monkeypatch.setattr(type(prior.asking), "answer", short)
+    with pytest.warns(UserWarning, match="the memory ran out: from here on 1 pictures in a pass"):
+        told = small.predict(x_t, t, [prior.read([TEXT] * 4)])
+    torch.testing.assert_close(told, wanted, atol=1e-5, rtol=1e-4)
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        small.predict(x_t, t, [prior.read([TEXT] * 4)])
+
+
 def test_the_gradient_reaches_the_picture(one: Opened) -> None:
     rgb = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)).requires_grad_()
     latents = one.prior.encode(rgb)
