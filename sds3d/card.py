@@ -15,7 +15,7 @@ from sds3d.formats.png import png
 from sds3d.turntable import ELEVATION
 
 SIDE = 512
-"""Height and width of the large picture, pixels; the six small ones have a third of it."""
+"""Height and width of the large picture, pixels; the three small ones a third of it."""
 PAPER, INK, FAINT = (250, 249, 246), (30, 30, 34), (110, 110, 118)
 MARGIN, LINE = 24, 22
 _WIDEST = 60

@@ -98,7 +98,7 @@ def check(words: list[str]) -> int:
         console.say(json.dumps(report, indent=1))
     else:
         for name, value in report.items():
-            console.say(f"{name.replace('_', ' '):14}{_plain(value)}")
+            console.say(f"{name.replace('_', ' '):16}{_plain(value)}")
     return 1 if report["wrong"] else 0
 
 

@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image
 
 from renderers.mesh import Maps, Mesh
-from sds3d.formats.gltf import write_glb, write_gltf
+from sds3d.formats.gltf import tangents, write_glb, write_gltf
 from sds3d.formats.layout import Facts, Layout
 from sds3d.formats.obj import write_obj
 from sds3d.formats.shells import write_3mf, write_mesh_ply, write_stl
@@ -216,6 +216,21 @@ def test_materials_say_how_rough_and_how_metallic(tmp_path: Path) -> None:
                 assert (material.metallicFactor, material.roughnessFactor) == (1, 1)
                 assert (grain[..., 1] == 51).all() and (grain[..., 2] == 204).all()
                 assert material.normalTexture is not None
+
+
+def test_tangents_run_to_the_right_and_up_in_the_picture() -> None:
+    mesh = signpost()
+    front = (
+        (mesh.normals[:, 2] > 0.99) & (np.abs(mesh.vertices[:, 1] - 0.1) < 0.31) & (np.abs(mesh.vertices[:, 0]) < 0.41)
+    )
+    found = tangents(mesh, mesh.normals)
+    word = front & (mesh.vertices[:, 2] > 0.09)
+    assert word.sum() == 4
+    assert found[word] == pytest.approx(np.tile([1, 0, 0, 1], (4, 1)), abs=1e-6)
+    assert np.linalg.norm(found[:, :3], axis=-1) == pytest.approx(np.ones(len(found)))
+    assert (found[:, :3] * mesh.normals).sum(-1) == pytest.approx(np.zeros(len(found)), abs=1e-6)
+    mirrored = replace(mesh, uv=mesh.uv * np.float32([-1, 1]) + np.float32([1, 0]))
+    assert tangents(mirrored, mesh.normals)[word] == pytest.approx(np.tile([-1, 0, 0, -1], (4, 1)), abs=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["m", "cm", "mm"])
