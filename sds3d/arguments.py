@@ -102,6 +102,7 @@ def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
         old = before(picked.path)
         start = replace(start, source=str(picked.path.resolve()), scene=old.scene, model=old.model, orbit=old.orbit)
         start = replace(start, prior=old.prior, mesh=old.mesh, device=old.device)
+        start = replace(start, extras=replace(old.extras, offline=picked.offline))
     about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
     run = _parsed(_EDIT, rest, start, f"{about}\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked))
@@ -115,6 +116,7 @@ def refine(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
     if picked.path is not None:
         old = before(picked.path)
         start = replace(start, prompt=old.prompt, negative=old.negative, orbit=old.orbit, prior=old.prior)
+        start = replace(start, extras=replace(old.extras, offline=picked.offline))
         start = replace(start, model=str((picked.path / "asset.glb").resolve()), device=old.device)
     about = "Makes the mesh of a finished run better as a mesh: its texture and where its points are."
     run = _parsed(_REFINE, rest, start, f"{about}\n\n{first.format_help()}")
