@@ -93,6 +93,9 @@ class Adapted:
         # peft wraps a layer: what was `conv.weight` is `conv.base_layer.weight` now.
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_("lora_" in name or name.replace(".base_layer", "") in whole)
+            if parameter.requires_grad:
+                # Small steps vanish in half precision, whatever the network itself is in.
+                parameter.data = parameter.data.float()
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self._denoiser.levels(t)

@@ -378,6 +378,19 @@ def test_a_critic_comes_and_goes_without_a_trace(one: Opened) -> None:
     assert not any(parameter.requires_grad for parameter in prior.asking.network.parameters())
 
 
+@pytest.mark.parametrize("kind", ["sd", "flux"])
+def test_a_critic_of_a_network_in_half_precision_learns_in_full(kind: str, opened: Open) -> None:
+    it = opened(kind)
+    prior = open_family(it.folder, CPU, Extras(size=SIZE, precision="half"))
+    critic = LoRA(rank=2).build(prior, torch.Generator().manual_seed(0))
+    posed = replace(prior.read([TEXT] * 2), camera=torch.zeros(2, 2))
+    assert {weight.dtype for weight in critic.adapted.trained().values()} == {torch.float32}
+    for _ in range(3):
+        critic.learn(it.latents(2), posed)
+    assert all(weight.isfinite().all() for weight in critic.adapted.trained().values())
+    assert prior.dtype == (torch.bfloat16 if kind == "flux" else torch.float16)
+
+
 def test_a_critic_shares_the_weights_and_takes_little_of_its_own(opened: Open) -> None:
     prior = opened("sd").prior
     network = sharing_copy(prior.asking.network)
