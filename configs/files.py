@@ -23,7 +23,19 @@ from renderers.scene import SceneKnobs
 
 _LATER: dict[type, frozenset[str]] = {
     RunConfig: frozenset(
-        ("extras", "limits", "direction", "perp_neg", "debias", "critic", "particles", "source", "parts", "model")
+        (
+            "image",
+            "extras",
+            "limits",
+            "direction",
+            "perp_neg",
+            "debias",
+            "critic",
+            "particles",
+            "source",
+            "parts",
+            "model",
+        )
     ),
     Falling: frozenset({"until"}),
     Orbit: frozenset({"towards", "around"}),

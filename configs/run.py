@@ -48,6 +48,8 @@ class RunConfig:
     """What to make, such as "a teddy bear"."""
     negative: str = ""
     """What it should not look like."""
+    image: str = ""
+    """Picture file that shows what is wanted, for priors that see pictures."""
     prior: str = "mini"
     """Name of the diffusion model (see: sds3d models), the folder of one, or owner/name on the hub."""
     extras: Extras = field(default_factory=Extras)

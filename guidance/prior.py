@@ -24,7 +24,7 @@ class Condition:
     """True where a token is present."""
     camera: Float[Tensor, "B 2"] | None
     """Azimuth and elevation in radians for priors that take them; None drops the camera."""
-    image: Float[Tensor, "B N D"] | None = None
+    image: Float[Tensor, "B N E"] | None = None
     """Tokens of a picture that shows what is wanted, for priors that see pictures."""
     against: tuple[Against, ...] = ()
     """What it should be told apart from; only `guidance.perp_neg` reads it."""
@@ -98,6 +98,15 @@ class Prior(Denoiser, Protocol):
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Latents to pictures in 0..1 (not clamped), differentiable."""
+        ...
+
+
+@runtime_checkable
+class Seeing(Prior, Protocol):
+    """A prior that can be shown what is wanted, by an image encoder and attention of its own (IP-Adapter)."""
+
+    def look(self, rgb: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 N E"]:
+        """Tokens of a picture in 0..1, for `Condition.image`."""
         ...
 
 

@@ -33,6 +33,8 @@ class Prompt:
     """How strongly views keep away from other sides, 0 not at all and 1 as published: only `PerpNeg` listens."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """Texts for the words of `VIEWS` that are not to hear `text` itself (see `guidance.debias`)."""
+    image: Float[Tensor, "1 N E"] | None = None
+    """Tokens of a picture that shows what is wanted, from a prior that sees pictures."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -66,6 +68,8 @@ class Prompt:
             text = replace(text, camera=camera if by_camera else None)
         else:
             text = self._in_words(prior, azimuth, elevation)
+        if self.image is not None:
+            text = replace(text, image=self.image.expand(count, -1, -1))
         if self.perp_neg:
             text = self._kept_away(prior, text, azimuth, elevation)
         return Wanted(text, empty, negative, replace(prior.read([self.text] * count), camera=camera))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +18,7 @@ from guidance.discern import DiscerningCritic
 from guidance.families.prior import FamilyPrior
 from guidance.objective import Wanted
 from guidance.perp_neg import PerpNeg
-from guidance.prior import Condition, Denoiser, Prior
+from guidance.prior import Condition, Denoiser, Prior, Seeing
 from guidance.prompt import Prompt
 from guidance.sampling import sample
 from renderers.orbit import backdrops
@@ -146,6 +147,27 @@ class Companions:
             of = wanted.rows(rows)
             drawn.append(prior.encode(sample(prior, noise[rows], of.text, of.empty, SAMPLE_SCALE, SAMPLE_STEPS)))
         return torch.cat(drawn), torch.stack([cameras.azimuth, cameras.elevation], -1)
+
+
+def shown(prompt: Prompt, config: RunConfig, prior: Prior) -> Prompt:
+    """The prompt with the picture of the run, where there is one.
+
+    Raises:
+        ValueError: the prior sees no pictures, or the file is none.
+        OSError: the file can not be read.
+    """
+    if not config.image:
+        return prompt
+    if not isinstance(prior, Seeing):
+        raise ValueError(f"the prior {config.prior} sees no pictures, only text; leave --image out")
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(config.image) as picture:
+            pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)
+    except UnidentifiedImageError:
+        raise ValueError(f"{config.image} is no picture; expected a PNG or JPEG file") from None
+    return replace(prompt, image=prior.look(pixels.permute(2, 0, 1)[None]))
 
 
 def needs_critic(config: RunConfig) -> bool:

@@ -21,7 +21,7 @@ from renderers.orbit import backdrops
 from renderers.rows import adam_state, restore_adam
 from renderers.scene import Frame, TrainableScene
 from renderers.solid import Solid
-from sds3d.companions import Companions
+from sds3d.companions import Companions, shown
 from sds3d.parts import regions
 
 _LATER = {"spare", "critic"}
@@ -102,7 +102,7 @@ class Run:
         that is restored next needs no model.
         """
         self.config, self.prior, self.device = config, prior, device
-        self.prompt = config.asked()
+        self.prompt = shown(config.asked(), config, prior)
         # One stream of chance for each component: changing how one draws leaves the others as they were.
         self.chance = {
             name: generator(config.seed * 8 + place)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from configs import files
 from configs.run import Part, RunConfig
@@ -191,3 +193,41 @@ def test_nearness_is_the_distance_to_the_nearest_picture_of_the_text() -> None:
     sample = nearness(prior, prior.means[place] + DEVIATION * noise, "red")
     assert sample.nearest == "red ring" and sample.distance == pytest.approx(DEVIATION, rel=0.05)
     assert nearness(prior, prior.means[place], "blue").nearest == "blue ring"
+
+
+# --- a picture of what is wanted ---
+
+
+class SeeingPrior(EmbeddedPrior):
+    """Its tokens of a picture are the mean colours of the left and the right half."""
+
+    def look(self, rgb: torch.Tensor) -> torch.Tensor:
+        halves = rgb.split((rgb.shape[3] + 1) // 2, dim=3)
+        return torch.stack([half.mean((2, 3)) for half in halves], 1)
+
+
+def test_a_picture_reaches_the_condition_of_the_text_alone(
+    config: RunConfig, prior: EmbeddedPrior, tmp_path: Path
+) -> None:
+    file = tmp_path / "wanted.png"
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:, :3, 0] = 255
+    Image.fromarray(pixels).save(file)
+    seeing = SeeingPrior(prior.network, prior.codec, prior.vocabulary)
+    run = Run(replace(config, objective=Watching(), image=str(file)), seeing, CPU)
+    next(run.steps())
+    wanted, left_red = SHOWN[0].wanted, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert wanted.text.image is not None and wanted.empty.image is None
+    torch.testing.assert_close(wanted.text.image, left_red.expand(config.views, 2, 3))
+
+
+def test_a_picture_that_cannot_be_seen_is_refused(config: RunConfig, prior: EmbeddedPrior, tmp_path: Path) -> None:
+    file = tmp_path / "wanted.png"
+    file.write_text("no picture")
+    with pytest.raises(ValueError, match="sees no pictures, only text; leave --image out"):
+        Run(replace(config, image=str(file)), prior, CPU)
+    seeing = SeeingPrior(prior.network, prior.codec, prior.vocabulary)
+    with pytest.raises(ValueError, match=r"wanted\.png is no picture"):
+        Run(replace(config, image=str(file)), seeing, CPU)
+    with pytest.raises(OSError, match=r"gone\.png"):
+        Run(replace(config, image=str(tmp_path / "gone.png")), seeing, CPU)
