@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -474,3 +477,77 @@ def test_the_book_is_told(capsys: Captured, folder: Folder, copy: Path) -> None:
     assert main(["models", "verify", str(copy)]) == 2
     assert main(["models", "show", "sd1.5"]) == 2
     assert "did you mean sd-1.5?" in capsys.readouterr().err
+
+
+# --- the hub's own client ---
+
+SERVER = """
+import hashlib, http.server, json, os, subprocess, sys, threading
+from pathlib import Path
+
+root, cut = Path(sys.argv[1]), sys.argv[2] == "cut"
+files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, whole):
+        name = self.path.split("/resolve/")[-1].partition("/")[2].split("?")[0]
+        headers = {}
+        if "/tree/" in self.path:
+            rows = [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files.items()]
+            body = json.dumps(rows).encode()
+        elif self.path.startswith("/api/models/a/b"):
+            body = json.dumps({"id": "a/b", "sha": "0" * 40, "siblings": [{"rfilename": n} for n in files]}).encode()
+        elif name in files:
+            body = files[name]
+            headers = {"ETag": '"' + hashlib.sha256(body).hexdigest() + '"', "X-Repo-Commit": "0" * 40}
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if whole:
+            self.wfile.write(body[:1000] if cut and name.startswith("unet/diff") else body)
+            self.close_connection = True
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+known = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+command = [sys.executable, "-m", "sds3d", "models"]
+for words in (["fetch", "a/b"], ["verify", "a/b"]):
+    done = subprocess.run([*command, *words], env={**os.environ, **known}, capture_output=True, text=True)
+    print(done.returncode, done.stdout, done.stderr.splitlines()[-1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["whole", "cut"])
+def test_the_client_of_the_hub_fetches_all_or_nothing(how: str, folder: Folder, tmp_path: Path) -> None:
+    """Against a hub on this machine, whose connection breaks in the middle of a file, or does not."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, str(folder("sd")), how],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not list(tmp_path.rglob("*.incomplete"))
+    if how == "whole":
+        assert done.stdout.count("whole, SHA-256 as on the hub") == 3 and "2 " not in done.stdout.split()
+    else:
+        assert "a/b could not be fetched (a/b: no answer from the hub" in done.stdout
+        assert "a/b is not on this disk, and nothing is fetched offline" in done.stdout
