@@ -68,11 +68,11 @@ def chosen(names: list[str], half: bool) -> list[str]:
         if part not in _WEIGHTED:
             continue
         weights = [name for name in inside if ".safetensors" in name and "non_ema" not in name]
-        single = [name for name in weights if ".fp16." in name]
-        plain = [name for name in weights if ".fp16." not in name]
+        halved = [name for name in weights if "fp16" in name]
+        plain = [name for name in weights if "fp16" not in name]
         if not weights:
             raise ValueError(f"{part} has no .safetensors weights; others can run code and are not read")
-        kept += single if (half and single) or not plain else plain
+        kept += halved if (half and halved) or not plain else plain
     return kept
 
 
@@ -86,6 +86,8 @@ def verified(folder: Path) -> list[str]:
     """
     found, told = look(folder), []
     for part in found.parts:
+        if not (folder / part / "config.json").is_file():
+            continue
         for file in weights_in(folder / part, found.variant) or weights_in(folder / part):
             wanted = file.resolve().name
             if re.fullmatch("[0-9a-f]{64}", wanted):

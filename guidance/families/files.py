@@ -82,12 +82,12 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
         FileNotFoundError: a file that an index names is missing.
         ValueError: the index is damaged.
     """
-    ending = ".safetensors" if variant is None else f".{variant}.safetensors"
-    indices = [path for path in folder.glob("*.safetensors.index*.json") if (variant or "") in path.name]
-    plain = sorted(path for path in folder.glob(f"*{ending}") if variant is not None or ".fp16." not in path.name)
-    single = [path for path in plain if "-of-" not in path.name]
+    names = sorted(path.name for path in folder.iterdir() if ".safetensors" in path.name)
+    names = [name for name in names if "non_ema" not in name and ("fp16" if "fp16" in name else None) == variant]
+    single = [folder / name for name in names if name.endswith(".safetensors") and "-of-" not in name]
+    indices = [folder / name for name in names if name.endswith(".json")]
     if single or not indices:
-        return single or plain
+        return single
     shards = sorted(set(read_json(indices[0]).get("weight_map", {}).values()))
     for name in shards:
         if not (folder / name).is_file():

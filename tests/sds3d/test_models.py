@@ -204,6 +204,20 @@ def test_half_precision_weights_alone_open_in_full_on_a_cpu(copy: Path) -> None:
     torch.testing.assert_close(*answers, atol=5e-3, rtol=1e-2)
 
 
+def test_shards_in_half_precision_beside_others_open(copy: Path) -> None:
+    from transformers import CLIPTextModel
+
+    encoder = CLIPTextModel.from_pretrained(copy / "text_encoder").half()
+    shutil.rmtree(copy / "text_encoder")
+    encoder.save_pretrained(copy / "text_encoder", variant="fp16", max_shard_size="20KB")
+    names = sorted(path.name for path in (copy / "text_encoder").iterdir())
+    assert names[1].startswith("model.fp16-00001-of-") and names[-1] == "model.safetensors.index.fp16.json"
+    assert open_prior(str(copy), CPU, SMALL).read(["a cat"]).tokens.dtype == torch.float32
+    (copy / "text_encoder" / names[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{names[1]} is missing"):
+        open_prior(str(copy), CPU, SMALL)
+
+
 def test_shards_open_and_a_missing_one_is_named(copy: Path) -> None:
     from diffusers import UNet2DConditionModel
 
