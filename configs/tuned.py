@@ -30,9 +30,9 @@ from guidance.tsm import TSM
 from guidance.vsd import VSD
 
 TUNED: dict[str, Recipe] = {
-    "asd": Recipe(ASD(scale=3.0)),
+    "asd": Recipe(ASD(scale=2.0)),
     "bsd": Recipe(BSD(setting="auto", strength=2.0)),
-    "csd": Recipe(CSD()),
+    "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6))),
     "csm": Recipe(CSM(scale=2.0)),
     "dds": Recipe(DDS(scale=2.0)),
     "disback": Recipe(DisBack(scale=2.0)),
