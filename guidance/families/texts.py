@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.prior import Condition
+from guidance.vocabulary import VIEWS
 
 Read = tuple[Float[Tensor, "1 L D"], Float[Tensor, "1 P"] | None]
 """Tokens of a text, and the text as one row where the family has such."""
@@ -58,13 +61,14 @@ class Reader:
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device), None, pooled=pooled)
 
     def check(self, text: str) -> str | None:
-        """A remark about the end of a text that is longer than the model reads, or None."""
-        cut = [left_out(tokenizer, limit, text) for tokenizer, limit in self.tokenizers()]
+        """A remark about the end of a text that is longer than the model reads with a view's words, or None."""
+        longest = f"{text}, {max(VIEWS, key=len)} view"
+        cut = [left_out(tokenizer, limit, longest) for tokenizer, limit in self.tokenizers()]
         if not cut or not all(cut):
             return None  # One that reads all of it is enough.
         limit, least = max(limit for _, limit in self.tokenizers()), min(cut, key=len)
         told = least if len(least) <= MOST_TOLD else least[:MOST_TOLD] + " ..."
-        return f"the model reads {limit} tokens of a prompt; passed over: {told}"
+        return f"the model reads {limit} tokens, words for the view included; passed over: {told}"
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """Every tokenizer whose encoder is there, with how many tokens it reads."""
@@ -72,11 +76,12 @@ class Reader:
 
     def _learn(self, texts: list[str]) -> None:
         pipe = self._pipe if self._reopen is None else self._reopen()
-        for text in texts:
-            tokens, pooled = self._way(pipe, text)
-            self._known[text] = (tokens.float(), None if pooled is None else pooled.float())
-            if self._store is not None:
-                self._store.put(text, self._known[text])
+        with _unheard():
+            for text in texts:
+                tokens, pooled = self._way(pipe, text)
+                self._known[text] = (tokens.float(), None if pooled is None else pooled.float())
+                if self._store is not None:
+                    self._store.put(text, self._known[text])
 
 
 def left_out(tokenizer: Any, limit: int, text: str) -> str:
@@ -85,6 +90,20 @@ def left_out(tokenizer: Any, limit: int, text: str) -> str:
     room = limit - tokenizer.num_special_tokens_to_add()
     told: str = tokenizer.decode(numbers[room:]).strip() if len(numbers) > room else ""
     return told
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Inside, the libraries do not say again what `check` has said, for every view and encoder."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def stable_diffusion(pipe: Any, text: str) -> Read:

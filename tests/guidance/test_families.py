@@ -330,7 +330,22 @@ def test_the_end_of_a_long_text_is_named(kind: str, limit: int, opened: Open) ->
     prior = opened(kind).prior
     assert prior.check(TEXT) is None
     told = prior.check("a " * 300 + "unicorn")
-    assert told is not None and f"reads {limit} tokens" in told and told.count("\n") == 0 and len(told) < 150
+    assert (
+        told is not None
+        and f"reads {limit} tokens, words for the view" in told
+        and told.count("\n") == 0
+        and len(told) < 160
+    )
+
+
+def test_words_for_the_view_have_to_fit_too(opened: Open, capfd: pytest.CaptureFixture[str]) -> None:
+    prior = opened("sd").prior
+    full = "a " * 74 + "b"  # With both ends 77 tokens of one letter.
+    told = prior.check(full)
+    assert told is not None and "overhead" in told.replace(" ", "")
+    capfd.readouterr()
+    prior.read([full + ", back view"])
+    assert capfd.readouterr().err == ""  # Said once, by `check`, and not by every library again.
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "sd3-two", "flux-fast"])
