@@ -25,6 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         draft.chmod(0o666 & ~_umask())
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()

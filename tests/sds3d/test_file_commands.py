@@ -250,6 +250,7 @@ def test_a_disk_that_is_full_is_told_and_the_old_file_stays(
     path = tmp_path / "a.glb"
     path.write_text("old")
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    assert "No space left" in refused(["export", str(made), "--to", str(path)], capsys)
+    said = refused(["export", str(made), "--to", str(path)], capsys)
+    assert "No space left" in said and str(path) in said
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
     shutil.rmtree(tmp_path)
