@@ -88,14 +88,21 @@ def mesh_for(made: Result, faces: int | None = None, texture: int | None = None)
     knobs = replace(made.config.mesh, **changed)
     if isinstance(made.scene, SolidScene):
         mesh = made.scene.mesh()
-        return mesh if faces is None or len(mesh.faces) <= faces else fewer(mesh, made.scene, faces, texture)
+        most, side = faces or len(mesh.faces), texture or mesh.texture.shape[0]
+        kept = len(mesh.faces) <= most and mesh.texture.shape[0] == side
+        return mesh if kept else fewer(mesh, made.scene, most, side)
     if not isinstance(made.scene, SplatScene | NerfScene):
         raise ValueError(f"{type(made.scene).__name__} has no mesh")
     return mesh_of(made.scene, knobs)
 
 
 def fewer(mesh: Mesh, scene: Scene, faces: int, texture: int | None = None) -> Mesh:
-    """The mesh with fewer triangles, unfolded and painted anew."""
+    """The mesh with fewer triangles, unfolded and painted anew. Raises ValueError for one with maps."""
+    if mesh.maps is not None:
+        raise ValueError(
+            "roughness, metal and normals of a mesh cannot be painted anew, so it keeps its faces and its texture; "
+            f"give --faces {len(mesh.faces)} or more, --texture {mesh.texture.shape[0]}, and no --lods"
+        )
     surface, _ = welded(mesh)
     return painted(simplified(surface, faces), scene, texture or mesh.texture.shape[0], 384)
 

@@ -17,6 +17,7 @@ from configs import files
 from configs.run import RunConfig
 from renderers.mesh import Mesh
 from renderers.picture import Picture
+from renderers.solid import Solid
 from sds3d.__main__ import main
 from sds3d.check import check
 from sds3d.distill import Result, Run
@@ -241,6 +242,23 @@ def test_scenes_that_give_no_mesh_are_refused(small: RunConfig, tmp_path: Path, 
     with pytest.raises(ValueError, match="holds splats, and this run's scene has none"):
         export(Result(picture, replace(small, scene=Picture()), 2), wanted(None, "splat"), tmp_path / "a.splat")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mesh_with_maps_is_not_robbed_of_them(small: RunConfig) -> None:
+    for light in ("none", "studio"):
+        knobs = Solid(faces=300, texture=64, light=light)  # type: ignore[arg-type]
+        scene = knobs.build("cpu", torch.Generator().manual_seed(0))
+        made = Result(scene, replace(small, scene=knobs), 1)
+        whole = mesh_for(made)
+        assert (whole.maps is not None) == (light == "studio")
+        assert len(mesh_for(made, len(whole.faces), 64).faces) == len(whole.faces)
+        if light == "none":
+            assert len(mesh_for(made, 100).faces) <= 100
+            assert mesh_for(made, None, 32).texture.shape[0] == 32
+            continue
+        for faces, texture in ((100, None), (None, 32)):
+            with pytest.raises(ValueError, match=f"give --faces {len(whole.faces)} or more, --texture 64"):
+                mesh_for(made, faces, texture)
 
 
 @pytest.mark.usefixtures("made_before")
