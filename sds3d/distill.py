@@ -22,6 +22,7 @@ from renderers.rows import adam_state, restore_adam
 from renderers.scene import Frame, TrainableScene
 from renderers.solid import Solid
 from sds3d.companions import Companions, shown
+from sds3d.load_mesh import Loaded, Placement
 from sds3d.parts import regions
 
 _LATER = {"spare", "critic"}
@@ -62,6 +63,8 @@ class Result:
     """Steps behind it."""
     others: tuple[TrainableScene, ...] = ()
     """Scenes that were made beside it, where there are several particles."""
+    placement: Placement | None = None
+    """How the model it started from was put into the unit ball."""
 
     @staticmethod
     def of(state: dict[str, Tensor], config: RunConfig) -> Result:
@@ -71,7 +74,11 @@ class Result:
         scenes = [config.scene.build("cpu", generator(0)) for _ in range(config.particles)]
         for place, scene in enumerate(scenes):
             scene.restore(part(state, numbered("scene", place)))
-        return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]))
+        return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]), placement_of(state))
+
+    def placed(self, mesh: Mesh) -> Mesh:
+        """A mesh of the scene where the model it started from lay, and in its size."""
+        return mesh if self.placement is None else self.placement.undone(mesh)
 
 
 @dataclass
@@ -96,7 +103,7 @@ class Run:
         prior: Prior,
         device: torch.device,
         source: Result | None = None,
-        model: Mesh | None = None,
+        model: Loaded | None = None,
     ) -> None:
         """`source` is what the folder of `config.source` holds, `model` what the file of `config.model` does; a run
         that is restored next needs no model.
@@ -112,6 +119,7 @@ class Run:
         self.done = 0
         starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
         self.particles = [Particle.of(started(config, device, start, model), 0.0) for start in starts]
+        self.placement = None if model is None else model.placement
         self.source = None if source is None else source.scene.to(device)
         if source is not None:
             self.source_prompt = replace(self.prompt, text=source.config.prompt, texts={})
@@ -195,6 +203,8 @@ class Run:
             tensors |= {f"{scene}.{name}": value for name, value in particle.scene.state().items()}
             tensors |= {f"{adam}.{name}": value for name, value in adam_state(particle.optimiser).items()}
         tensors |= {f"chance.{name}": rng.get_state() for name, rng in self.chance.items()}
+        if self.placement is not None:
+            tensors["placement"] = torch.tensor([*self.placement.middle, self.placement.scale], dtype=torch.float64)
         return tensors | {"done": torch.tensor(self.done)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -202,6 +212,7 @@ class Run:
         if "done" not in state or (part(state, "chance").keys() ^ self.chance.keys()) - _LATER:
             raise ValueError("the checkpoint is not one of a run")
         self.done = int(state["done"])
+        self.placement = placement_of(state)
         for place, particle in enumerate(self.particles):
             particle.scene.restore(part(state, numbered("scene", place)))
             self.particles[place] = Particle.of(particle.scene, self.done / self.config.steps)
@@ -214,14 +225,22 @@ class Run:
     @property
     def result(self) -> Result:
         first, *others = (particle.scene for particle in self.particles)
-        return Result(first, self.config, self.done, tuple(others))
+        return Result(first, self.config, self.done, tuple(others), self.placement)
 
 
-def started(config: RunConfig, device: torch.device, rng: torch.Generator, model: Mesh | None) -> TrainableScene:
+def started(config: RunConfig, device: torch.device, rng: torch.Generator, model: Loaded | None) -> TrainableScene:
     """A scene as it is before the first step, from a model where there is one."""
     if model is not None and isinstance(config.scene, Solid):
-        return config.scene.of(model, device, rng)
+        return config.scene.of(model.mesh, device, rng)
     return config.scene.build(device, rng)
+
+
+def placement_of(state: dict[str, Tensor]) -> Placement | None:
+    """How a run's model was put into the unit ball, from its checkpoint."""
+    if "placement" not in state:
+        return None
+    x, y, z, scale = state["placement"].tolist()
+    return Placement((x, y, z), scale)
 
 
 def numbered(name: str, place: int) -> str:

@@ -114,7 +114,7 @@ def _mesh(made: Result, mesh: Mesh, match: Likeness, wanted: Wanted, path: Path)
         mesh, remarks = printable(mesh, wanted.flat_base)
         match = likeness(made.scene, mesh)
     layout = wanted.layout
-    laid = layout.arranged(mesh)
+    laid = layout.arranged(made.placed(mesh))
     write_mesh(path, wanted.kind, laid, about(made, match, layout), layout)
     verify(path, laid, layout)
     return Exported(path, len(mesh.faces), match, tuple(remarks))

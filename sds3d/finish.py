@@ -43,7 +43,7 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
         mesh = mesh_for(made)
         meshed = time.monotonic()
         match = likeness(made.scene, mesh)
-        write_mesh(folder / "asset.glb", "glb", mesh, about(made, match, PLAIN), PLAIN)
+        write_mesh(folder / "asset.glb", "glb", made.placed(mesh), about(made, match, PLAIN), PLAIN)
         for number, other in enumerate(made.others, 2):
             _beside(folder / f"asset_{number}.glb", other, made, console)
         shown = MeshScene(mesh)
@@ -83,6 +83,6 @@ def _beside(target: Path, scene: TrainableScene, made: Result, console: Console)
     try:
         one = replace(made, scene=scene)
         mesh = mesh_for(one)
-        write_mesh(target, "glb", mesh, about(one, likeness(scene, mesh), PLAIN), PLAIN)
+        write_mesh(target, "glb", one.placed(mesh), about(one, likeness(scene, mesh), PLAIN), PLAIN)
     except ValueError as nothing:
         console.say(f"no {target.name}: {nothing}")

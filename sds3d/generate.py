@@ -16,9 +16,9 @@ from torch import Tensor
 from configs.catalog import scene_name
 from configs.run import RunConfig
 from guidance.prior import Prior
-from renderers.mesh import Mesh
 from sds3d.console import Console, Pace, clock, memory_mb
 from sds3d.distill import Result, Run, Step
+from sds3d.load_mesh import Loaded, load_mesh
 from sds3d.record import Record
 
 PREVIEW_EVERY = 50
@@ -99,16 +99,14 @@ def source_of(config: RunConfig, console: Console) -> Result | None:
     return found
 
 
-def model_of(config: RunConfig, console: Console) -> Mesh | None:
-    """The mesh a run starts from, if any; tells what was mended. Raises ValueError, OSError."""
+def model_of(config: RunConfig, console: Console) -> Loaded | None:
+    """The model a run starts from, if any; tells what was mended. Raises ValueError, OSError."""
     if not config.model:
         return None
-    from sds3d.load_mesh import load_mesh
-
     loaded = load_mesh(Path(config.model))
     for remark in loaded.remarks:
         console.say(f"{config.model}: {remark}")
-    return loaded.mesh
+    return loaded
 
 
 def newest(record: Record, console: Console) -> dict[str, Tensor]:

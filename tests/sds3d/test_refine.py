@@ -12,6 +12,7 @@ import pytest
 from renderers.body import ball
 from renderers.solid import Solid
 from sds3d.__main__ import main
+from sds3d.formats.reading import read
 from sds3d.load_mesh import load_mesh
 from sds3d.record import Record
 from sds3d.turntable import write_turntable
@@ -43,13 +44,19 @@ def test_a_model_is_painted_and_keeps_its_shape(model: Path, prior_folder: Path,
     assert isinstance(asked.scene, Solid) and not asked.scene.move and asked.scene.repaint
     before, after = load_mesh(model).mesh, load_mesh(out / "asset.glb").mesh
     assert len(before.faces) == len(after.faces)
-    size = [np.ptp(mesh.vertices, 0) for mesh in (before, after)]
-    np.testing.assert_allclose(size[0], size[1], rtol=1e-3)
+    np.testing.assert_allclose(before.vertices.mean(0), after.vertices.mean(0), atol=0.01)
+    # It lies where it lay, in its own size: around (5, 0, 0), with a radius of 0.4.
+    lies = read(out / "asset.glb").vertices
+    np.testing.assert_allclose(np.ptp(lies, 0), 0.8, rtol=0.05)
+    np.testing.assert_allclose((lies.min(0) + lies.max(0)) / 2, (5.0, 0.0, 0.0), atol=0.02)
     assert after.texture.std() > 0, "it was grey all over"
     # Taken up again it needs no model: the checkpoint holds the mesh.
     model.unlink()
     assert main(["resume", str(out), "--steps", "4", "--quiet"]) == 0
     assert json.loads((out / "report.json").read_text())["steps"] == 4
+    np.testing.assert_allclose(np.ptp(read(out / "asset.glb").vertices, 0), 0.8, rtol=0.05)
+    assert main(["export", str(out), "--format", "obj", "--to", str(tmp_path / "mug.obj"), "--quiet"]) == 0
+    np.testing.assert_allclose(read(tmp_path / "mug.obj").vertices.mean(0), (5.0, 0.0, 0.0), atol=0.05)
 
 
 def test_the_mesh_of_a_run_is_trained_on(model: Path, prior_folder: Path, tmp_path: Path) -> None:
