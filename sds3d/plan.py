@@ -13,7 +13,7 @@ from guidance.prior import Prior
 from sds3d import arguments as flags
 from sds3d.console import Console, clock, memory_mb
 from sds3d.distill import Run
-from sds3d.generate import device_of, source_of
+from sds3d.generate import device_of, model_of, source_of
 from sds3d.priors import open_prior
 
 STEPS = 4
@@ -58,7 +58,7 @@ def plan(words: list[str]) -> int:
 
 def measured(config: RunConfig, prior: Prior, device: torch.device, console: Console) -> Cost:
     """The cost of a run's first steps, which ask all that later ones do."""
-    run = Run(config, prior, device, source_of(config, console))
+    run = Run(config, prior, device, source_of(config, console), model_of(config, console))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     _, *steps = islice(run.steps(), STEPS + 1)
