@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gallery import PROMPTS
 from PIL import Image, ImageDraw
 
 from configs.catalog import OBJECTIVES
@@ -32,21 +33,6 @@ from sds3d.priors import EMBEDDED, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import Row
 
-PROMPTS = (
-    "a teddy bear",
-    "a snowman",
-    "a hamburger",
-    "a fire hydrant",
-    "a cat",
-    "a birthday cake",
-    "a beetle car",
-    "a vase",
-    "a red armchair",
-    "a blue teapot",
-    "a green toaster",
-    "a yellow mug",
-)
-"""Those of benchmarks/gallery.py."""
 RECOGNISED = 5
 """Views of 8 that make an asset a recognised one."""
 SHOWN = 6
