@@ -1,4 +1,4 @@
-"""Makes the same assets with every objective as tuned for the embedded prior, and counts what the judge recognises.
+"""Makes the same assets with every objective as set for the embedded prior, and counts what the judge recognises.
 
     python benchmarks/objectives.py [--hours 3] [--steps 400] [--objectives sds,vsd] [--out runs/objectives]
 
@@ -100,7 +100,7 @@ def told(data: dict[str, Any]) -> str:
     lines = [
         "# Objectives with the embedded prior",
         "",
-        f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values tuned "
+        f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values chosen "
         "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never "
         "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. Written by `python "
         "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",

@@ -1,8 +1,9 @@
-"""What works with the embedded prior: the recipe of every built-in objective.
+"""What the embedded prior is asked with: the recipe of every built-in objective.
 
 The prior is small and sure of itself: scales that suit Stable Diffusion saturate it, and it has nothing to say about
 details, so times fall further than is usual. A row says what differs from the defaults of `Recipe`, whose times fall
-from 0.5-0.98 to 0.02-0.4.
+from 0.5-0.98 to 0.02-0.4. SDS was set by measurement; the others are a first guess that gave recognised assets in short
+runs (`benchmarks/objectives.py` measures them), and those of dds, pds, regions and rfds were not judged at all.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def table(rows: list[Row]) -> str:
             "",
             "answers: of the prior, for a view in a step; critic: answers of a trained companion beside those.",
             "scale and times: as published, in the form of empty + scale * (text - empty) and in fractions of the "
-            "schedule; with the embedded prior a run takes values that were tuned for it.",
+            "schedule; with the embedded prior a run takes values chosen for it.",
         ]
     )
 
