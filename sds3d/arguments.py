@@ -152,7 +152,7 @@ def _first(program: str) -> Parser:
     first.add_argument(
         "--objective",
         metavar="NAME",
-        help=f"{', '.join(objective_names())}, or module:Class; its values are those chosen for the embedded prior, and "
+        help=f"{', '.join(objective_names())}, or module:Class; its values are chosen for the embedded prior, and "
         "with any other prior the published ones (see: sds3d objectives)",
     )
     rules = "; ".join(f"{name}: {kind.about}" for name, kind in TIMES.items())
