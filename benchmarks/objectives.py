@@ -29,12 +29,11 @@ from sds3d.compare_sheet import FRONT, POSTER
 from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
 from sds3d.generate import Stop, listening
+from sds3d.judging import RECOGNISED
 from sds3d.priors import EMBEDDED, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import Row
 
-RECOGNISED = 5
-"""Views of 8 that make an asset a recognised one."""
 SHOWN = 6
 """Prompts in the picture."""
 DOCS = Path(__file__).parent.parent / "docs"

@@ -15,6 +15,8 @@ from sds3d.judge.network import SIZE, Judge, Opinion
 from sds3d.priors import embedded_vocabulary
 
 VIEWS = 8
+RECOGNISED = 5
+"""Of those views, so many that are taken for what was asked make an asset a recognised one."""
 ELEVATION = math.radians(15.0)
 BACKGROUND = 1.0
 """Grey level behind the asset."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from sds3d.compare_sheet import read_views
+from sds3d.judging import RECOGNISED
 from sds3d.measures import FINE, variance
 
 Row = dict[str, Any]
@@ -55,7 +56,10 @@ def _judged(key: str) -> Callable[[Row], float | None]:
 
 
 def _fronts(row: Row) -> float | None:
-    found: int | None = row["judge"]["janus"]["fronts"] if row["judge"] else None
+    """The fronts of a recognised asset: of a shapeless one, none or one that is found means nothing."""
+    if not row["judge"] or row["judge"]["recognised"] < RECOGNISED:
+        return None
+    found: int | None = row["judge"]["janus"]["fronts"]
     return found
 
 
@@ -81,11 +85,11 @@ MEASURES = (
     ),
     Measure(
         "fronts", "fronts", "{:.1f}", None,
-        "Fronts the judge finds in 24 pictures from around; 1 is right, more is Janus. Not counted for objects that "
-        "look alike from several sides, such as a vase.",
+        "Fronts the judge finds in 24 pictures from around; 1 is right, more is Janus. Counted for assets recognised in "
+        f"{RECOGNISED} of 8 views or more, of objects that do not look alike from several sides, as a vase does.",
         _fronts,
     ),
-    Measure("janus", "Janus", "{:.0%}", "less", "Share of the runs with more than one front.", _janus),
+    Measure("janus", "Janus", "{:.0%}", "less", "Share of the runs with more than one front, of those whose fronts are counted.", _janus),
     Measure(
         "saturation", "saturation", "{:.3f}", None,
         "Mean HSV saturation inside the silhouette, weighted by brightness: 0 grey, 1 pure colours.",

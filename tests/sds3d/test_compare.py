@@ -316,14 +316,16 @@ def test_the_table_has_a_line_for_each_objective(tmp_path: Path) -> None:
 
 
 def test_the_janus_rate_is_a_share_of_the_runs(tmp_path: Path) -> None:
-    def judged(fronts: int | None) -> dict[str, Any]:
-        return {"recognised": 8, "views": 8, "probability": 1.0, "janus": {"fronts": fronts}}
+    def judged(fronts: int | None, recognised: int = 8) -> dict[str, Any]:
+        return {"recognised": recognised, "views": 8, "probability": 1.0, "janus": {"fronts": fronts}}
 
     rows = [row_of("sds", seed, trouble="x", judge=judged(fronts)) for seed, fronts in enumerate((1, 2, 3, 0))]
     rows.append(row_of("vsd", 0, trouble="x", judge=judged(None)))
     found = standings(tmp_path, rows)
     assert found["sds"]["janus"].mean == 0.5 and found["sds"]["fronts"].mean == 1.5
     assert found["vsd"]["janus"].mean is None, "what has no front is not counted"
+    shapeless = row_of("sds", 4, trouble="x", judge=judged(1, recognised=4))
+    assert standings(tmp_path, [*rows, shapeless])["sds"]["janus"].mean == 0.5, "nor what is not recognised"
 
 
 # --- the page ---
