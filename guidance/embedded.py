@@ -88,7 +88,7 @@ class EmbeddedPrior:
         return Condition(tokens, mask.to(self.device), None)
 
     def check(self, text: str) -> str | None:
-        """A remark about words that will be passed over, or None.
+        """A remark about words that will be passed over and objects that are too many, or None.
 
         Raises:
             ValueError: the text names no object the prior knows.
@@ -100,7 +100,8 @@ class EmbeddedPrior:
             f"the embedded prior knows {len(known.names)} objects and {len(known.colours)} colours"
             f" (see them with: sds3d prior words)"
         )
-        if known.subject(text) is None:
+        subjects = known.subjects(text)
+        if not subjects:
             what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
             hint = (
                 f"nearest: {', '.join(dict.fromkeys(near))}"
@@ -108,7 +109,13 @@ class EmbeddedPrior:
                 else f"for example: {', '.join(list(known.names)[:6])}"
             )
             raise ValueError(f"{told}; {what}; {hint}")
-        return f"{told}; passed over: {', '.join(unknown)}" if unknown else None
+        remarks = [f"{told}; passed over: {', '.join(unknown)}"] if unknown else []
+        if len(subjects) > 1:
+            remarks.append(
+                f"the embedded prior was taught one object at a time; of {' and '.join(subjects)} "
+                "expect one, or a mixture"
+            )
+        return "; ".join(remarks) or None
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return self.codec.encode(rgb)

@@ -62,8 +62,18 @@ class Vocabulary:
 
     def subject(self, text: str) -> str | None:
         """The object a text is about, by its longest known phrase, or None."""
-        padded = f" {' '.join(self._known(word) or word for word in split(text))} "
-        return next((name for phrase, name in self.phrases.items() if f" {' '.join(split(phrase))} " in padded), None)
+        return next(iter(self.subjects(text)), None)
+
+    def subjects(self, text: str) -> list[str]:
+        """The objects a text names, each once, those of longer phrases first; a phrase inside a longer one is none."""
+        rest = f" {' '.join(self._known(word) or word for word in split(text))} "
+        found: dict[str, None] = {}
+        for phrase, name in self.phrases.items():
+            spelled = f" {' '.join(split(phrase))} "
+            if spelled in rest:
+                rest = rest.replace(spelled, " / ")
+                found[name] = None
+        return list(found)
 
     def nearest(self, word: str, count: int = 3) -> list[str]:
         """Known objects and colours spelled most like a word."""

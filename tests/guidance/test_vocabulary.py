@@ -38,6 +38,14 @@ def test_the_longest_phrase_is_the_subject(told: Vocabulary) -> None:
     assert told.subject("a teddy bear on a horse") == "teddy bear"
 
 
+def test_all_objects_that_are_named_are_found_and_none_inside_another(told: Vocabulary) -> None:
+    assert told.subjects("a horse") == ["horse"]
+    assert told.subjects("a rocking horse") == ["rocking horse"]
+    assert told.subjects("a horse and a teddy bear") == ["teddy bear", "horse"]
+    assert told.subjects("a horse beside a rocking horse beside horses") == ["rocking horse", "horse"]
+    assert told.subjects("nothing of the kind") == []
+
+
 def test_parts_of_words_are_no_subject(told: Vocabulary) -> None:
     assert told.subject("a business") is None
     assert told.subject("horsepower") is None
