@@ -24,6 +24,13 @@ def replace_rows(optimiser: Optimizer, old: nn.Parameter, values: Tensor, origin
     raise ValueError("the optimiser does not hold this parameter; make it from groups() of the scene it settles")
 
 
+def forget(optimiser: Optimizer, parameter: nn.Parameter) -> None:
+    """Starts the optimiser's moments of a parameter from zeros."""
+    for name, value in optimiser.state.get(parameter, {}).items():
+        if name != "step":
+            value.zero_()
+
+
 def _carry_state(optimiser: Optimizer, old: nn.Parameter, new: nn.Parameter, origin: Int64[Tensor, " M"]) -> None:
     state = optimiser.state.pop(old, None)
     if state is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from renderers import harmonics
+from renderers import growth, harmonics
 from renderers.cameras import Cameras
 from renderers.gaussians import Gaussians, Sighting
 from renderers.rasterise import rasterise
-from renderers.rows import replace_rows
+from renderers.rows import forget, replace_rows
 from renderers.scene import Frame, SceneKnobs, TrainableScene
-from renderers.splat_reference import rotations
 
 _NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
 MOST = 5_000_000
@@ -82,6 +81,20 @@ class Splats(SceneKnobs):
     """Weight of the mean binary entropy of the opacities, in nats: drives them to 0 or 1."""
     anisotropy: float = 0.1
     """Weight of the mean square of log(longest axis / shortest axis / 8), where above 0."""
+    growth: Literal["share", "threshold", "mcmc"] = "share"
+    """share: the `grow_share` that is pulled hardest divides. threshold: all that are pulled harder than `grow_pull`
+    do, as in 3DGS. mcmc: none dies, faint ones move to strong ones, and noise explores.
+    """
+    grow_pull: float = 2e-3
+    """threshold: mean pull above which a splat divides, per half width of a picture; it goes with the prior's scale."""
+    reset_every: int = 0
+    """threshold: rounds after which all opacities are lowered to twice `prune_below`; 0: never."""
+    noise: float = 2e4
+    """mcmc: noise of the centres of faint splats, in rates of the centres."""
+    opacity_cost: float = 0.0
+    """Weight of the mean opacity; mcmc wants some, or few splats become faint enough to move."""
+    scale_cost: float = 0.0
+    """Weight of the mean standard deviation."""
 
     def __post_init__(self) -> None:
         harmonics.coefficients(self.sh_degree)
@@ -102,6 +115,9 @@ class Splats(SceneKnobs):
                 f"growing from {self.grow_from} until {self.grow_until}, {self.grow_times} times; "
                 "0 <= grow_from < grow_until <= 1 and at least once is needed"
             )
+        for name in ("grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 upwards")
 
     def build(self, device: torch.device | str, generator: torch.Generator) -> SplatScene:
         """A ball of grey splats; `generator` also draws all chance that the scene needs later."""
@@ -130,7 +146,7 @@ class SplatScene(TrainableScene):
         """Rounds of growing and pruning that are over."""
         self.drawn: int | None = None
         """Splats that the last settled frame showed."""
-        for name, values in zip(_NAMES, _ball(knobs, generator), strict=True):
+        for name, values in self._ball().items():
             self.register_parameter(name, nn.Parameter(values.to(device)))
         self.pull = torch.zeros(knobs.count, device=device)
         """[N] sum over the pictures of a splat of the gradient in its place there, per half width of the picture."""
@@ -157,8 +173,7 @@ class SplatScene(TrainableScene):
     def groups(self, progress: float) -> list[dict[str, Any]]:
         """One parameter group for each kind of parameter."""
         knobs = self.knobs
-        mean_rate = knobs.mean_rate * (knobs.mean_rate_end / knobs.mean_rate) ** progress
-        rates = (mean_rate, knobs.scale_rate, knobs.quat_rate, knobs.opacity_rate, knobs.colour_rate)
+        rates = (self._mean_rate(progress), knobs.scale_rate, knobs.quat_rate, knobs.opacity_rate, knobs.colour_rate)
         return [
             {"params": [getattr(self, name)], "lr": rate, "name": name, "eps": 1e-15}
             for name, rate in zip(_NAMES, rates, strict=True)
@@ -177,6 +192,10 @@ class SplatScene(TrainableScene):
         if knobs.anisotropy and len(self):
             excess = self.log_scales.amax(-1) - self.log_scales.amin(-1) - math.log(8)
             total = total + knobs.anisotropy * excess.clamp_min(0).square().mean()
+        if knobs.opacity_cost:
+            total = total + knobs.opacity_cost * self.logit_opacities.sigmoid().mean()
+        if knobs.scale_cost:
+            total = total + knobs.scale_cost * self.log_scales.exp().mean()
         return total
 
     @torch.no_grad()
@@ -192,11 +211,12 @@ class SplatScene(TrainableScene):
         due = int((min(progress, knobs.grow_until + 0.2) - knobs.grow_from) / pace + 1e-6)
         if due > self.rounds:
             self.rounds = due
-            self._prune(optimiser)
-            if due <= knobs.grow_times:
-                self._grow(optimiser)
+            self._round(optimiser, due <= knobs.grow_times)
             self.pull = torch.zeros_like(self.means[:, 0])
             self.pictures = torch.zeros_like(self.pull)
+        if knobs.growth == "mcmc":
+            strength = self._mean_rate(progress) * knobs.noise
+            self.means.copy_(growth.shaken(self._values, strength, knobs.prune_below, self.generator))
 
     def healthy(self) -> str | None:
         """None, or what has gone wrong: NaN, all transparent, exploded, or nothing in the last pictures."""
@@ -248,75 +268,74 @@ class SplatScene(TrainableScene):
         """Adds what one frame showed to the accumulators."""
         visible = sighting.radii > 0
         self.drawn = int(visible.any(0).sum())
-        self.pull += (sighting.means2d_gradient.norm(dim=-1) * visible).sum(0) * (0.5 * width)
+        # The loss is a mean over the pictures; the threshold is for the pull of each.
+        pictures = len(visible) if self.knobs.growth == "threshold" else 1
+        self.pull += (sighting.means2d_gradient.norm(dim=-1) * visible).sum(0) * (0.5 * width * pictures)
         self.pictures += visible.sum(0)
 
+    def _round(self, optimiser: Optimizer, growing: bool) -> None:
+        """One round of the way that was chosen; afterwards `growing` is over and only pruning goes on."""
+        if self.knobs.growth == "mcmc":
+            self._relocate(optimiser, growing)
+        elif self.knobs.growth == "threshold":
+            if growing:
+                parents = self._pulled_hardest(len(self), self.knobs.grow_pull)
+                self._take(optimiser, growth.densified(self._values, parents, self.knobs.split_above, self.generator))
+            self._prune(optimiser)
+            if self.knobs.reset_every and growing and self.rounds % self.knobs.reset_every == 0:
+                self.logit_opacities.clamp_(max=growth.logit(2 * self.knobs.prune_below))
+                forget(optimiser, self.logit_opacities)
+        else:
+            self._prune(optimiser)
+            if growing:
+                parents = self._pulled_hardest(int(self.knobs.grow_share * len(self)), 0.0)
+                self._take(optimiser, growth.divided(self._values, parents, self.knobs.split_above, self.generator))
+
+    def _relocate(self, optimiser: Optimizer, growing: bool) -> None:
+        """Moves the faint and the far to where others are, and adds some while growing."""
+        knobs = self.knobs
+        self._take(optimiser, growth.relocated(self._values, ~self._fit, knobs.prune_below, self.generator))
+        wanted = min(knobs.max_count, int((1 + knobs.grow_share) * len(self))) if growing else 0
+        if wanted > len(self):
+            more = wanted - len(self)
+            self._take(optimiser, growth.multiplied(self._values, more, knobs.prune_below, self.generator))
+
     def _prune(self, optimiser: Optimizer) -> None:
-        keep = self.logit_opacities.sigmoid() >= self.knobs.prune_below
-        keep &= self.means.norm(dim=-1) <= self.knobs.reach
-        if int(keep.sum()) < min(_FEWEST, len(self)):
-            return
-        rows = keep.nonzero()[:, 0]
-        self.pull, self.pictures = self.pull[rows], self.pictures[rows]
-        self._replace(optimiser, {name: getattr(self, name)[rows] for name in _NAMES}, rows)
+        keep = self._fit
+        if int(keep.sum()) >= min(_FEWEST, len(self)):
+            self._take(optimiser, growth.kept(self._values, keep))
 
-    def _grow(self, optimiser: Optimizer) -> None:
-        """Divides the splats with the strongest mean pull in two: large ones into smaller, small ones into fainter."""
-        parents = self._pulled_hardest()
-        if not len(parents):
-            return
-        scales = self.log_scales[parents].exp()
-        large = (scales.amax(-1) > self.knobs.split_above)[:, None]
-        children = {name: torch.cat([getattr(self, name)[parents]] * 2) for name in _NAMES}
-        noise = torch.randn(2, len(parents), 3, generator=self.generator, device=self.generator.device).to(scales)
-        noise[0] *= large  # of a clone and its parent, the parent stays
-        away = torch.einsum("nij,knj->kni", rotations(self.quats[parents]), noise * scales)
-        children["means"] += away.flatten(0, 1)
-        children["log_scales"] -= math.log(1.6) * large.repeat(2, 1)
-        # Two of opacity 1 - sqrt(1 - o) at one place let through what one of o did (Rota Bulo et al. 2024, eq. 9).
-        opacity = self.logit_opacities[parents].sigmoid()
-        fainter = (1 - (1 - opacity).sqrt()).clamp(1e-6, 1 - 1e-6).logit()
-        halved = torch.where(large[:, 0], self.logit_opacities[parents], fainter)
-        children["logit_opacities"] = halved.repeat(2)
-        rest = self._all_but(parents).nonzero()[:, 0]
-        origin = torch.cat([rest, parents, torch.full_like(parents, -1)])
-        values = {name: torch.cat([getattr(self, name)[rest], children[name]]) for name in _NAMES}
-        self._replace(optimiser, values, origin)
+    @property
+    def _fit(self) -> Bool[Tensor, " N"]:
+        """Neither too faint nor too far away."""
+        strong = self.logit_opacities.sigmoid() >= self.knobs.prune_below
+        return strong & (self.means.norm(dim=-1) <= self.knobs.reach)
 
-    def _pulled_hardest(self) -> Int64[Tensor, " P"]:
-        """Rows to divide: a share of all, as many as the cap allows, only such as were pulled at all."""
-        number = min(int(self.knobs.grow_share * len(self)), self.knobs.max_count - len(self))
+    @property
+    def _values(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name).detach() for name in _NAMES}
+
+    def _mean_rate(self, progress: float) -> float:
+        return self.knobs.mean_rate * (self.knobs.mean_rate_end / self.knobs.mean_rate) ** progress
+
+    def _pulled_hardest(self, number: int, above: float) -> Int64[Tensor, " P"]:
+        """Rows to divide: at most so many, as many as the cap allows, only such as were pulled harder than this."""
+        number = min(number, self.knobs.max_count - len(self))
         strength = self.pull / self.pictures.clamp_min(1)
         strongest = strength.argsort(descending=True, stable=True)[: max(number, 0)]
-        return strongest[strength[strongest] > 0]
+        return strongest[strength[strongest] > above]
 
-    def _all_but(self, rows: Int64[Tensor, " P"]) -> Bool[Tensor, " N"]:
-        others = torch.ones(len(self), dtype=torch.bool, device=self.means.device)
-        others[rows] = False
-        return others
-
-    def _replace(self, optimiser: Optimizer, values: dict[str, Tensor], origin: Int64[Tensor, " M"]) -> None:
+    def _take(self, optimiser: Optimizer, rows: growth.Rows) -> None:
+        """Goes on with these rows; what was noted of a row goes with it."""
         for name in _NAMES:
-            setattr(self, name, replace_rows(optimiser, getattr(self, name), values[name], origin))
+            setattr(self, name, replace_rows(optimiser, getattr(self, name), rows.values[name], rows.origin))
+        from_before = rows.origin.clamp_min(0)
+        self.pull, self.pictures = self.pull[from_before], self.pictures[from_before]
 
-
-def _ball(knobs: Splats, generator: torch.Generator) -> list[Tensor]:
-    """Means, log scales, quaternions, opacity logits and colours of the start: a grey ball, denser in the middle."""
-    count = knobs.count
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=generator.device)
-
-    distance = knobs.radius * torch.rand(count, 1, generator=generator, device=generator.device).sqrt()
-    means = functional.normalize(normal(count, 3), dim=-1) * distance
-    spacing = knobs.radius * (4 / 3 * math.pi / count) ** (1 / 3)
-    scale = min(max(0.5 * spacing, knobs.smallest), knobs.largest)
-    sh = torch.zeros(count, harmonics.coefficients(knobs.sh_degree), 3, device=generator.device)
-    sh[:, 0] = 0.02 / harmonics.CONSTANT * normal(count, 3)
-    return [
-        means,
-        torch.full_like(means, math.log(scale)),
-        functional.normalize(normal(count, 4), dim=-1),
-        torch.full_like(means[:, 0], math.log(knobs.opacity / (1 - knobs.opacity))),
-        sh,
-    ]
+    def _ball(self) -> dict[str, Tensor]:
+        """The parameters at the start."""
+        knobs = self.knobs
+        spacing = knobs.radius * (4 / 3 * math.pi / knobs.count) ** (1 / 3)
+        scale = min(max(0.5 * spacing, knobs.smallest), knobs.largest)
+        coefficients = harmonics.coefficients(knobs.sh_degree)
+        return growth.ball(knobs.count, knobs.radius, scale, knobs.opacity, coefficients, self.generator)
