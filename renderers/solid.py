@@ -329,8 +329,8 @@ class SolidScene(TrainableScene):
         return layers.new_zeros(*seen.shape, 3).masked_scatter(seen[..., None], shown)
 
     def _turn(self) -> float:
-        """How far the light is turned for the next pictures, radians."""
-        if not self.knobs.turning:
+        """How far the light is turned for the next pictures, radians; not at all where no gradients are recorded."""
+        if not (self.knobs.turning and torch.is_grad_enabled()):
             return 0.0
         share = float(torch.rand((), generator=self.generator, device=self.generator.device)) * 2 - 1
         return math.radians(self.knobs.turning) * share

@@ -20,9 +20,8 @@ from sds3d.console import Console, Pace, clock, memory_mb
 from sds3d.distill import Result, Run, Step
 from sds3d.load_mesh import Loaded, load_mesh
 from sds3d.record import Record
+from sds3d.watching import Watch
 
-PREVIEW_EVERY = 50
-"""Steps between two preview pictures."""
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints, at least."""
 
@@ -67,11 +66,12 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         Unhealthy: the scene went wrong; the last checkpoint is from before.
     """
     pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
+    watch = Watch.over(run)
     for step in run.steps():
         pace.took(step.seconds)
-        if step.number % PREVIEW_EVERY == 0 or step.number == run.config.steps:
-            preview = str(record.preview(step.number, step.frame.rgb))
-        _tell(step, run, record, console, pace, preview)
+        if watch.due(step.number):
+            preview = str(record.preview(step.number, watch.pictures(step)))
+        _tell(step, run, record, console, pace, preview, watch.fronts(step.number))
         if stop.wanted:
             break
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -125,7 +125,7 @@ def _save(run: Run, record: Record, console: Console) -> None:
         console.say(f"no checkpoint at step {run.done} ({error}); the one before is kept")
 
 
-def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str) -> None:
+def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str, fronts: int | None) -> None:
     """The step as a line on the screen and in metrics.jsonl."""
     now, _ = memory_mb()
     facts: dict[str, float | int | str] = {
@@ -137,6 +137,8 @@ def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, pr
         "memory_mb": round(now),
         **{name: round(value, 6) for name, value in step.logs.items()},
     }
+    if fronts is not None:
+        facts["fronts"] = fronts
     record.log(facts)
     text = (
         f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  "

@@ -20,6 +20,8 @@ from sds3d.formats.png import png
 
 KEPT = 2
 """Checkpoints that are kept."""
+SMALL = 128
+"""Height up to which the pictures of a preview are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Record:
             write_bytes(file, "".join(row for row in rows if _step_of(row) <= step).encode())
 
     def preview(self, step: int, rgb: Tensor) -> Path:
-        """Pictures [B, H, W, 3] of a step, side by side, twice their size."""
-        big = rgb.detach().clamp(0, 1).cpu().repeat_interleave(2, 1).repeat_interleave(2, 2)
+        """Pictures [B, H, W, 3] of a step, side by side; small ones twice their size."""
+        times = 2 if rgb.shape[1] <= SMALL else 1
+        big = rgb.detach().clamp(0, 1).cpu().repeat_interleave(times, 1).repeat_interleave(times, 2)
         sheet = torch.cat(list(big), 1)
         file = self.folder / "previews" / f"step-{step:06d}.png"
         write_bytes(file, png((sheet * 255).round().to(torch.uint8).numpy()))

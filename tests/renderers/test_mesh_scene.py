@@ -132,8 +132,11 @@ def test_lit_from_both_sides_and_turned_by_chance() -> None:
     there, back = (seen(knobs.of(m, "cpu", chance()), cameras).rgb for m in (mesh, inside_out))
     torch.testing.assert_close(there, back, atol=1e-5, rtol=0)
     turning = replace(knobs, turning=180.0).of(mesh, "cpu", chance())
-    first, second = seen(turning, cameras).rgb, seen(turning, cameras).rgb
+    first, second = (turning.render(cameras, torch.zeros(1, 3)).rgb.detach() for _ in range(2))
     assert float((first - second).abs().max()) > 0.01
+    before = turning.generator.get_state()
+    torch.testing.assert_close(seen(turning, cameras).rgb, seen(turning, cameras).rgb, atol=0, rtol=0)
+    assert torch.equal(turning.generator.get_state(), before), "who only looks draws no chance"
 
 
 @pytest.mark.parametrize(
