@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -84,6 +85,29 @@ def read(file: Path) -> RunConfig:
         raise ValueError(f"{file} is no text; expected the YAML of a run, in UTF-8") from None
     except OSError as error:
         raise OSError(f"{file} can not be read: {error.strerror}") from None
+
+
+def glance(file: Path, names: Collection[str]) -> dict[str, Any]:
+    """Plain values of the run in a file, by name; nothing else of it is read, nor is any class looked up.
+
+    Empty where the file is missing or is no run; names that it lacks are left out.
+    """
+    import yaml
+
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError):
+        return {}
+    wanted, taken = "", False
+    for line in lines:
+        if line.strip() and not line.startswith((" ", "-")):
+            taken = line.partition(":")[0] in names
+        wanted += line if taken else ""
+    try:
+        row = yaml.safe_load(wanted)
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _plain(value: Any) -> Any:
