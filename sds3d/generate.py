@@ -66,12 +66,14 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         Unhealthy: the scene went wrong; the last checkpoint is from before.
     """
     pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
-    watch = Watch.over(run)
+    watch, fronts = Watch.over(run), None
     for step in run.steps():
         pace.took(step.seconds)
         if watch.due(step.number):
             preview = str(record.preview(step.number, watch.pictures(step)))
-        _tell(step, run, record, console, pace, preview, watch.fronts(step.number))
+        counted = watch.fronts(step.number)
+        fronts = fronts if counted is None else counted
+        _tell(step, run, record, console, pace, preview, fronts)
         if stop.wanted:
             break
         if time.monotonic() - saved > CHECKPOINT_SECONDS:

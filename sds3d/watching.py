@@ -1,4 +1,4 @@
-"""What is shown of a run while it goes on: always the same four sides, so that pictures of two steps can be compared."""
+"""What is shown of a run while it goes on: the same four sides always, so that two steps can be compared."""
 
 from __future__ import annotations
 
