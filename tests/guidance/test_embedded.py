@@ -66,6 +66,7 @@ def test_unknown_words_are_remarked_upon_and_unknown_things_refused(prior: Embed
     remark = prior.check("a red teddy bear with a sword")
     assert remark is not None
     assert "knows 6 objects and 3 colours" in remark and remark.endswith("passed over: sword")
+    assert "of teddy bear and horse expect one" in str(prior.check("a horse and a teddy bear"))
     with pytest.raises(ValueError, match="unknown: hrse; nearest: horse"):
         prior.check("a hrse")
     with pytest.raises(ValueError, match=r"unknown: dragon; for example: .+"):
