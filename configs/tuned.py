@@ -31,7 +31,7 @@ from guidance.tsm import TSM
 from guidance.vsd import VSD
 
 TUNED: dict[str, Recipe] = {
-    "asd": Recipe(ASD(scale=2.0)),
+    "asd": Recipe(ASD(scale=1.0)),
     "bsd": Recipe(BSD(setting="auto", strength=2.0)),
     "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6))),
     "csm": Recipe(CSM(scale=2.0)),
@@ -39,7 +39,7 @@ TUNED: dict[str, Recipe] = {
     "disback": Recipe(DisBack(scale=2.0)),
     "esd": Recipe(ESD(scale=2.0)),
     "f-vsd": Recipe(FVSD(scale=2.0)),
-    "ism": Recipe(ISM(scale=2.0)),
+    "ism": Recipe(ISM(scale=1.0, delta=0.2)),
     "nfsd": Recipe(NFSD(scale=2.0)),
     "pds": Recipe(PDS(scale=2.0)),
     "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
@@ -49,7 +49,7 @@ TUNED: dict[str, Recipe] = {
     "sdi": Recipe(SDI(scale=2.0, inversion_scale=0.0), Linear(0.9, 0.1)),
     "sds": Recipe(SDS(scale=2.0, weighting="reconstruction", rescale=0.5)),
     "sjc": Recipe(SJC(scale=2.0)),
-    "tsm": Recipe(TSM(scale=2.0)),
+    "tsm": Recipe(TSM(scale=1.0, delta=0.2)),
     "vsd": Recipe(VSD(scale=2.0)),
 }
 """By the objective's name."""
