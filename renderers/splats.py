@@ -85,14 +85,16 @@ class Splats(SceneKnobs):
     """share: the `grow_share` that is pulled hardest divides. threshold: all that are pulled harder than `grow_pull`
     do, as in 3DGS. mcmc: none dies, faint ones move to strong ones, and noise explores.
     """
-    grow_pull: float = 2e-3
-    """threshold: mean pull above which a splat divides, per half width of a picture; it goes with the prior's scale."""
+    grow_pull: float = 5.0
+    """threshold: mean pull per half width of a picture above which a splat divides. It goes with the prior and the
+    objective: 5 suits the embedded prior with SDS; photometric losses, such as that of 3DGS, take 0.0002.
+    """
     reset_every: int = 0
     """threshold: rounds after which all opacities are lowered to twice `prune_below`; 0: never."""
     noise: float = 2e4
     """mcmc: noise of the centres of faint splats, in rates of the centres."""
     opacity_cost: float = 0.0
-    """Weight of the mean opacity; mcmc wants some, or few splats become faint enough to move."""
+    """Weight of the mean opacity; with mcmc it makes more splats faint enough to move, and pictures softer."""
     scale_cost: float = 0.0
     """Weight of the mean standard deviation."""
 
