@@ -11,8 +11,8 @@ from typing import Any
 from app.job import BROKEN, Job, Progress
 from configs.files import glance
 
-TAIL = 16_384
-"""Bytes that are read from the end of a file."""
+TAIL = 65_536
+"""Bytes that are read from the end of a file: some hundred steps, so that a count of fronts is among them."""
 PACE = 20
 """Steps over which the time of a step is averaged."""
 SAID = 200
@@ -46,7 +46,7 @@ def progress_of(job: Job, folder: Path, log: Path, place: int = 0) -> Progress:
         gradient=_number(last.get("gradient")),
         scene=str(last.get("scene", report.get("scene", ""))),
         memory_mb=_number(last.get("memory_mb")),
-        fronts=_fronts(report),
+        fronts=_fronts(report, rows),
         place=place,
         said=said(log),
         previews=tuple(sorted((folder / "previews").glob("step-*.png"))),
@@ -219,9 +219,10 @@ def _whole(value: object) -> int:
     return int(number) if number is not None and number > 0 else 0
 
 
-def _fronts(report: dict[str, Any]) -> int | None:
+def _fronts(report: dict[str, Any], rows: list[dict[str, Any]]) -> int | None:
+    """Fronts of the finished asset; while there is none, of the scene when it was last looked at."""
     try:
-        fronts = report["judge"]["janus"]["fronts"]
+        found = report["judge"]["janus"]["fronts"]
     except (KeyError, TypeError):
-        return None
-    return fronts if isinstance(fronts, int) else None
+        found = next((row["fronts"] for row in reversed(rows) if "fronts" in row), None)
+    return found if isinstance(found, int) else None

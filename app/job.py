@@ -99,7 +99,7 @@ class Progress:
     """Its size in words, such as "7884 splats"."""
     memory_mb: float | None = None
     fronts: int | None = None
-    """How many fronts the judge finds in the finished asset; more than one is the Janus defect."""
+    """How many fronts the judge finds in the asset, or so far in the scene; more than one is the Janus defect."""
     place: int = 0
     """In the queue, from 1; 0 for what does not wait."""
     said: str = ""

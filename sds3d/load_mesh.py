@@ -56,8 +56,7 @@ def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000) -> Loaded:
     `texture` is the side of its texture in texels; more than `faces` triangles are simplified.
     Raises OSError where the file cannot be read, ValueError where it is no mesh that can be used.
     """
-    remarks: list[str] = []
-    read = cleaned(_joined(path, remarks), path.name, remarks)
+    read, remarks = looked_into(path)
     middle = (read.vertices.min(0) + read.vertices.max(0)) / 2
     farthest = float(np.linalg.norm(read.vertices - middle, axis=-1).max())
     if not 1e-20 < farthest < 1e20:
@@ -70,6 +69,12 @@ def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000) -> Loaded:
     else:
         mesh = unfolded_anew(read, texture, min(faces, UNFOLDED_FACES), reason, remarks)
     return Loaded(mesh, placement, tuple(remarks))
+
+
+def looked_into(path: Path) -> tuple[Parts, list[str]]:
+    """What a file holds, where it lies and in its own size, and what was mended. Raises as `load_mesh`."""
+    remarks: list[str] = []
+    return cleaned(_joined(path, remarks), path.name, remarks), remarks
 
 
 def _joined(path: Path, remarks: list[str]) -> Parts:
