@@ -1,0 +1,378 @@
+"""The queue: in their turn, within limits, stopped with what they have, and found again after the server went."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.job import Full, Job, Unknown
+from app.jobs import Jobs
+
+STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
+PATIENCE = 60.0
+"""Seconds, for a busy machine."""
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def jobs(runs: Path) -> Iterator[Jobs]:
+    opened = Jobs(runs, command=STUB)
+    yield opened
+    swept(opened)
+
+
+def swept(jobs: Jobs) -> None:
+    """Ends everything that a test left going."""
+    for job in jobs.list():
+        if not job.over and not job.outside:
+            jobs.cancel(job.id, at_once=True)
+    jobs.close()
+
+
+def until(true: Callable[[], object]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.02)
+
+
+def over(jobs: Jobs, id: str) -> Job:
+    until(lambda: jobs.get(id).over)
+    return jobs.get(id)
+
+
+def stepping(jobs: Jobs, id: str) -> None:
+    until(lambda: jobs.progress(id).step >= 2)
+
+
+def starts(jobs: Jobs, id: str) -> list[str]:
+    """The commands that ran in a folder."""
+    file = jobs.store.folder(id) / "starts.txt"
+    return [line.split()[1] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# --- a run and its end ---
+
+
+def test_a_run_ends_in_an_asset(jobs: Jobs) -> None:
+    job = jobs.submit("generate", ("quick cat", "--seed", "3"), "ann")
+    assert (job.id, job.prompt, job.owner, job.state) == ("quick-cat", "quick cat", "ann", "waiting")
+    assert over(jobs, job.id).state == "done"
+    progress = jobs.progress(job.id)
+    assert (progress.step, progress.steps, progress.share) == (3, 3, 1.0)
+    assert progress.asset is not None and progress.asset.read_text() == "asset of step 3"
+    assert not progress.resumable
+
+
+@pytest.mark.parametrize(
+    ("prompt", "state", "words"),
+    [
+        ("bad words", "failed", "the prior knows none of these words"),
+        ("broken thing", "failed", "a thing that should not be"),
+        ("killed thing", "interrupted", "its process ended before it was done"),
+    ],
+)
+def test_a_run_that_fails_says_why_and_harms_no_other(jobs: Jobs, prompt: str, state: str, words: str) -> None:
+    bad, good = jobs.submit("generate", (prompt,), "ann"), jobs.submit("generate", ("quick cat",), "ann")
+    ended = over(jobs, bad.id)
+    assert ended.state == state and words in ended.reason and "\n" not in ended.reason
+    assert over(jobs, good.id).state == "done"
+
+
+def test_what_cannot_be_started_fails_with_a_reason(runs: Path) -> None:
+    jobs = Jobs(runs, command=("/no/such/program",))
+    assert over(jobs, jobs.submit("generate", ("quick",), "ann").id).state in ("failed", "interrupted")
+    swept(jobs)
+
+
+def test_a_run_starts_from_another_by_its_id(jobs: Jobs) -> None:
+    first = jobs.submit("generate", ("quick cat",), "ann")
+    over(jobs, first.id)
+    second = jobs.submit("edit", (first.id, "quick dog"), "ann")
+    assert second.prompt == "quick dog"
+    # The stub takes the folder that stands in place of the id for its prompt.
+    until(lambda: jobs.get(second.id).state != "waiting")
+    over_or_going = jobs.store.process(second.id).log
+    until(lambda: str(jobs.store.folder(first.id)) in over_or_going.read_text())
+    with pytest.raises(Unknown):
+        jobs.submit("edit", ("../elsewhere", "quick dog"), "ann")
+
+
+def test_nothing_but_commands_that_make_runs_is_taken(jobs: Jobs) -> None:
+    for command in ("export", "doctor", "prior", "--help", ""):
+        with pytest.raises(ValueError, match="there is no command"):
+            jobs.submit(command, ("quick",), "ann")
+    assert jobs.list() == []
+
+
+# --- turns and limits ---
+
+
+def test_runs_take_turns_in_the_order_they_were_asked_for(jobs: Jobs) -> None:
+    ids = [jobs.submit("generate", ("slow cat",), owner).id for owner in ("ann", "bob", "cas")]
+    until(lambda: jobs.get(ids[0]).state == "running")
+    assert [jobs.get(id).state for id in ids] == ["running", "waiting", "waiting"]
+    assert [jobs.progress(id).place for id in ids] == [0, 1, 2]
+    jobs.cancel(ids[0])
+    until(lambda: jobs.get(ids[1]).state == "running")
+    assert jobs.get(ids[0]).over
+    assert [jobs.progress(id).place for id in ids] == [0, 0, 1]
+
+
+def test_as_many_run_as_were_allowed(runs: Path) -> None:
+    jobs = Jobs(runs, at_once=2, command=STUB)
+    ids = [jobs.submit("generate", ("slow cat",), "ann").id for _ in range(3)]
+    until(lambda: [jobs.get(id).state for id in ids] == ["running", "running", "waiting"])
+    swept(jobs)
+
+
+def test_an_owner_has_a_share_and_the_queue_an_end(runs: Path) -> None:
+    jobs = Jobs(runs, waiting=3, each=2, command=STUB)
+    first = jobs.submit("generate", ("slow cat",), "ann")
+    until(lambda: jobs.get(first.id).state == "running")
+    second = jobs.submit("generate", ("slow cat",), "ann")
+    with pytest.raises(Full, match="2 is the most"):
+        jobs.submit("generate", ("slow cat",), "ann")
+    for owner in ("bob", "cas"):
+        jobs.submit("generate", ("slow cat",), owner)
+    with pytest.raises(Full, match="3 runs are waiting"):
+        jobs.submit("generate", ("slow cat",), "dan")
+    assert len(jobs.list()) == 4, "what was refused leaves nothing"
+    jobs.cancel(second.id)
+    jobs.submit("generate", ("slow cat",), "ann")
+    swept(jobs)
+
+
+def test_the_same_prompt_gets_a_folder_of_its_own_each_time(jobs: Jobs) -> None:
+    ids = [jobs.submit("generate", ("bad cat",), owner).id for owner in ("ann", "bob", "cas")]
+    assert ids == ["bad-cat", "bad-cat-2", "bad-cat-3"]
+
+
+# --- stopping ---
+
+
+def test_a_run_that_is_stopped_keeps_what_it_has(jobs: Jobs) -> None:
+    job = jobs.submit("generate", ("slow cat",), "ann")
+    stepping(jobs, job.id)
+    jobs.cancel(job.id)
+    jobs.cancel(job.id)  # a second click asks for nothing more
+    assert over(jobs, job.id).state == "stopped"
+    progress = jobs.progress(job.id)
+    assert progress.asset is not None and progress.asset.read_text().startswith("asset of step")
+    assert progress.resumable and 0 < progress.share < 1
+
+
+def test_a_run_that_waits_is_taken_from_the_queue(jobs: Jobs) -> None:
+    first, second = (jobs.submit("generate", ("slow cat",), "ann") for _ in range(2))
+    until(lambda: jobs.get(first.id).state == "running")
+    jobs.cancel(second.id)
+    assert jobs.get(second.id).state == "stopped"
+    jobs.cancel(first.id, at_once=True)
+    over(jobs, first.id)
+    assert starts(jobs, second.id) == []
+
+
+def test_stopping_what_is_over_changes_nothing(jobs: Jobs) -> None:
+    job = over(jobs, jobs.submit("generate", ("quick cat",), "ann").id)
+    jobs.cancel(job.id)
+    assert jobs.get(job.id) == job
+
+
+def test_a_run_that_does_not_listen_is_ended_at_once(jobs: Jobs) -> None:
+    job = jobs.submit("generate", ("stubborn cat",), "ann")
+    stepping(jobs, job.id)
+    jobs.cancel(job.id)
+    assert jobs.get(job.id).stopping and not jobs.get(job.id).over
+    jobs.cancel(job.id, at_once=True)
+    assert over(jobs, job.id).state == "stopped"
+
+
+# --- going on ---
+
+
+def test_a_run_goes_on_where_it_was_stopped(jobs: Jobs) -> None:
+    job = jobs.submit("generate", ("slow cat",), "ann")
+    stepping(jobs, job.id)
+    jobs.cancel(job.id)
+    over(jobs, job.id)
+    assert jobs.resume(job.id, "bob").state == "waiting"
+    assert over(jobs, job.id).state == "done"
+    assert starts(jobs, job.id) == ["generate", "resume"]
+    assert jobs.get(job.id).owner == "bob"
+
+
+def test_a_run_that_never_began_begins_when_it_is_taken_up(jobs: Jobs) -> None:
+    first = jobs.submit("generate", ("slow cat",), "ann")
+    second = jobs.submit("generate", ("quick cat",), "ann")
+    jobs.cancel(second.id)
+    jobs.cancel(first.id, at_once=True)
+    jobs.resume(second.id, "ann")
+    assert over(jobs, second.id).state == "done"
+    assert starts(jobs, second.id) == ["generate"]
+
+
+def test_what_goes_on_or_is_done_is_not_taken_up(jobs: Jobs) -> None:
+    first, second = jobs.submit("generate", ("quick cat",), "ann"), jobs.submit("generate", ("slow cat",), "ann")
+    over(jobs, first.id)
+    with pytest.raises(ValueError, match="is done; give more steps"):
+        jobs.resume(first.id, "ann")
+    with pytest.raises(ValueError, match="already"):
+        jobs.resume(second.id, "ann")
+    jobs.resume(first.id, "ann", steps=5)
+    jobs.cancel(second.id, at_once=True)
+    assert over(jobs, first.id).state == "done"
+    assert starts(jobs, first.id) == ["generate", "resume"]
+
+
+def test_a_run_is_made_again_with_changes(jobs: Jobs) -> None:
+    first = jobs.submit("generate", ("quick cat", "--seed", "1", "--steps", "9"), "ann")
+    second = jobs.again(first.id, "bob", {"seed": "2", "prompt": "quick dog", "views": "2"})
+    assert second.words == ("quick dog", "--seed", "2", "--steps", "9", "--views", "2")
+    assert second.id == "quick-dog"
+
+
+# --- deleting and finding ---
+
+
+def test_a_run_is_deleted_whole_and_only_when_it_is_over(jobs: Jobs, runs: Path) -> None:
+    first, second = jobs.submit("generate", ("quick cat",), "ann"), jobs.submit("generate", ("slow cat",), "ann")
+    over(jobs, first.id)
+    stepping(jobs, second.id)
+    with pytest.raises(ValueError, match="cancel it first"):
+        jobs.delete(second.id)
+    jobs.delete(first.id)
+    with pytest.raises(Unknown):
+        jobs.get(first.id)
+    assert [job.id for job in jobs.list()] == [second.id]
+    assert not [path for path in runs.rglob("*") if first.id in path.name or path.name.startswith("gone-")]
+
+
+def test_runs_are_found_by_words_of_their_prompt(jobs: Jobs) -> None:
+    for prompt in ("bad red cat", "bad blue cat", "bad dog"):
+        jobs.submit("generate", (prompt,), prompt)
+    assert [job.prompt for job in jobs.search("CAT bad")] == ["bad blue cat", "bad red cat"]
+    assert len(jobs.search("")) == 3
+
+
+# --- the server goes, and comes back ---
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from app.jobs import Jobs
+jobs = Jobs(Path(sys.argv[1]), command=sys.argv[2:])
+for prompt in ("slow cat", "slow dog"):
+    jobs.submit("generate", (prompt,), "ann")
+while True:
+    time.sleep(1)
+"""
+
+
+def a_server(runs: Path) -> subprocess.Popen[bytes]:
+    """A server in a process of its own, with one job that takes steps and one that waits."""
+    root = Path(__file__).parents[2]
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(runs), *STUB], cwd=root)
+    until(lambda: (runs / "slow-cat" / "metrics.jsonl").exists() and (runs / ".jobs" / "slow-dog.json").exists())
+    return server
+
+
+def test_nothing_is_lost_when_the_server_is_killed(runs: Path) -> None:
+    server = a_server(runs)
+    with pytest.raises(ValueError, match="another server has"):
+        Jobs(runs, command=STUB)
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+
+    jobs = Jobs(runs, command=STUB)
+    assert jobs.get("slow-cat").state == "running", "it lives on, and is known again"
+    assert jobs.get("slow-dog").state == "waiting"
+    before = jobs.progress("slow-cat").step
+    until(lambda: jobs.progress("slow-cat").step > before)
+    assert starts(jobs, "slow-cat") == ["generate"], "it was not begun twice"
+    jobs.cancel("slow-cat")
+    assert over(jobs, "slow-cat").state == "stopped"
+    assert jobs.progress("slow-cat").asset is not None, "it still heeds"
+    stepping(jobs, "slow-dog")
+    swept(jobs)
+
+
+def test_a_run_that_died_with_the_server_can_go_on(runs: Path) -> None:
+    server = a_server(runs)
+    pid = int((runs / ".jobs" / "slow-cat.pid").read_text())
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    os.killpg(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}/stat").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
+
+    jobs = Jobs(runs, command=STUB)
+    assert jobs.get("slow-cat").state == "interrupted" and jobs.progress("slow-cat").resumable
+    jobs.cancel("slow-dog", at_once=True)
+    jobs.resume("slow-cat", "ann")
+    assert over(jobs, "slow-cat").state == "done"
+    assert starts(jobs, "slow-cat") == ["generate", "resume"]
+    swept(jobs)
+
+
+def test_closing_leaves_jobs_going(runs: Path) -> None:
+    jobs = Jobs(runs, command=STUB)
+    job = jobs.submit("generate", ("slow cat",), "ann")
+    stepping(jobs, job.id)
+    jobs.close()
+    again = Jobs(runs, command=STUB)
+    assert again.get(job.id).state == "running"
+    assert starts(again, job.id) == ["generate"]
+    swept(again)
+
+
+def test_a_server_that_dies_before_the_start_loses_nothing(runs: Path) -> None:
+    """The job is on the disk as running, but its process was never made."""
+    jobs = Jobs(runs, at_once=0, command=STUB)
+    job = jobs.submit("generate", ("quick cat",), "ann")
+    jobs.store.write(replace(job, state="running", began=time.time()))
+    jobs.close()
+    again = Jobs(runs, command=STUB)
+    assert over(again, job.id).state == "done"
+    assert starts(again, job.id) == ["generate"]
+    again.close()
+
+
+def test_a_job_whose_number_another_process_has_is_over(runs: Path) -> None:
+    jobs = Jobs(runs, at_once=0, command=STUB)
+    job = jobs.submit("generate", ("quick cat",), "ann")
+    process = jobs.store.process(job.id)
+    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    process.log.write_text("")
+    process.number.write_text(str(bystander.pid))
+    jobs.store.write(replace(job, state="running", began=time.time()))
+    jobs.close()
+
+    again = Jobs(runs, at_once=0, command=STUB)
+    assert again.get(job.id).state == "interrupted"
+    assert process.pid() is None and not process.end() and not process.end(at_once=True)
+    assert bystander.poll() is None, "a bystander is left alone"
+    bystander.kill()
+    bystander.wait()
+    again.close()
+
+
+def test_a_damaged_record_takes_nothing_else_along(runs: Path) -> None:
+    jobs = Jobs(runs, command=STUB)
+    first, second = (over(jobs, jobs.submit("generate", ("quick cat",), "ann").id) for _ in range(2))
+    jobs.close()
+    for broken in (b"", b"{", b"[]", b'{"id": 3}', b'{"id": "quick-cat", "command": "rm", "made": 0}'):
+        (runs / ".jobs" / f"{first.id}.json").write_bytes(broken)
+        again = Jobs(runs, command=STUB)
+        assert {job.id: job.state for job in again.list()} == {first.id: "done", second.id: "done"}
+        again.close()
