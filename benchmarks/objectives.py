@@ -4,7 +4,10 @@
 
 One run for each objective and prompt, seed 0. Runs that are finished are kept when the command is run again, and it
 stops in good order on Ctrl-C or when its hours are over. What there is then goes to docs/objectives.md, .json and .png.
-Objectives that need what a prompt alone does not give (a scene to edit, parts, a flow prior) are left out.
+
+Objectives that need more than a prompt get it: those for flow-matching priors ask the embedded prior as one, those for
+regions make the upper half red and the lower blue, and those that edit change the asset that SDS made of the prompt
+before into this one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +28,14 @@ from PIL import Image, ImageDraw
 
 from configs.catalog import OBJECTIVES
 from configs.presets import preset
-from guidance.prior import Prior
+from configs.run import Part
 from sds3d.atomic import write_bytes
 from sds3d.compare_sheet import FRONT, POSTER
 from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
 from sds3d.generate import Stop, listening
 from sds3d.judging import RECOGNISED
-from sds3d.priors import EMBEDDED, open_prior
+from sds3d.priors import EMBEDDED, FLOW, embedded_vocabulary, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import Row
 
@@ -39,26 +44,46 @@ SHOWN = 6
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def candidates() -> list[str]:
-    """Built-in objectives that a prompt alone is enough for."""
-    return [
-        name for name, kind in OBJECTIVES.items() if not (kind.needs_source or kind.needs_regions or kind.needs_flow)
-    ]
+def contestant(name: str, prompt: str, before: str, out: Path) -> Contestant:
+    """The preset's run with an objective, and what that needs beside the prompt; `before` is what an edit starts from."""
+    run, kind = preset("draft").run(prompt, name), OBJECTIVES[name]
+    if kind.needs_flow:
+        run = replace(run, prior=FLOW)
+    if kind.needs_regions:
+        run = replace(run, parts=halves(prompt))
+    if kind.needs_source:
+        run = replace(run, source=str(contestant("sds", before, "", out).folder(folder_of(before, out))))
+    return Contestant(name, run)
 
 
-def run_all(given: argparse.Namespace, prior: Prior, console: Console) -> list[Row]:
-    """Every run that is done already or fits into the hours, prompt after prompt."""
-    over, stop, rows = time.monotonic() + 3600 * given.hours, Stop(), []
+def halves(prompt: str) -> tuple[Part, Part]:
+    """The upper half of what is asked for in red, the lower in blue."""
+    subject = embedded_vocabulary().subject(prompt)
+    return Part(f"a red {subject}", (0.0, 0.5, 0.0), 0.5), Part(f"a blue {subject}", (0.0, -0.5, 0.0), 0.5)
+
+
+def folder_of(prompt: str, out: Path) -> Path:
+    """Where the runs of a prompt are."""
+    return out / prompt.replace(" ", "-")
+
+
+def run_all(given: argparse.Namespace, console: Console) -> list[Row]:
+    """Every run that is done already or fits into the hours, prompt after prompt, edits after all others."""
+    over, stop, rows, prompts = time.monotonic() + 3600 * given.hours, Stop(), [], PROMPTS[: given.prompts]
+    priors = {name: open_prior(name, torch.device("cpu")) for name in (EMBEDDED, FLOW)}
+    first, last = (
+        [name for name in given.objectives if OBJECTIVES[name].needs_source is edits] for edits in (False, True)
+    )
     with listening(stop):
-        for prompt in PROMPTS[: given.prompts]:
-            for name in given.objectives:
-                entry = Contestant(name, preset("draft").run(prompt, name))
-                runs = given.out / prompt.replace(" ", "-")
+        for names, (place, prompt) in product((first, last), enumerate(prompts)):
+            for name in names:
+                entry = contestant(name, prompt, prompts[place - 1], given.out)
+                runs = folder_of(prompt, given.out)
                 row = finished(entry, runs)
                 if row is not None and row["steps"] != given.steps and row["trouble"] is None:
                     row = None
                 if row is None and not stop.wanted and time.monotonic() < over:
-                    row = compete(entry, prior, Budget("steps", given.steps), runs, console, stop)
+                    row = compete(entry, priors[entry.config.prior], Budget("steps", given.steps), runs, console, stop)
                 if row is not None:
                     rows.append({**row, "folder": str(runs / Path(row["folder"]).name)})
                     console.say(f"{prompt}, {name}: {_recognised(row)} of 8 views")
@@ -101,7 +126,9 @@ def told(data: dict[str, Any]) -> str:
         "",
         f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values chosen "
         "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never "
-        "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. Written by `python "
+        "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. rfds and "
+        "rfds-rev ask the embedded prior as a flow-matching one, regions makes the upper half red and the lower blue, "
+        "dds and pds change the asset that sds made of the prompt before. Written by `python "
         "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",
         "",
         "![Every objective, the same prompts](objectives.png)",
@@ -147,10 +174,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--hours", type=float, default=3.0, help="no run is started after this (default: 3)")
     parser.add_argument("--steps", type=int, default=400, help="of every run (default: 400)")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="of the twelve, the first so many")
-    parser.add_argument("--objectives", type=lambda names: names.split(","), default=candidates())
+    parser.add_argument("--objectives", type=lambda names: names.split(","), default=list(OBJECTIVES))
     given = parser.parse_args(words)
     torch.set_num_threads(1)
-    rows = run_all(given, open_prior(EMBEDDED, torch.device("cpu")), Console())
+    rows = run_all(given, Console())
     if not rows:
         return
     data = report(rows, given.steps)

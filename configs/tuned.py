@@ -26,9 +26,12 @@ from guidance.rfds import RFDS, RFDSRev
 from guidance.sdi import SDI
 from guidance.sds import SDS
 from guidance.sjc import SJC
-from guidance.times import Linear
+from guidance.times import Falling, Linear
 from guidance.tsm import TSM
 from guidance.vsd import VSD
+
+FLOW = Falling(first=(0.62, 0.93), last=(0.12, 0.54))
+"""The same ratios of noise to signal as with the default times, at the times of a flow-matching prior."""
 
 TUNED: dict[str, Recipe] = {
     "asd": Recipe(ASD(scale=1.0)),
@@ -44,8 +47,8 @@ TUNED: dict[str, Recipe] = {
     "pds": Recipe(PDS(scale=2.0)),
     "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
     "regions": Recipe(RegionSDS(scale=2.0)),
-    "rfds": Recipe(RFDS(scale=2.0)),
-    "rfds-rev": Recipe(RFDSRev(scale=2.0)),
+    "rfds": Recipe(RFDS(scale=2.0), FLOW),
+    "rfds-rev": Recipe(RFDSRev(scale=2.0), FLOW),
     "sdi": Recipe(SDI(scale=2.0, inversion_scale=0.0), Linear(0.9, 0.1)),
     "sds": Recipe(SDS(scale=2.0, weighting="reconstruction", rescale=0.5)),
     "sjc": Recipe(SJC(scale=2.0)),

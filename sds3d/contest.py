@@ -22,7 +22,7 @@ from sds3d.atomic import write_bytes
 from sds3d.compare_sheet import write_front, write_views
 from sds3d.console import Console, clock
 from sds3d.distill import Run, Unhealthy
-from sds3d.generate import Stop, device_of
+from sds3d.generate import Stop, device_of, source_of
 from sds3d.judging import verdict
 from sds3d.measures import contrast, pictures, saturation, sharpness
 from sds3d.record import Record
@@ -145,7 +145,8 @@ def compete(
         OSError: the disk refuses.
     """
     spent = Spent()
-    run = Run(entry.config, counted(prior, spent), device_of(entry.config))
+    config = entry.config
+    run = Run(config, counted(prior, spent), device_of(config), source_of(config, console))
     trouble = None
     try:
         if not _spend(run, budget, spent, stop, lambda: _tell(entry, budget, spent, console)):

@@ -9,12 +9,15 @@ import torch
 from configs.catalog import unknown
 from guidance.embedded import FOLDER, EmbeddedPrior
 from guidance.families.extras import Extras
+from guidance.flow_reading import FlowReading
 from guidance.prior import Prior
 from guidance.vocabulary import Vocabulary
 from sds3d.models import BOOK
 
 EMBEDDED = "mini"
 """Name of the prior that comes with sds3d."""
+FLOW = "mini-flow"
+"""Name of the same prior, asked as a flow-matching one."""
 TOY = "toy"
 """Name of the exact prior of flat pictures."""
 
@@ -31,6 +34,8 @@ def open_prior(name: str, device: torch.device, extras: Extras | None = None) ->
     if name == TOY or is_embedded(name):
         if extras.on_top():
             raise ValueError(f"the prior {name} takes nothing on top; {extras.on_top()} is for models of others")
+        if name == FLOW:
+            return FlowReading(open_embedded(EMBEDDED, device))
         if name != TOY:
             return open_embedded(name, device)
         from guidance.toy_pictures import toy_pictures
@@ -52,7 +57,7 @@ def folder_of(name: str, extras: Extras) -> Path:
         from sds3d.fetch import fetched
 
         return fetched(name, extras)
-    raise ValueError(f"{unknown('prior', name, [EMBEDDED, TOY, *BOOK])}, and no folder has that name")
+    raise ValueError(f"{unknown('prior', name, [EMBEDDED, FLOW, TOY, *BOOK])}, and no folder has that name")
 
 
 def is_hub_name(name: str) -> bool:
@@ -79,7 +84,7 @@ def is_embedded(name: str) -> bool:
     """Whether a name or folder is of a prior like the embedded one, which runs have to be tuned for."""
     folder = Path(name)
     inside = ("tokenizer/vocabulary.json", "state.safetensors")
-    return name == EMBEDDED or any((folder / part).is_file() for part in inside)
+    return name in (EMBEDDED, FLOW) or any((folder / part).is_file() for part in inside)
 
 
 def embedded_vocabulary() -> Vocabulary:

@@ -16,7 +16,7 @@ from renderers.scene import TrainableScene
 from sds3d.distill import Result
 from sds3d.formats.layout import Facts
 from sds3d.likeness import Likeness
-from sds3d.priors import EMBEDDED
+from sds3d.priors import EMBEDDED, FLOW
 
 LICENCES = {
     "sds3d": "Apache-2.0",
@@ -49,7 +49,7 @@ def provenance(made: Result, match: Likeness | None = None) -> Facts:
 
 def prior_checksum(name: str) -> str:
     """SHA-256 over the files of a prior that lies in a folder; empty for any other."""
-    folder = FOLDER if name == EMBEDDED else Path(name)
+    folder = FOLDER if name in (EMBEDDED, FLOW) else Path(name)
     digest = hashlib.sha256()
     weights = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
     for file in weights:
