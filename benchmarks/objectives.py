@@ -45,7 +45,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def contestant(name: str, prompt: str, before: str, out: Path) -> Contestant:
-    """The preset's run with an objective, and what that needs beside the prompt; `before` is what an edit starts from."""
+    """The preset's run with an objective and what that needs; `before` is the prompt that an edit starts from."""
     run, kind = preset("draft").run(prompt, name), OBJECTIVES[name]
     if kind.needs_flow:
         run = replace(run, prior=FLOW)
