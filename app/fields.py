@@ -275,8 +275,7 @@ def _about(value: Any) -> str:
     return (inspect.getdoc(type(value)) or "").partition("\n")[0]
 
 
-@lru_cache(maxsize=256)
-def docstrings(kind: type) -> Mapping[str, str]:
+def docstrings(kind: type) -> dict[str, str]:
     """The text under each field of a dataclass, in one line; nothing for classes without a source."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__):

@@ -1,0 +1,135 @@
+"""`sds3d app`, or `python -m app`: serves the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sds3d.arguments import parser
+from sds3d.console import Console
+
+PORT = 7860
+UPLOAD = "30mb"
+"""Most bytes of one upload."""
+LONGEST_BUDGET = 64
+
+
+def main(words: list[str] | None = None) -> int:
+    """Serves until Ctrl-C.
+
+    Raises:
+        ValueError: an option that does not fit, or runs that another server has.
+        OSError: the folder can not be written, or the port is taken.
+        ImportError: gradio is not installed.
+    """
+    given = _flags().parse_args(sys.argv[1:] if words is None else words)
+    auth = _account(given.auth)
+    if given.share and auth is None:
+        raise ValueError("--share opens the page to the internet; give --auth USER:PASSWORD with it")
+    runs: Path = given.runs.expanduser().resolve()
+    _quiet(runs)
+    try:
+        import gradio
+    except ImportError:
+        raise ImportError('the page needs gradio; get it with: pip install "sds3d[app]"') from None
+    if int(gradio.__version__.split(".")[0]) < 6:
+        raise ImportError(
+            f'the page needs gradio 6, not {gradio.__version__}; get it with: pip install -U "sds3d[app]"'
+        )
+    from app.actions import Actions
+    from app.jobs import Jobs
+    from app.page.build import page
+    from app.page.look import styles, theme
+
+    jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
+    console = Console()
+    try:
+        served, address, shared = page(Actions(jobs)).launch(
+            server_name=given.host,
+            server_port=given.port,
+            share=given.share,
+            auth=auth,
+            inbrowser=given.open,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            theme=theme(),
+            css=styles(),
+            allowed_paths=[str(runs)],
+            blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
+            max_file_size=UPLOAD,
+            max_threads=LONGEST_BUDGET,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=["api"],
+            ssr_mode=False,
+        )
+        console.say(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
+        _wait()
+    finally:
+        jobs.close()
+    return 0
+
+
+def _wait() -> None:
+    """Until Ctrl-C, or a request to end."""
+    import signal
+    import threading
+
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    over.wait()
+
+
+def _quiet(runs: Path) -> None:
+    """What gradio and the hub's client read when they are imported: no request leaves this machine."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(runs / ".served"))
+
+
+def _account(text: str | None) -> tuple[str, str] | None:
+    """(user, password) of `--auth`. Raises ValueError."""
+    if text is None:
+        return None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise ValueError("--auth takes USER:PASSWORD, such as me:a-long-password")
+    return user, password
+
+
+def _flags() -> argparse.ArgumentParser:
+    p = parser(
+        "sds3d app",
+        "Serves the page: prompts, previews, assets in 3D, comparisons, a gallery. Runs are processes of their own:\n"
+        "they go on when a tab, or the server, is closed.",
+    )
+    p.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the runs (default: runs)"
+    )
+    p.add_argument("--host", default="127.0.0.1", help="who may connect: 127.0.0.1 is this machine alone (default)")
+    p.add_argument("--port", type=int, default=PORT, metavar="N", help=f"(default: {PORT})")
+    p.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this account")
+    p.add_argument("--share", action="store_true", help="a public address by way of gradio's servers; needs --auth")
+    p.add_argument("--open", action="store_true", help="open a browser")
+    p.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    p.add_argument("--waiting", type=int, default=20, metavar="N", help="runs that wait, at most (default: 20)")
+    p.add_argument("--each", type=int, default=20, metavar="N", help="runs of one visitor, at most (default: 20)")
+    return p
+
+
+def _command() -> int:
+    try:
+        return main()
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"sds3d: {' '.join(str(error).split())}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_command())

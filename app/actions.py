@@ -1,0 +1,249 @@
+"""What the page and its API can do, as plain values in and out: no widget, and no path from a visitor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from app.estimate import Estimate, kept, measured
+from app.exports import Exports
+from app.fields import Choice, groups, start, words
+from app.figures import document
+from app.job import Job
+from app.jobs import Jobs
+from app.telling import card, glimpse
+from configs.run import RunConfig
+from sds3d import arguments
+from sds3d.priors import embedded_vocabulary, is_embedded
+
+PROMPT = 300
+"""Characters of a prompt."""
+PAGE = 24
+"""Runs on one page of the gallery."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a visitor fills in for one run."""
+
+    prompt: str
+    choice: Choice = field(default_factory=Choice)
+    negative: str = ""
+    seed: int = 0
+    minutes: float | None = None
+    """Time budget; the steps are chosen to fit."""
+    changed: Mapping[str, object] = field(default_factory=dict)
+    """Values of advanced fields, by name."""
+
+    def words(self) -> list[str]:
+        """As the words of `sds3d generate`, without the budget.
+
+        Raises:
+            ValueError: in one line, what does not fit; for the embedded prior a prompt that it cannot read too.
+            ImportError: a plug-in does not load.
+        """
+        prompt = _text("prompt", self.prompt)
+        if not prompt:
+            raise ValueError('the prompt is empty; give one such as "a teddy bear"')
+        said = [prompt, *self._flags()]
+        arguments.generate(said)
+        if is_embedded(self.choice.prior):
+            remark(prompt)
+        return said
+
+    def config(self) -> RunConfig:
+        """The run that the words ask for. Raises as `words`."""
+        return arguments.generate(self.words()).run
+
+    def _flags(self) -> list[str]:
+        said = words(self.choice, self.changed)
+        if negative := _text("negative prompt", self.negative):
+            said += [f"--negative={negative}"]
+        return [*said, "--seed", str(whole("seed", self.seed))]
+
+
+class Actions:
+    """The page's verbs. Errors are ValueError with one line for people."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.exports = Exports(jobs.store)
+
+    def generate(self, form: Form, owner: str) -> str:
+        """Puts a run into the queue; returns its id. Raises ValueError."""
+        return self.jobs.submit("generate", self.budgeted(form), owner).id
+
+    def budgeted(self, form: Form) -> list[str]:
+        """The words of a form, its steps chosen by the time budget where there is one. Raises ValueError."""
+        said = form.words()
+        if form.minutes is None:
+            return said
+        if not 0 < form.minutes <= 24 * 60:
+            raise ValueError(f"the time budget is {form.minutes:g} minutes; expected above 0, up to {24 * 60}")
+        if "--steps" in said:
+            raise ValueError("steps and a time budget were both given; clear one of them")
+        known = self.known(form) or measured(said)
+        return [*said, "--steps", str(known.within(form.minutes))]
+
+    def estimate(self, form: Form, measure: bool = False) -> str:
+        """How long a run will take, in words. Raises ValueError."""
+        config = form.config()
+        known = self.known(form) or (measured(form.words()) if measure else None)
+        if known is None:
+            return "No run like this was made here yet; the first steps will tell how long it takes."
+        return known.told(known.within(form.minutes) if form.minutes else config.steps)
+
+    def known(self, form: Form) -> Estimate | None:
+        """What finished runs tell of one like it. Raises ValueError."""
+        done = [self.jobs.store.runs / job.id for job in self.jobs.list() if job.state == "done"]
+        return kept(form.config(), done)
+
+    def compare(
+        self, prompt: str, objectives: list[str], seeds: int, minutes: float, choice: Choice, owner: str
+    ) -> str:
+        """Puts a comparison into the queue; returns its id. Raises ValueError."""
+        prompt = _text("prompt", prompt)
+        Form(prompt, choice).words()
+        if not objectives or not all(isinstance(name, str) for name in objectives):
+            raise ValueError("no objective is named; choose at least one")
+        for name in objectives:
+            replace(choice, objective=name)
+        if not (1 <= whole("seeds", seeds) <= 10 and len(objectives) * int(seeds) <= 60):
+            raise ValueError(f"{len(objectives)} objectives with {seeds} seeds; expected 1 to 10 seeds, up to 60 runs")
+        if not 0 < minutes <= 120:
+            raise ValueError(f"minutes is {minutes:g}; expected above 0, up to 120 a run")
+        said = [prompt, "--objectives", ",".join(objectives), "--seeds", str(int(seeds)), "--minutes", f"{minutes:g}"]
+        said += ["--preset", choice.preset, "--prior", choice.prior]
+        return self.jobs.submit("compare", said, owner).id
+
+    def texture(self, upload: str, form: Form, owner: str) -> str:
+        """Puts a run into the queue that paints an uploaded model; returns its id. Raises ValueError."""
+        said = self._painting(form)
+        return self.jobs.submit("texture", [upload, *said], owner).id
+
+    def refine(self, id: str, form: Form, owner: str) -> str:
+        """Puts a run into the queue that makes the mesh of another better; the prompt stays. Raises ValueError."""
+        if not (self.jobs.store.folder(id) / "asset.glb").is_file():
+            raise ValueError(f"{id} has no mesh yet; refine a finished run")
+        said = self._painting(replace(form, prompt=self.jobs.get(id).prompt))
+        return self.jobs.submit("refine", [id, *said[1:]], owner).id
+
+    def look(self, id: str) -> dict[str, Any]:
+        """One run as its card shows it. Raises ValueError."""
+        job, folder = self.jobs.get(id), self.jobs.store.folder(id)
+        return card(job, self.jobs.progress(id), folder)
+
+    def runs(self, text: str = "", page: int = 0) -> dict[str, Any]:
+        """One page of the gallery, and how many runs there are in all. Raises ValueError."""
+        found = self.jobs.search(_text("search", text)) if text.strip() else self.jobs.list()
+        page = max(0, min(whole("page", page), (len(found) - 1) // PAGE))
+        shown = found[page * PAGE : (page + 1) * PAGE]
+        rows = [glimpse(job, self.jobs.store.runs / job.id) for job in shown]
+        return {"runs": rows, "total": len(found), "page": page, "pages": max(1, -(-len(found) // PAGE))}
+
+    def asked(self, id: str) -> Form:
+        """The form that a run was made with, to change it. Raises ValueError for runs that have none."""
+        job = self.jobs.get(id)
+        given = dict(_pairs(job.words[1:])) if job.command == "generate" and job.words else {}
+        choice = Choice(**{name: given.pop(name) for name in Choice.__dataclass_fields__ if name in given})
+        known = {f.name.replace("_", "-"): f.name for group in groups(choice) for f in group.fields}
+        changed = {known[flag]: value for flag, value in given.items() if flag in known}
+        row = document(self.jobs.store.folder(id) / "report.json")
+        prompt = job.prompt or str(row.get("prompt", ""))
+        return Form(prompt, choice, given.get("negative", ""), int(given.get("seed", 0)), None, changed)
+
+    def exported(self, id: str) -> list[dict[str, Any]]:
+        """The files that may be had of a run. Raises ValueError."""
+        return [self._row(id, asdict(row)) for row in self.exports.rows(id)]
+
+    def export(self, id: str, name: str) -> dict[str, Any]:
+        """Makes one of them, and checks it. Raises ValueError."""
+        return self._row(id, asdict(self.exports.make(id, name)))
+
+    def _row(self, id: str, row: dict[str, Any]) -> dict[str, Any]:
+        path = str(self.jobs.file(id, row["file"])) if row["file"] else ""
+        return {**row, "path": path, "wrong": list(row["wrong"])}
+
+    def _painting(self, form: Form) -> list[str]:
+        """The words of `texture` and `refine`: those of `generate`, without what these choose themselves."""
+        said = form.words()
+        kept: list[str] = [said[0]]
+        for name, value in _pairs(said[1:]):
+            if name not in ("scene", "times") and not name.startswith(("scene.", "times.")):
+                kept += [f"--{name}={value}" if name == "negative" else f"--{name}"] + (
+                    value.split() if name != "negative" and value else []
+                )
+        return kept
+
+
+def remark(prompt: str) -> str:
+    """What the embedded prior makes of a prompt: words that it passes over, or nothing.
+
+    Raises ValueError where it knows no object in it, with the nearest that it knows.
+    """
+    known = embedded_vocabulary()
+    unknown = known.unknown(prompt)
+    if known.subject(prompt) is None:
+        near = list(dict.fromkeys(name for word in unknown for name in known.nearest(word)))
+        hint = f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(known.names)[:6])}"
+        what = f"it does not know: {', '.join(unknown)}" if unknown else "the prompt names none of them"
+        raise ValueError(f"The prior mini knows {len(known.names)} objects; {what}; {hint}")
+    return f"Passed over, as mini does not know them: {', '.join(unknown)}" if unknown else ""
+
+
+def whole(what: str, value: object) -> int:
+    """A whole number that a visitor gave. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{what} is {str(value)[:40]!r}; expected a whole number")
+    return int(value)
+
+
+def number(what: str, value: object) -> float:
+    """A number that a visitor gave, as text too. Raises ValueError."""
+    try:
+        return float(str(value).strip().replace(",", "."))
+    except ValueError:
+        raise ValueError(f"the {what} is {str(value)[:40]!r}; expected a number") from None
+
+
+def defaults(choice: Choice) -> list[dict[str, Any]]:
+    """The advanced fields of a choice, as plain values for the page. Raises ValueError."""
+    return [
+        {
+            "title": group.title,
+            "about": group.about,
+            "fields": [{**asdict(f), "label": f.label, "shown": f.shown} for f in group.fields],
+        }
+        for group in groups(choice)
+    ]
+
+
+def steps(choice: Choice) -> int:
+    """Steps of a choice before anything is changed. Raises ValueError."""
+    return start(choice).steps
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the {what} is no text")
+    text = " ".join(value.split())
+    if len(text) > PROMPT:
+        raise ValueError(f"the {what} is {len(text)} letters long; at most {PROMPT} are taken")
+    return text
+
+
+def _pairs(said: Any) -> list[tuple[str, str]]:
+    """(flag, value) of words as this page writes them; values of several words are joined by spaces."""
+    found: list[tuple[str, str]] = []
+    for word in said:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            found.append((name, value))
+        elif found:
+            name, value = found.pop()
+            found.append((name, f"{value} {word}".strip()))
+    return found
+
+
+__all__ = ["Actions", "Form", "Job", "defaults", "number", "remark", "steps", "whole"]

@@ -1,0 +1,106 @@
+const PACE = 1000;
+let shown = null, followed = true, told = "", timer = null, asking = 0;
+const scrub = find(".scrub input");
+const sides = ["front", "left side", "back", "right side"];
+
+const remember = (id) => {
+  const here = new URL(location.href);
+  if (id) here.searchParams.set("run", id); else here.searchParams.delete("run");
+  if (here.href !== location.href) history.replaceState(history.state, "", here);
+};
+
+const preview = () => {
+  const steps = shown.previews;
+  find(".tiles").hidden = find(".scrub").hidden = steps.length === 0;
+  if (!steps.length) return;
+  scrub.max = steps.length - 1;
+  if (followed) scrub.value = steps.length - 1;
+  const step = steps[scrub.value];
+  scrub.setAttribute("aria-valuetext", `step ${step}`);
+  find(".at").textContent = `Step ${step}`;
+  const path = `${shown.folder}/previews/step-${String(step).padStart(6, "0")}.png`;
+  const box = find(".tiles");
+  if (box.dataset.path === path) return;
+  const sheet = new Image();
+  sheet.onload = () => {
+    const across = Math.max(1, Math.round(sheet.width / sheet.height));
+    box.dataset.path = path;
+    box.replaceChildren(...[...Array(across).keys()].map((k) =>
+      tile(path, k, across, 1, `Step ${step}, ${across === 4 ? sides[k] : "view " + (k + 1)}`)));
+  };
+  sheet.src = address(path);
+};
+
+const draw = (run) => {
+  shown = run;
+  find(".nothing").hidden = true;
+  find(".going").hidden = false;
+  find("h2").textContent = run.prompt || run.id;
+  const badge = find(".badge");
+  badge.textContent = run.badge;
+  badge.dataset.state = run.state;
+  const bar = find(".bar"), percent = Math.round(100 * run.share);
+  bar.setAttribute("aria-valuenow", percent);
+  bar.firstElementChild.style.width = percent + "%";
+  bar.classList.toggle("busy", run.state === "running" && (run.share === 0 || run.share === 1));
+  bar.hidden = run.over;
+  if (find(".line").textContent !== run.line) find(".line").textContent = run.line;
+  find(".reason").textContent = run.reason;
+  find(".reason").hidden = !run.reason;
+  find(".figures").replaceChildren(...run.figures.map(([name, value, about]) =>
+    make("div", { title: about }, make("dt", {}, name), make("dd", {}, value))));
+  find(".verdict").replaceChildren(...run.verdict.map((words) => make("li", {}, words)));
+  find(".cancel").hidden = !run.cancel;
+  find(".resume").hidden = !run.resume;
+  preview();
+};
+
+const stop = () => { clearTimeout(timer); timer = null; };
+const look = async () => {
+  stop();
+  const id = props.value, turn = ++asking;
+  if (!id) return;
+  const run = await ask("look", id);
+  if (turn !== asking || props.value !== id) return;
+  if (run.error && run.silent) {
+    find(".line").textContent = run.error;
+    find(".going").hidden = false;
+    find(".nothing").hidden = true;
+  } else if (run.error) {
+    remember("");
+    find(".nothing").hidden = false;
+    find(".going").hidden = true;
+    find(".nothing p").textContent = run.error;
+    return;
+  } else {
+    draw(run);
+    const now = [run.id, run.over, run.asset].join();
+    if (now !== told) { told = now; trigger("finished", { id: run.id, over: run.over, asset: run.asset, splats: run.splats }); }
+    if (run.over) return;
+  }
+  timer = setTimeout(look, document.hidden ? 5 * PACE : PACE);
+};
+
+const begin = () => {
+  remember(props.value);
+  followed = true;
+  told = "";
+  find(".tiles").replaceChildren();
+  delete find(".tiles").dataset.path;
+  if (props.value) look();
+  else { stop(); find(".nothing").hidden = false; find(".going").hidden = true; trigger("finished", {}); }
+};
+
+scrub.addEventListener("input", () => { followed = +scrub.value === +scrub.max; preview(); });
+const act = (button, name) => find(button).addEventListener("click", async () => {
+  find(button).disabled = true;
+  const answer = await ask(name, props.value);
+  find(button).disabled = false;
+  if (answer.error) { find(".reason").textContent = answer.error; find(".reason").hidden = false; }
+  else look();
+});
+act(".cancel", "cancel");
+act(".resume", "resume");
+document.addEventListener("visibilitychange", () => { if (!document.hidden && timer) look(); });
+watch("value", begin);
+if (props.value) begin();
