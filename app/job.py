@@ -43,6 +43,8 @@ class Job:
     reason: str = ""
     """One line: why it failed, or what `interrupted` means here."""
     prompt: str = ""
+    batch: str = ""
+    """What it was put into the queue with; empty for a run of its own."""
     asked: float = 0.0
     """When it was last put into the queue: jobs are taken in this order."""
     began: float | None = None

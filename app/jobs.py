@@ -75,7 +75,7 @@ class Jobs:
         self._thread = threading.Thread(target=self._supervise, name="jobs", daemon=True)
         self._thread.start()
 
-    def submit(self, command: str, words: Sequence[str], owner: str, name: str = "") -> Job:
+    def submit(self, command: str, words: Sequence[str], owner: str, name: str = "", batch: str = "") -> Job:
         """Puts a job into the queue.
 
         Args:
@@ -84,6 +84,7 @@ class Jobs:
                 file (`texture`), with the prompt after it (not for `refine`). No `--out`.
             owner: whose share of the queue it takes.
             name: what the run is called; by default it is named after the prompt.
+            batch: a name that it has in common with others.
 
         Raises:
             Full: the queue, the owner's share or the disk is full.
@@ -100,7 +101,7 @@ class Jobs:
         with self._mutex:
             self._room(owner)
             id = self.store.reserve(name or prompt)
-            job = Job(id, command, words, owner, made=now, prompt=prompt, asked=now)
+            job = Job(id, command, words, owner, made=now, prompt=prompt, batch=batch, asked=now)
             self._put(job)
         self._wake.set()
         return job

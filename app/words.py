@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sds3d.models import BOOK
-from sds3d.priors import EMBEDDED, TOY
+from sds3d.priors import EMBEDDED, FLOW, TOY
 
 LONGEST = 1000
 """Characters of a text."""
@@ -53,19 +53,28 @@ def checked(words: Sequence[str], texts: int, trusted: Collection[str] = ()) -> 
 
 
 def changed(words: Sequence[str], texts: int, changes: Mapping[str, str]) -> tuple[str, ...]:
-    """The words with other values of flags, by their names without dashes; `prompt` is the last of the texts."""
-    rest = list(words[texts:])
-    front = list(words[:texts])
+    """The words with other values of flags, by their names without dashes; `prompt` is the last of the texts.
+
+    A value of several numbers has spaces between them; an empty one takes the flag away.
+    """
+    front, rest = [*words[:texts]], [*words[texts:]]
     for name, value in changes.items():
         if name == "prompt":
             front[-1:] = [value]
             continue
-        flag = f"--{name}"
-        if flag in rest:
-            rest[rest.index(flag) + 1] = value
-        else:
-            rest += [flag, value]
+        rest = [word for flag, word in _flagged(rest) if flag != name]
+        if value.strip():
+            rest += [f"--{name}={value}"] if name in TEXTS else [f"--{name}", *value.split()]
     return (*front, *rest)
+
+
+def _flagged(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every word with the name of the flag that it is or belongs to."""
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag = word[2:].partition("=")[0]
+        yield flag, word
 
 
 def _one(word: str, flag: str, trusted: Collection[str]) -> str:
@@ -94,7 +103,7 @@ def _value(flag: str, value: str, trusted: Collection[str]) -> None:
         return
     if flag in FILES:
         raise ValueError(f"--{flag} names a file of the server and is not taken here")
-    if flag in NAMED and value not in (EMBEDDED, TOY, *BOOK):
+    if flag in NAMED and value not in (EMBEDDED, FLOW, TOY, *BOOK):
         raise ValueError(f"--{flag} {value[:40]!r} is not offered here; expected one of {EMBEDDED}, {TOY}, ...")
     if flag not in TEXTS and any(sign in value for sign in _SIGNS):
         raise ValueError(f"--{flag} {value[:40]!r} looks like a path or a module; names and numbers are taken")

@@ -239,7 +239,7 @@ def test_what_goes_on_or_is_done_is_not_taken_up(jobs: Jobs) -> None:
 def test_a_run_is_made_again_with_changes(jobs: Jobs) -> None:
     first = jobs.submit("generate", ("quick cat", "--seed", "1", "--steps", "9"), "ann")
     second = jobs.again(first.id, "bob", {"seed": "2", "prompt": "quick dog", "views": "2"})
-    assert second.words == ("quick dog", "--seed", "2", "--steps", "9", "--views", "2")
+    assert second.words == ("quick dog", "--steps", "9", "--seed", "2", "--views", "2")
     assert second.id == "quick-dog"
 
 
