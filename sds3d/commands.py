@@ -124,7 +124,10 @@ def doctor(words: list[str]) -> int:
 
     p = parser("sds3d doctor", "Says what is usable on this machine, and how to get the rest.")
     p.add_argument("--json", action="store_true", help="as JSON")
-    return examine(p.parse_args(words).json)
+    more = "also draw small scenes and hold them against slower code, with times; ten seconds for each device"
+    p.add_argument("--selftest", action="store_true", help=more)
+    asked = p.parse_args(words)
+    return examine(asked.json, asked.selftest)
 
 
 def plan(words: list[str]) -> int:

@@ -286,8 +286,25 @@ def as_table(findings: list[Finding]) -> str:
     return "\n".join([*lines, "", f"sds3d is {verdict}."])
 
 
-def doctor(json: bool) -> int:
-    """Writes the report to standard output and returns the exit code: 0 where the CPU path is usable, else 1."""
+def tried() -> Iterator[Finding]:
+    """What `sds3d.selftest` finds on the CPU, and on CUDA where there is one; about ten seconds each."""
+    from sds3d.selftest import lines
+
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        remedy = "" if device == "cuda" else "SDS3D_KERNELS=torch draws without kernels, slower"
+        for name, good, detail in lines(torch.device(device)):
+            failed: State = "fault" if device == "cpu" else "absent"
+            yield Finding(name, "ok", detail) if good else Finding(name, failed, detail, remedy or "use --device cpu")
+
+
+def doctor(json: bool, selftest: bool = False) -> int:
+    """Writes the report to standard output and returns the exit code: 0 where the CPU path is usable, else 1.
+
+    With `selftest` it also draws small scenes, and 1 means as well that something is drawn wrongly.
+    """
     findings = report()
+    if selftest:
+        findings += tried()
     sys.stdout.write((as_json(findings) if json else as_table(findings)) + "\n")
-    return 0 if usable(findings) else 1
+    failed = selftest and any(finding.name.endswith(" on cuda") and finding.state != "ok" for finding in findings)
+    return 0 if usable(findings) and not failed else 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import jaxtyping
+import pytest
 
 PACKAGES = ["guidance", "renderers", "configs", "sds3d", "app"]
 THREADS = 2
@@ -41,3 +42,10 @@ def pytest_configure() -> None:
         for variable in ("CUDA_HOME", "CUDA_PATH"):
             os.environ.pop(variable, None)
         assert shutil.which("nvcc") is None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    import torch
+
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
