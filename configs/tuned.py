@@ -37,7 +37,7 @@ TUNED: dict[str, Recipe] = {
     "asd": Recipe(ASD(scale=1.0)),
     "bsd": Recipe(BSD(setting="auto", strength=2.0)),
     "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6))),
-    "csm": Recipe(CSM(scale=2.0)),
+    "csm": Recipe(CSM(scale=2.0), rates=0.4),
     "dds": Recipe(DDS(scale=2.0)),
     "disback": Recipe(DisBack(scale=2.0)),
     "esd": Recipe(ESD(scale=2.0)),
