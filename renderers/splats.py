@@ -311,14 +311,16 @@ class SplatScene(TrainableScene):
     def _fit(self) -> Bool[Tensor, " N"]:
         """Neither too faint nor too far away."""
         strong = self.logit_opacities.sigmoid() >= self.knobs.prune_below
-        return strong & (self.means.norm(dim=-1) <= self.knobs.reach)
+        fit: Tensor = strong & (self.means.norm(dim=-1) <= self.knobs.reach)
+        return fit
 
     @property
     def _values(self) -> dict[str, Tensor]:
         return {name: getattr(self, name).detach() for name in _NAMES}
 
     def _mean_rate(self, progress: float) -> float:
-        return self.knobs.mean_rate * (self.knobs.mean_rate_end / self.knobs.mean_rate) ** progress
+        rate: float = self.knobs.mean_rate * (self.knobs.mean_rate_end / self.knobs.mean_rate) ** progress
+        return rate
 
     def _pulled_hardest(self, number: int, above: float) -> Int64[Tensor, " P"]:
         """Rows to divide: at most so many, as many as the cap allows, only such as were pulled harder than this."""
