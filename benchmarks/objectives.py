@@ -6,8 +6,8 @@ One run for each objective and prompt, seed 0. Runs that are finished are kept w
 stops in good order on Ctrl-C or when its hours are over. What there is then goes to docs/objectives.md, .json and .png.
 
 Objectives that need more than a prompt get it: those for flow-matching priors ask the embedded prior as one, those for
-regions make the upper half red and the lower blue, and those that edit change the asset that SDS made of the prompt
-before into this one.
+regions ask for the upper and the lower half by themselves, and those that edit change the asset that SDS made of the
+prompt before into this one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
 from sds3d.generate import Stop, listening
 from sds3d.judging import RECOGNISED
-from sds3d.priors import EMBEDDED, FLOW, embedded_vocabulary, open_prior
+from sds3d.priors import EMBEDDED, FLOW, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import Row
 
@@ -57,9 +57,8 @@ def contestant(name: str, prompt: str, before: str, out: Path) -> Contestant:
 
 
 def halves(prompt: str) -> tuple[Part, Part]:
-    """The upper half of what is asked for in red, the lower in blue."""
-    subject = embedded_vocabulary().subject(prompt)
-    return Part(f"a red {subject}", (0.0, 0.5, 0.0), 0.5), Part(f"a blue {subject}", (0.0, -0.5, 0.0), 0.5)
+    """The upper and the lower half, each asked for what the prompt says."""
+    return Part(prompt, (0.0, 0.5, 0.0), 0.5), Part(prompt, (0.0, -0.5, 0.0), 0.5)
 
 
 def folder_of(prompt: str, out: Path) -> Path:
@@ -127,7 +126,7 @@ def told(data: dict[str, Any]) -> str:
         f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values chosen "
         "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never "
         "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. rfds and "
-        "rfds-rev ask the embedded prior as a flow-matching one, regions makes the upper half red and the lower blue, "
+        "rfds-rev ask the embedded prior as a flow-matching one, regions asks for two halves by themselves, "
         "dds and pds change the asset that sds made of the prompt before. Written by `python "
         "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",
         "",
