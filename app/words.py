@@ -85,6 +85,8 @@ def _one(word: str, flag: str, trusted: Collection[str]) -> str:
         _value(flag, word, trusted)
         return flag
     name, sign, value = word[2:].partition("=")
+    if not name[:1].isalnum():
+        raise ValueError(f"{word[:40]!r} is no flag")
     name = name.replace("_", "-")
     if name in ("help", "json", "quiet"):
         raise ValueError(f"--{name} is for the command line only")
