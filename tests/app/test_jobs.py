@@ -7,18 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from app.job import Full, Job, Unknown
+from app.job import Full, Unknown
 from app.jobs import Jobs
+from tests.app.waiting import over, stepping, swept, until
 
 STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
-PATIENCE = 60.0
-"""Seconds, for a busy machine."""
 
 
 @pytest.fixture
@@ -31,30 +30,6 @@ def jobs(runs: Path) -> Iterator[Jobs]:
     opened = Jobs(runs, command=STUB)
     yield opened
     swept(opened)
-
-
-def swept(jobs: Jobs) -> None:
-    """Ends everything that a test left going."""
-    for job in jobs.list():
-        if not job.over and not job.outside:
-            jobs.cancel(job.id, at_once=True)
-    jobs.close()
-
-
-def until(true: Callable[[], object]) -> None:
-    limit = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.02)
-
-
-def over(jobs: Jobs, id: str) -> Job:
-    until(lambda: jobs.get(id).over)
-    return jobs.get(id)
-
-
-def stepping(jobs: Jobs, id: str) -> None:
-    until(lambda: jobs.progress(id).step >= 2)
 
 
 def starts(jobs: Jobs, id: str) -> list[str]:

@@ -1,0 +1,36 @@
+"""Waiting for jobs in tests, however busy the machine is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from app.job import Job
+from app.jobs import Jobs
+
+PATIENCE = 120.0
+"""Seconds."""
+
+
+def swept(jobs: Jobs) -> None:
+    """Ends everything that a test left going."""
+    for job in jobs.list():
+        if not job.over and not job.outside:
+            jobs.cancel(job.id, at_once=True)
+    jobs.close()
+
+
+def until(true: Callable[[], object]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.02)
+
+
+def over(jobs: Jobs, id: str) -> Job:
+    until(lambda: jobs.get(id).over)
+    return jobs.get(id)
+
+
+def stepping(jobs: Jobs, id: str) -> None:
+    until(lambda: jobs.progress(id).step >= 2)
