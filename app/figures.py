@@ -172,7 +172,10 @@ def _counted(job: Job, folder: Path) -> tuple[int, int]:
     from sds3d.compare import OBJECTIVES
 
     done = sum(1 for _ in folder.glob("runs/*/result.json"))
-    given = dict(zip(job.words, job.words[1:], strict=False))
+    given: dict[str, str] = {}
+    for word, after in zip(job.words, (*job.words[1:], ""), strict=True):
+        name, sign, value = word.partition("=")
+        given[name] = value if sign else after
     names = {name.strip() for name in given.get("--objectives", OBJECTIVES).split(",") if name.strip()}
     seeds = given.get("--seeds", "3")
     total = len(names) * int(seeds) if seeds.isdecimal() else 0

@@ -15,6 +15,10 @@ BROKEN: tuple[State, ...] = ("stopped", "failed", "interrupted")
 """States of jobs that can be taken up again."""
 COMMANDS = ("generate", "edit", "refine", "texture", "compare")
 """Commands of `sds3d` that make a run."""
+BEFORE = {"generate": 0, "compare": 0, "edit": 1, "refine": 1, "texture": 1}
+"""Words before their prompt: the id of a run, or the name of an uploaded file."""
+PROMPTS = {"generate": 1, "compare": 1, "edit": 1, "refine": 0, "texture": 1}
+"""Prompts that they take."""
 
 
 class Full(ValueError):

@@ -6,6 +6,7 @@ takes it over.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from pathlib import Path
 
 from app.endings import Outside, busy, ended, later
 from app.figures import has_checkpoint, progress_of, report_age
-from app.job import ACTIVE, COMMANDS, Full, Job, Progress, State, Unknown
+from app.job import ACTIVE, BEFORE, COMMANDS, PROMPTS, Full, Job, Progress, State, Unknown
 from app.process import environment
 from app.store import Store
 from app.words import changed, checked
 
 __all__ = ["Full", "Job", "Jobs", "Progress", "State", "Unknown"]
 
+_log = logging.getLogger(__name__)
 SDS3D = (sys.executable, "-m", "sds3d")
 """The command line."""
 TICK = 0.5
@@ -32,9 +34,6 @@ LEAST_FREE = 1e9
 """Bytes that have to be free on the disk for a new job."""
 _List = list[Job]
 """A name for it inside a class that has a method `list`."""
-_FROM = {"generate": 0, "compare": 0, "edit": 1, "refine": 1, "texture": 1}
-"""Words before the prompt: the id of a run, or the name of an uploaded file."""
-_PROMPTS = {"generate": 1, "compare": 1, "edit": 1, "refine": 0, "texture": 1}
 
 
 class Jobs:
@@ -92,11 +91,11 @@ class Jobs:
         """
         if command not in COMMANDS:
             raise ValueError(f"there is no command {command!r}; expected {', '.join(COMMANDS)}")
-        first, texts = _FROM[command], _FROM[command] + _PROMPTS[command]
+        first, texts = BEFORE[command], BEFORE[command] + PROMPTS[command]
         words = checked(words, texts, self.trusted)
         if first:
             self._source(command, words[0])
-        prompt = words[first] if _PROMPTS[command] else self.get(words[0]).prompt
+        prompt = words[first] if PROMPTS[command] else self.get(words[0]).prompt
         now = time.time()
         with self._mutex:
             self._room(owner)
@@ -185,7 +184,7 @@ class Jobs:
         job = self.get(id)
         if not job.words:
             raise ValueError(f"{id} was made by the command line; what it was asked is in its run.yaml")
-        texts = _FROM[job.command] + _PROMPTS[job.command]
+        texts = BEFORE[job.command] + PROMPTS[job.command]
         return self.submit(job.command, changed(job.words, texts, changes or {}), owner)
 
     def delete(self, id: str) -> None:
@@ -201,6 +200,11 @@ class Jobs:
         """A file of a run by its name inside the run's folder. Raises Unknown for anything else."""
         return self.store.file(id, name)
 
+    def uploads(self) -> set[str]:
+        """Names of the uploaded files that runs started from."""
+        with self._mutex:
+            return {job.words[0] for job in self._jobs.values() if job.command == "texture" and job.words}
+
     def close(self) -> None:
         """The server goes; jobs that run go on, and the next server finds them."""
         self._closing = True
@@ -213,7 +217,10 @@ class Jobs:
             self._wake.wait(TICK)
             self._wake.clear()
             if not self._closing:
-                self._look()
+                try:
+                    self._look()
+                except OSError as error:  # such as a full disk: what could not be written is tried again
+                    _log.warning("%s", error)
 
     def _look(self) -> None:
         """Notices which jobs have ended, and starts those whose turn it is."""
@@ -241,11 +248,11 @@ class Jobs:
         leaves one that never began, which the next server puts back.
         """
         folder, process = self.store.runs / job.id, self.store.process(job.id)
+        process.number.unlink(missing_ok=True)
+        self._put(replace(job, state="running", began=time.time(), before=report_age(job, folder)))
         try:
             if not has_checkpoint(folder) and (folder / "run.yaml").exists() and job.command != "compare":
                 self.store.empty(job.id)
-            process.number.unlink(missing_ok=True)
-            self._put(replace(job, state="running", began=time.time(), before=report_age(job, folder)))
             self._children[job.id] = process.start(self._line(job, folder), environment(self.at_once))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -257,7 +264,7 @@ class Jobs:
             further = [] if job.last_step is None else ["--steps", str(job.last_step)]
             return [*self._command, "resume", str(folder), *further]
         words = [*job.words]
-        if _FROM[job.command]:
+        if BEFORE[job.command]:
             words[0] = str(self._source(job.command, words[0]))
         telling = ["--json"] if job.command == "compare" else []
         return [*self._command, job.command, *words, "--out", str(folder), *telling]

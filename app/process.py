@@ -91,7 +91,8 @@ def environment(at_once: int) -> dict[str, str]:
     """The surroundings of a job when so many run at once: they share the processors, and none spins while it idles."""
     shared = {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
     if at_once > 1:
-        shared["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // at_once))
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        shared["OMP_NUM_THREADS"] = str(max(1, processors // at_once))
     return shared | dict(os.environ)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.job import Full, Unknown
+from app.job import Full, Job, Unknown
 from app.jobs import Jobs
 from tests.app.waiting import over, stepping, swept, until
 
@@ -90,6 +90,22 @@ def test_nothing_but_commands_that_make_runs_is_taken(jobs: Jobs) -> None:
         with pytest.raises(ValueError, match="there is no command"):
             jobs.submit(command, ("quick",), "ann")
     assert jobs.list() == []
+
+
+def test_a_full_disk_holds_the_queue_up_and_no_longer(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes nothing for a while, and then again."""
+    job = jobs.submit("generate", ("quick cat",), "ann")
+    write, refused = jobs.store.write, []
+
+    def full(job: Job) -> None:
+        if len(refused) < 3:
+            refused.append(job)
+            raise OSError(28, "No space left on device")
+        write(job)
+
+    monkeypatch.setattr(jobs.store, "write", full)
+    assert over(jobs, job.id).state == "done"
+    assert len(refused) == 3
 
 
 # --- turns and limits ---

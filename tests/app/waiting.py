@@ -8,7 +8,7 @@ from collections.abc import Callable
 from app.job import Job
 from app.jobs import Jobs
 
-PATIENCE = 120.0
+PATIENCE = 400.0
 """Seconds."""
 
 
@@ -21,6 +21,7 @@ def swept(jobs: Jobs) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
+    """Waits until something is true."""
     limit = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < limit, "it did not come to that"
@@ -28,9 +29,12 @@ def until(true: Callable[[], object]) -> None:
 
 
 def over(jobs: Jobs, id: str) -> Job:
+    """Waits until a job is over, and returns it."""
     until(lambda: jobs.get(id).over)
     return jobs.get(id)
 
 
 def stepping(jobs: Jobs, id: str) -> None:
-    until(lambda: jobs.progress(id).step >= 2)
+    """Waits until a job has taken some steps."""
+    until(lambda: jobs.progress(id).step >= 2 or jobs.get(id).over)
+    assert not jobs.get(id).over, f"it is {jobs.get(id).state} already: {jobs.get(id).reason}"
