@@ -17,6 +17,7 @@ from configs.catalog import (
     unknown,
 )
 from configs.run import RunConfig
+from guidance.families.extras import Extras
 from guidance.objective import Objective
 from guidance.times import Falling, Times
 from renderers.orbit import Orbit
@@ -33,11 +34,13 @@ _LATER: dict[type, frozenset[str]] = {
             "debias",
             "critic",
             "particles",
+            "accumulate",
             "source",
             "parts",
             "model",
         )
     ),
+    Extras: frozenset({"adapter", "adapter_scale", "offload"}),
     Falling: frozenset({"until"}),
     Orbit: frozenset({"towards", "around"}),
 }

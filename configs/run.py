@@ -87,6 +87,9 @@ class RunConfig:
     """Optimisation steps."""
     views: int = 4
     """Pictures in a step."""
+    accumulate: int = 1
+    """Parts that a step's pictures are looked at in, one after another, for small memories: the same step, but for
+    objectives and limits that weigh the views of a step against one another."""
     particles: int = 1
     """Scenes that are made at once, each from a start of its own; they take the steps in turn and share a critic."""
     seed: int = 0
@@ -104,6 +107,8 @@ class RunConfig:
             raise ValueError(f"steps is {self.steps}; at most 1000000 are taken")
         if not 1 <= self.views <= 64:
             raise ValueError(f"views is {self.views}; expected 1 to 64 pictures in a step")
+        if not 1 <= self.accumulate <= self.views:
+            raise ValueError(f"accumulate is {self.accumulate}; expected 1 to {self.views}, the pictures in a step")
         if not 1 <= self.particles <= 64:
             raise ValueError(f"particles is {self.particles}; expected 1 to 64 scenes at once")
         if not 0 <= self.seed < 2**29:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from guidance.prior import Condition, Denoiser, noised, per_view
+from guidance.prior import Condition, Denoiser, noised, per_view, together
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ class Adapted:
     ) -> Float[Tensor, "K B C h w"]:
         return self._denoiser.predict(x_t, t, conditions)
 
+    @property
+    def together(self) -> int:
+        """Views that have to be shown at once."""
+        return together(self._denoiser)
+
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
@@ -140,19 +145,26 @@ class Critic:
         return self.adapted.predict(x_t, t, conditions)
 
     @torch.enable_grad()
-    def learn(self, x: Float[Tensor, "B C h w"], condition: Condition) -> float:
-        """Learns from clean latents of renders; returns the mean square error of its velocity before the last step."""
-        x, error = x.detach(), x.new_zeros(len(x))
+    def learn(self, x: Float[Tensor, "B C h w"], condition: Condition, parts: int = 1) -> float:
+        """Learns from clean latents of renders, in `parts` one after another for small memories; returns the mean
+        square error of its velocity before the last step."""
+        x, error, many = x.detach(), x.new_zeros(len(x)), self.adapted.together
+        size = -(-(len(x) // many) // parts) * many
         for _ in range(self.knobs.steps):
             noise = torch.randn(x.shape, generator=self.rng).to(x)
-            t = spread_times(len(x), self.rng).to(x)
-            shown = (torch.rand(len(x), generator=self.rng) >= self.knobs.camera_dropout).to(x.device)
-            error = self.error(x, noise, t, condition, shown)
+            t = spread_times(len(x) // many, self.rng).repeat_interleave(many).to(x)
+            shown = torch.rand(len(x) // many, generator=self.rng) >= self.knobs.camera_dropout
+            shown = shown.repeat_interleave(many).to(x.device)
             self._optimiser.zero_grad(set_to_none=True)
-            # The sum over a latent: gradients of its mean would vanish in half precision; AdamW sees no difference.
-            (error.mean() * x[0].numel()).backward()
+            errors = []
+            for rows in torch.arange(len(x), device=x.device).split(size):
+                wrong = self.error(x[rows], noise[rows], t[rows], condition.rows(rows), shown[rows])
+                # The sum over a latent: gradients of its mean would vanish in half precision; AdamW sees no difference.
+                (wrong.mean() * x[0].numel() * (len(rows) / len(x))).backward()
+                errors.append(wrong.detach())
             self._optimiser.step()
-        return float(error.detach().mean())
+            error = torch.cat(errors)
+        return float(error.mean())
 
     def error(
         self,

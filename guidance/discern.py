@@ -56,11 +56,12 @@ class DiscerningCritic:
         return self._logit(x_t, t, condition).clamp(-_LARGEST, _LARGEST).exp()
 
     @torch.enable_grad()
-    def learn(self, x: Float[Tensor, "B C h w"], condition: Condition) -> float:
+    def learn(self, x: Float[Tensor, "B C h w"], condition: Condition, parts: int = 1) -> float:
         """Learns from clean latents of renders, the head beside as many samples; returns what the critic does."""
-        error, rng = self.critic.learn(x, condition), self.critic.rng
-        rows = torch.randint(len(self.samples), (len(x),), generator=rng).to(x.device)
-        t = spread_times(len(x), rng).to(x)
+        error, rng, many = self.critic.learn(x, condition, parts), self.critic.rng, self.critic.adapted.together
+        groups = torch.randint(len(self.samples) // many, (len(x) // many,), generator=rng)
+        rows = (groups[:, None] * many + torch.arange(many)).flatten().to(x.device)
+        t = spread_times(len(x) // many, rng).repeat_interleave(many).to(x)
         loss = x.new_zeros(())
         # softplus(-logit) where the answer should be "sample", softplus(logit) where it should be "render".
         for clean, told, sign in ((self.samples[rows], self.posed.rows(rows), -1), (x.detach(), condition, 1)):

@@ -7,6 +7,7 @@ of a network is always that noise: models trained to predict velocity or clean p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,6 +45,17 @@ class Condition:
             tuple(Against(other.condition.rows(index), other.weight[index]) for other in self.against),
             None if self.pooled is None else self.pooled[index],
         )
+
+
+def chained(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of the same kind one after another; what they keep away from is left out."""
+
+    def joined(name: str) -> Tensor | None:
+        rows = [getattr(condition, name) for condition in conditions]
+        return None if any(row is None for row in rows) else torch.cat(rows)
+
+    tokens, mask = (torch.cat([getattr(condition, name) for condition in conditions]) for name in ("tokens", "mask"))
+    return Condition(tokens, mask, joined("camera"), joined("image"), pooled=joined("pooled"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,21 @@ class Prior(Denoiser, Protocol):
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Latents to pictures in 0..1 (not clamped), differentiable."""
         ...
+
+
+@runtime_checkable
+class Joint(Prior, Protocol):
+    """A prior that sees several views of one object at once, and is told every one's camera under every condition."""
+
+    @property
+    def together(self) -> int:
+        """Views in a group. A batch holds whole groups, one after another, each at one noise time."""
+        ...
+
+
+def together(denoiser: Denoiser) -> int:
+    """Views that a denoiser has to be shown at once, as `Joint` says; 1 for one that sees each alone."""
+    return denoiser.together if isinstance(denoiser, Joint) else 1
 
 
 @runtime_checkable

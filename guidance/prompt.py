@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.objective import Wanted
-from guidance.prior import Against, Condition, Prior
+from guidance.prior import Against, Condition, Prior, together
 from guidance.vocabulary import VIEWS
 
 LONGEST = 1000
@@ -72,6 +72,9 @@ class Prompt:
             text = replace(text, image=self.image.expand(count, -1, -1))
         if self.perp_neg:
             text = self._kept_away(prior, text, azimuth, elevation)
+        if together(prior) > 1:
+            # What sees several views at once was never without their cameras.
+            text, empty, negative = (replace(told, camera=camera) for told in (text, empty, negative))
         return Wanted(text, empty, negative, replace(prior.read([self.text] * count), camera=camera))
 
     def _with_word(self, view: str) -> str:

@@ -5,6 +5,7 @@ Shapes: B cameras, N splats. Space is the glTF frame of renderers/cameras.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,11 @@ class Sighting:
     """Larger half side of its box in pixels; 0 where it was not drawn."""
     means2d_gradient: Float[Tensor, "B N 2"]
     """Gradient of the loss in the place where it landed, per pixel; zero before `backward`, which adds to it."""
+
+    def joined(self, others: Sequence[Sighting]) -> Sighting:
+        """This one's pictures and the others', as one."""
+        every = (self, *others)
+        return Sighting(torch.cat([s.radii for s in every]), torch.cat([s.means2d_gradient for s in every]))
 
 
 @dataclass(frozen=True)

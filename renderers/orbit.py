@@ -53,6 +53,16 @@ class Orbit:
         elevation = torch.deg2rad(self.lowest + (self.highest - self.lowest) * place)
         return looking_at_origin(azimuth, elevation, size, self.distance, math.radians(self.fov))
 
+    def draw_around(self, groups: int, views: int, size: int, rng: torch.Generator) -> Cameras:
+        """Groups of `views` cameras, one after another, that stand evenly around the asset at one elevation each; the
+        turns and the elevations of the groups are stratified.
+        """
+        turn = (torch.arange(groups) + torch.rand(1, generator=rng)) / (groups * views)
+        azimuth = math.radians(self.towards) + math.tau * (turn[:, None] + torch.arange(views) / views)
+        place = (torch.randperm(groups, generator=rng) + torch.rand(groups, generator=rng)) / groups
+        elevation = torch.deg2rad(self.lowest + (self.highest - self.lowest) * place).repeat_interleave(views)
+        return looking_at_origin(azimuth.flatten(), elevation, size, self.distance, math.radians(self.fov))
+
 
 def backdrops(count: int, rng: torch.Generator) -> Float[Tensor, "B 3"]:
     """A solid colour behind each view: a third white, a third grey of any level, a third any colour.

@@ -7,6 +7,7 @@ Shapes: B cameras, H and W pixels. Colours are 0..1, display-referred sRGB, prem
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -31,6 +32,21 @@ class Frame:
     """What the backend noticed on the way; only the scene that made the frame reads it, in `settle`."""
     normal: Float[Tensor, "B H W 3"] | None = field(default=None, repr=False)
     """Mean outward normal in the world, times alpha; None where the scene has none to tell."""
+
+
+def joined(frames: Sequence[Frame]) -> Frame:
+    """What the same scene showed cameras that looked one after another, as one frame without gradients."""
+    first, *others = frames
+    if not others:
+        return first
+    noticed = first.statistics
+    if hasattr(noticed, "joined"):
+        noticed = noticed.joined([frame.statistics for frame in others])
+    parts = (torch.cat([getattr(frame, name).detach() for frame in frames]) for name in ("rgb", "alpha", "depth"))
+    normal = None
+    if first.normal is not None:
+        normal = torch.cat([frame.normal.detach() for frame in frames if frame.normal is not None])
+    return Frame(*parts, statistics=noticed, normal=normal)
 
 
 class Scene(nn.Module, ABC):

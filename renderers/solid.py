@@ -7,6 +7,7 @@ of the mesh, T texels along a side, B cameras, H and W pixels, N pixels that see
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,6 +116,10 @@ class _Sighting:
     """How many see the mesh."""
     moved: Float[Tensor, "P 3"] | None
     """How far the points have moved, where they may."""
+
+    def joined(self, others: Sequence[_Sighting]) -> _Sighting:
+        """This one's pictures and the others', as one."""
+        return _Sighting(self.pixels + sum(other.pixels for other in others), self.moved)
 
 
 class SolidScene(TrainableScene):

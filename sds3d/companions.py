@@ -15,18 +15,20 @@ from configs.run import RunConfig
 from guidance.critic import Adapted, Critic, Trainable, part
 from guidance.disback import Backtracked
 from guidance.discern import DiscerningCritic
-from guidance.families.prior import FamilyPrior
+from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.objective import Wanted
 from guidance.perp_neg import PerpNeg
 from guidance.prior import Condition, Denoiser, Prior, Seeing
 from guidance.prompt import Prompt
 from guidance.sampling import sample
-from renderers.orbit import backdrops
 from renderers.scene import Scene
+from sds3d import looks
 
 SAMPLE_SCALE = 2.0
 """Classifier-free guidance of the samples that renders are told from."""
 SAMPLE_STEPS = 20
+LEAST_SIDE, MOST_SIDE = 64, 8192
+"""Of a picture that is wanted, pixels."""
 AT_ONCE = 8
 """Samples that are drawn together."""
 
@@ -76,9 +78,10 @@ class Companions:
             return replace(self.prior, stages=tuple(PerpNeg(stage, empty) for stage in self.prior.stages))
         return PerpNeg(self.prior, empty)
 
-    def learn(self, x: Float[Tensor, "B C h w"], posed: Condition) -> dict[str, float]:
-        """The critic's part of a step, on clean latents of renders; figures worth a log line."""
-        return {} if self._learner is None else {"critic_error": self._learner.learn(x.detach(), posed)}
+    def learn(self, x: Float[Tensor, "B C h w"], posed: Condition, parts: int = 1) -> dict[str, float]:
+        """The critic's part of a step, on clean latents of renders, so many parts of them one after another; figures
+        worth a log line."""
+        return {} if self._learner is None else {"critic_error": self._learner.learn(x.detach(), posed, parts)}
 
     def state(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on bit for bit, but for the generator; empty where nobody learns."""
@@ -129,8 +132,8 @@ class Companions:
     def _look(self, scene: Scene) -> tuple[Float[Tensor, "B C h w"], Wanted]:
         """Clean latents of a scene from anywhere, and what they should show."""
         config, prior = self._config, self._frozen
-        cameras = config.orbit.draw(config.views, prior.picture_size, self._rng).to(self._device)
-        frame = scene.render(cameras, backdrops(config.views, self._rng).to(self._device))
+        cameras = looks.cameras(config, prior, config.views, self._rng).to(self._device)
+        frame = scene.render(cameras, looks.behind(prior, config.views, self._rng).to(self._device))
         x = prior.encode(frame.rgb.permute(0, 3, 1, 2))
         return x, self._prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
 
@@ -138,7 +141,7 @@ class Companions:
     def _samples(self) -> tuple[Float[Tensor, "N C h w"], Float[Tensor, "N 2"]]:
         """Clean latents that the prior draws for the prompt, and the angles they are seen from."""
         config, prior, size = self._config, self._frozen, self._frozen.picture_size
-        cameras = config.orbit.draw(config.critic.samples, size, self._rng).to(self._device)
+        cameras = looks.cameras(config, prior, config.critic.samples, self._rng).to(self._device)
         wanted = self._prompt.seen_from(prior, cameras.azimuth, cameras.elevation)
         shape = prior.encode(torch.zeros(1, 3, size, size, device=self._device)).shape[1:]
         noise = torch.randn(config.critic.samples, *shape, generator=self._rng).to(self._device)
@@ -160,12 +163,16 @@ def shown(prompt: Prompt, config: RunConfig, prior: Prior) -> Prompt:
         return prompt
     if not isinstance(prior, Seeing):
         raise ValueError(f"the prior {config.prior} sees no pictures, only text; leave --image out")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(config.image) as picture:
+            width, height = picture.size
+            if min(width, height) < LEAST_SIDE or max(width, height) > MOST_SIDE:
+                expected = f"expected {LEAST_SIDE} to {MOST_SIDE} pixels on each side"
+                raise ValueError(f"the picture {config.image} is {width} x {height}; {expected}")
             pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)
-    except UnidentifiedImageError:
+    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         raise ValueError(f"{config.image} is no picture; expected a PNG or JPEG file") from None
     return replace(prompt, image=prior.look(pixels.permute(2, 0, 1)[None]))
 
@@ -178,6 +185,9 @@ def needs_critic(config: RunConfig) -> bool:
 
 def refuse_unmet(config: RunConfig, prior: Prior) -> None:
     """Raises ValueError, in one line, where an objective needs what its run or prior does not have."""
+    looks.refuse_groups(config, prior)
+    if isinstance(prior, SeeingPrior) and not config.image:
+        raise ValueError(f"{config.prior} as it is opened is shown what is wanted; give --image FILE")
     objective, name = config.objective, objective_name(config.objective)
     if needs_critic(config) and not isinstance(prior, Trainable):
         raise ValueError(f"{name} needs a critic; the prior {config.prior} has no network to put one on")

@@ -14,15 +14,16 @@ from configs.run import RunConfig
 from guidance.critic import part
 from guidance.limits import Limits
 from guidance.objective import Source, View
-from guidance.prior import Prior, generator
+from guidance.prior import Prior, generator, together
 from renderers.cameras import Cameras
 from renderers.mesh import Mesh
-from renderers.orbit import backdrops
 from renderers.rows import adam_state, restore_adam
-from renderers.scene import Frame, TrainableScene
+from renderers.scene import Frame, TrainableScene, joined
 from renderers.solid import Solid
+from sds3d import looks
 from sds3d.companions import Companions, shown
 from sds3d.load_mesh import Loaded, Placement
+from sds3d.looks import Drawn, Looked, chunked
 from sds3d.parts import regions
 
 _LATER = {"spare", "critic"}
@@ -51,6 +52,8 @@ class Step:
     frame: Frame
     logs: Mapping[str, float] = field(default_factory=dict)
     """Figures of the objective and of the critic."""
+    remarks: tuple[str, ...] = ()
+    """What was done where the memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class Run:
             name: generator(config.seed * 8 + place)
             for place, name in enumerate(("cameras", "backdrops", "noise", "times", "spare", "critic"))
         }
+        self.chunks = config.accumulate
+        """Parts that a step's pictures are looked at in; more where the memory has run out."""
         self.beside = Companions(config, prior, self.prompt, device, self.chance["critic"])
         self.done = 0
         starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
@@ -140,55 +145,103 @@ class Run:
 
     def _step(self) -> Step:
         began = time.perf_counter()
-        config, prior, beside, chance = self.config, self.prior, self.beside, self.chance
+        config, beside = self.config, self.beside
         particle = self.particles[self.done % config.particles]
         scene, optimiser = particle.scene, particle.optimiser
         progress = self.done / config.steps
 
-        cameras = config.orbit.draw(config.views, prior.picture_size, chance["cameras"]).to(self.device)
-        behind = backdrops(config.views, chance["backdrops"]).to(self.device)
-        frame = scene.render(cameras, behind)
-        asked = time.perf_counter()
-        x = prior.encode(bounded(frame.rgb, config.limits).permute(0, 3, 1, 2))
-        with torch.no_grad():
-            view = self._view(cameras, behind, frame, x.detach(), progress)
-            update = config.objective(beside.teacher(view.wanted.empty), beside.critic, view)
-            # Half precision overflows now and then: such values pull nowhere.
-            gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
-            gradient = config.limits.of_latents(gradient, progress)
-        learnt = beside.learn(x, view.wanted.posed)
-        answered = time.perf_counter()
-        loss = pulled(x, gradient) + scene.penalty(frame)
-
         for group, now in zip(optimiser.param_groups, scene.groups(progress), strict=True):
             group["lr"] = now["lr"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        looked, remarks = self._spared(particle, progress)
+        asked = time.perf_counter()
+        learnt = beside.learn(looked.x, looked.posed, self.chunks)
+        learning = time.perf_counter() - asked
         optimiser.step()
+        frame = joined(looked.frames)
         scene.settle(progress, frame, optimiser)
         self.done += 1
         if trouble := scene.healthy():
             raise Unhealthy(f"step {self.done}: {trouble}")
-        strength = float(gradient.square().mean().sqrt())
-        seconds, logs = time.perf_counter() - began, {**update.logs, **learnt}
-        return Step(self.done, strength, seconds, answered - asked, scene.told(), frame, logs)
+        strength = float(looked.gradient.square().mean().sqrt())
+        seconds, logs = time.perf_counter() - began, {**looked.logs, **learnt}
+        return Step(self.done, strength, seconds, looked.seconds + learning, scene.told(), frame, logs, tuple(remarks))
+
+    def _spared(self, particle: Particle, progress: float) -> tuple[Looked, list[str]]:
+        """A look, in smaller chunks of pictures where the memory runs out; what was done about it, in words."""
+        most, remarks = self.config.views // together(self.prior), list[str]()
+        while True:
+            before = {name: rng.get_state() for name, rng in self.chance.items()}
+            try:
+                return self._look(particle, progress), remarks
+            except torch.OutOfMemoryError:
+                for name, state in before.items():
+                    self.chance[name].set_state(state)
+                if self.chunks >= most:
+                    raise
+                self.chunks = min(2 * self.chunks, most)
+                remarks.append(f"the memory ran out: from here on a step's pictures in {self.chunks} parts")
+            torch.cuda.empty_cache()
+
+    def _look(self, particle: Particle, progress: float) -> Looked:
+        """Renders all views of a step, asks about them, and leaves the gradients in the scene's parameters; chunk
+        after chunk, which changes nothing but the memory it takes.
+        """
+        config, prior, beside, chance = self.config, self.prior, self.beside, self.chance
+        cameras = looks.cameras(config, prior, config.views, chance["cameras"]).to(self.device)
+        behind = looks.behind(prior, config.views, chance["backdrops"]).to(self.device)
+        drawn: Drawn | None = None
+        looked: list[Looked] = []
+        particle.optimiser.zero_grad(set_to_none=True)
+        for rows in chunked(config.views, self.chunks, together(prior)):
+            frame = particle.scene.render(cameras[rows], behind[rows])
+            asked = time.perf_counter()
+            x = prior.encode(bounded(frame.rgb, config.limits, config.views).permute(0, 3, 1, 2))
+            drawn = drawn or self._drawn(x.detach(), progress)
+            with torch.no_grad():
+                view = self._view(cameras[rows], behind[rows], frame, x.detach(), drawn.rows(rows), progress)
+                update = config.objective(beside.teacher(view.wanted.empty), beside.critic, view)
+                # Half precision overflows now and then: such values pull nowhere.
+                gradient = torch.nan_to_num(update.gradient, nan=0.0, posinf=0.0, neginf=0.0)
+                gradient = config.limits.of_latents(gradient, progress)
+            seconds = time.perf_counter() - asked
+            share = len(x) / config.views
+            (share * (pulled(x, gradient) + particle.scene.penalty(frame))).backward()
+            looked.append(Looked([frame], x.detach(), gradient, view.wanted.posed, update.logs, seconds))
+        return Looked.joined(looked)
+
+    def _drawn(self, like: Float[Tensor, "b C h w"], progress: float) -> Drawn:
+        """All chance of a step's views that their latents decide the shape of."""
+        config, chance = self.config, self.chance
+        shape = (config.views, *like.shape[1:])
+        return Drawn(
+            noise=torch.randn(shape, generator=chance["noise"]).to(like),
+            t=looks.times(config, self.prior, progress, chance["times"]).to(like),
+            second=torch.randn(shape, generator=chance["spare"]).to(like),
+            uniform=torch.rand(config.views, generator=chance["spare"]).to(like),
+        )
 
     def _view(
-        self, cameras: Cameras, behind: Float[Tensor, "B 3"], frame: Frame, x: Float[Tensor, "B C h w"], progress: float
+        self,
+        cameras: Cameras,
+        behind: Float[Tensor, "B 3"],
+        frame: Frame,
+        x: Float[Tensor, "B C h w"],
+        drawn: Drawn,
+        progress: float,
     ) -> View:
-        """What the objective is shown of a frame, with all chance drawn."""
-        config, prior, chance = self.config, self.prior, self.chance
+        """What the objective is shown of a frame."""
+        config, prior = self.config, self.prior
         source = None
         if self.source is not None:
             before = prior.encode(self.source.render(cameras, behind).rgb.permute(0, 3, 1, 2))
             source = Source(before, self.source_prompt.seen_from(prior, cameras.azimuth, cameras.elevation).text)
         return View(
             x,
-            noise=torch.randn(x.shape, generator=chance["noise"]).to(x),
-            t=config.times.draw(config.views, progress, chance["times"]).to(x),
+            noise=drawn.noise,
+            t=drawn.t,
             wanted=self.prompt.seen_from(prior, cameras.azimuth, cameras.elevation),
-            second=torch.randn(x.shape, generator=chance["spare"]).to(x),
-            uniform=torch.rand(config.views, generator=chance["spare"]).to(x),
+            second=drawn.second,
+            uniform=drawn.uniform,
             progress=progress,
             lowest=config.times.lowest(progress),
             source=source,
@@ -254,12 +307,12 @@ def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> F
     return 0.5 * (x - target).square().sum() / len(x)
 
 
-def bounded(rgb: Float[Tensor, "B H W 3"], limits: Limits) -> Float[Tensor, "B H W 3"]:
-    """The same pictures, whose gradients on the way back are bounded; the share that a picture has in the mean over
-    views is none of the bound's business.
+def bounded(rgb: Float[Tensor, "B H W 3"], limits: Limits, count: int) -> Float[Tensor, "B H W 3"]:
+    """The same pictures, whose gradients on the way back are bounded; the share that each has in the mean over all
+    `count` views is none of the bound's business.
     """
     if limits.pixel is None or not rgb.requires_grad:
         return rgb
-    seen, count = rgb.view_as(rgb), len(rgb)
+    seen = rgb.view_as(rgb)
     seen.register_hook(lambda gradient: limits.of_picture(gradient * count) / count)
     return seen

@@ -21,7 +21,7 @@ from sds3d.finish_picture import finish_picture
 from sds3d.formats.layout import PLAIN
 from sds3d.judging import verdict
 from sds3d.likeness import likeness
-from sds3d.provenance import LICENCES, provenance, versions
+from sds3d.provenance import licences, provenance, versions
 from sds3d.record import Record
 from sds3d.splat_files import write_splats
 from sds3d.turntable import write_contact, write_turntable
@@ -65,7 +65,7 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
         "mesh_against_scene": match.told(),
         "judge": judged,
         "versions": versions(),
-        "licences": LICENCES,
+        "licences": licences(config),
     }
     write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     console.say(f"mesh of {len(mesh.faces)} faces; it matches the scene with {match}", **match.told())

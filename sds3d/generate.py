@@ -64,21 +64,32 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
 
     Raises:
         Unhealthy: the scene went wrong; the last checkpoint is from before.
+        ValueError: the memory ran out, and smaller parts of a step did not help.
     """
     pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
     watch, fronts = Watch.over(run), None
-    for step in run.steps():
-        pace.took(step.seconds)
-        if watch.due(step.number):
-            preview = str(record.preview(step.number, watch.pictures(step)))
-        counted = watch.fronts(step.number)
-        fronts = fronts if counted is None else counted
-        _tell(step, run, record, console, pace, preview, fronts)
-        if stop.wanted:
-            break
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(run, record, console)
-            saved = time.monotonic()
+    try:
+        for step in run.steps():
+            pace.took(step.seconds)
+            if watch.due(step.number):
+                preview = str(record.preview(step.number, watch.pictures(step)))
+            counted = watch.fronts(step.number)
+            fronts = fronts if counted is None else counted
+            _tell(step, run, record, console, pace, preview, fronts)
+            if step.remarks:
+                console.say("; ".join(step.remarks))
+                _save(run, record, console)
+            if stop.wanted:
+                break
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(run, record, console)
+                saved = time.monotonic()
+    except torch.OutOfMemoryError:
+        _save(run, record, console)
+        hint = f"see: sds3d plan; go on with: sds3d resume {record.folder}"
+        raise ValueError(
+            f"the memory of {run.device} ran out at step {run.done + 1}, picture by picture; {hint}"
+        ) from None
     record.checkpoint(run.done, run.state())
     return time.monotonic() - began
 

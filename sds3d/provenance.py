@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs import files
 from configs.catalog import objective_name, scene_name
+from configs.run import RunConfig
 from guidance.embedded import FOLDER
 from guidance.precision import cpu_has_bfloat16
 from renderers import native
@@ -16,12 +17,32 @@ from renderers.scene import TrainableScene
 from sds3d.distill import Result
 from sds3d.formats.layout import Facts
 from sds3d.likeness import Likeness
-from sds3d.priors import EMBEDDED, FLOW
+from sds3d.models import BOOK
+from sds3d.priors import EMBEDDED, FLOW, TOY
 
-LICENCES = {
-    "sds3d": "Apache-2.0",
-    "prior mini": "Apache-2.0; trained on renders of CC0 and CC BY 3.0 models, credits in its NOTICE",
-}
+_SHIPPED = "Apache-2.0; trained on renders of CC0 and CC BY 3.0 models, credits in its NOTICE"
+_OURS = {EMBEDDED: _SHIPPED, FLOW: _SHIPPED, TOY: "Apache-2.0"}
+_UNKNOWN = "not known here; its own model card says"
+
+
+def licences(config: RunConfig) -> dict[str, str]:
+    """Terms of what an asset was made with, by name. Those of models of others are what the book of models says; read
+    the model's own before selling anything."""
+    return {"sds3d": "Apache-2.0", f"prior {config.prior}": prior_licence(config.prior)} | {
+        f"{what} {Path(file).name}": _UNKNOWN
+        for what in ("lora", "words", "adapter", "vae")
+        if (file := getattr(config.extras, what))
+    }
+
+
+def prior_licence(name: str) -> str:
+    """Terms of a prior, in a line."""
+    if name in _OURS:
+        return _OURS[name]
+    for short, model in BOOK.items():
+        if name == short or name in model.sources:
+            return f"{model.licence}; commercial use: {model.commercial}"
+    return _UNKNOWN
 
 
 def provenance(made: Result, match: Likeness | None = None) -> Facts:
@@ -39,7 +60,7 @@ def provenance(made: Result, match: Likeness | None = None) -> Facts:
         "scene_sha256": fingerprint(made.scene),
         "sds3d": versions()["sds3d"],
         "versions": versions(),
-        "licences": LICENCES,
+        "licences": licences(config),
         "run": files.dump(config),
     }
     if match is not None:

@@ -71,6 +71,16 @@ def t5() -> Any:
     return T5EncoderModel(T5Config(vocab_size=64, **sizes))
 
 
+def clip_vision(projection: bool = False) -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+
+    sizes = {"hidden_size": 24, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CLIPVisionConfig(**sizes, image_size=32, patch_size=16, projection_dim=16)
+    made = CLIPVisionModelWithProjection(config) if projection else CLIPVisionModel(config)
+    _liven(made)
+    return made
+
+
 def vae(channels: int = 4, shift: float | None = None) -> Any:
     from diffusers import AutoencoderKL
 

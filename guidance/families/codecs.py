@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from guidance.families.visiting import visiting
+
 
 @runtime_checkable
 class Codec(Protocol):
@@ -41,6 +43,8 @@ class Autoencoder:
     scale: float
     shift: float
     """Latents are (what it says - shift) * scale."""
+    away: torch.device | None = None
+    """Where it works, if it does not lie there (see `visiting`)."""
 
     @staticmethod
     def of(vae: Any) -> Autoencoder:
@@ -58,12 +62,14 @@ class Autoencoder:
         if rgb.shape[-1] % self.factor or rgb.shape[-2] % self.factor:
             height, width = rgb.shape[-2:]
             raise ValueError(f"pictures are {width} x {height}; this model takes multiples of {self.factor} pixels")
-        told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
-        mean: Tensor = told.latents if self.tiny else told.latent_dist.mode()
+        with visiting(self.vae, self.away):
+            told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
+            mean: Tensor = told.latents if self.tiny else told.latent_dist.mode()
         return (mean.to(_at_least_single(rgb)) - self.shift) * self.scale
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        rgb: Tensor = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype), return_dict=False)[0]
+        with visiting(self.vae, self.away):
+            rgb: Tensor = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype), return_dict=False)[0]
         return (rgb.to(_at_least_single(latents)) + 1) / 2
 
 

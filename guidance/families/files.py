@@ -15,10 +15,13 @@ FAMILIES = {
     "IFPipeline": "unet",
     "StableDiffusion3Pipeline": "transformer",
     "FluxPipeline": "transformer",
+    "MVDreamPipeline": "unet",
 }
 """Classes of pipelines that are read, and the part that is their network."""
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
+UNUSED = ("safety_checker", "feature_extractor", "watermarker")
 """Parts that are not needed here."""
+SEEING = ("MVDreamPipeline",)
+"""Classes of which some see pictures, by the part `image_encoder`; of others it is not needed either."""
 _WORDS = ("tokenizer.json", "vocab.json", "spiece.model")
 _WEIGHTLESS = {
     "scheduler": ("scheduler_config.json",),
@@ -60,6 +63,7 @@ def look(folder: Path) -> Found:
         name
         for name, entry in row.items()
         if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
+        if name != "image_encoder" or kind in SEEING
     )
     variants = set()
     for name in parts:

@@ -27,6 +27,8 @@ class Question:
     """Fraction of the schedule."""
     sigma: Float[Tensor, " N"]
     text: Condition
+    camera: Float[Tensor, "N 5"]
+    """As `camera.features`, or zeros where none is known."""
 
 
 @runtime_checkable
@@ -37,6 +39,11 @@ class Asking(Protocol):
     """Name of the part of the network that embeds the time."""
     layers: ClassVar[tuple[str, ...]]
     """Endings of the names of layers that a critic adds to."""
+
+    @property
+    def together(self) -> int:
+        """Views of one object that it has to be shown at once; 1 for a network that sees each alone."""
+        ...
 
     @property
     def network(self) -> nn.Module: ...
@@ -63,6 +70,7 @@ class UNet:
 
     clock: ClassVar[str] = "time_embedding"
     layers: ClassVar[tuple[str, ...]] = (*ATTENTION, "add_k_proj", "add_v_proj")
+    together: ClassVar[int] = 1
 
     @property
     def distilled(self) -> bool:
@@ -74,8 +82,14 @@ class UNet:
         if self.guidance is not None:
             width: int = self.network.config.time_cond_proj_dim  # type: ignore[union-attr, assignment]
             strength = guidance_waves(self.guidance - 1, width).to(x_t).expand(len(x_t), -1)
-        time = question.t * (self.steps - 1)
-        raw: Tensor = self.network(x_t, time, question.text.tokens, timestep_cond=strength, return_dict=False)[0]
+        raw: Tensor = self.network(
+            x_t,
+            question.t * (self.steps - 1),
+            question.text.tokens,
+            timestep_cond=strength,
+            added_cond_kwargs=_shown(question.text),
+            return_dict=False,
+        )[0]
         return raw[:, : x_t.shape[1]]
 
 
@@ -90,6 +104,7 @@ class SizedUNet:
 
     clock: ClassVar[str] = "time_embedding"
     layers: ClassVar[tuple[str, ...]] = ATTENTION
+    together: ClassVar[int] = 1
     distilled: ClassVar[bool] = False
 
     def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
@@ -99,7 +114,7 @@ class SizedUNet:
             x_t,
             question.t * (self.steps - 1),
             question.text.tokens,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes} | _shown(question.text),
             return_dict=False,
         )[0]
         return raw
@@ -113,6 +128,7 @@ class JointTransformer:
 
     clock: ClassVar[str] = "time_text_embed"
     layers: ClassVar[tuple[str, ...]] = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    together: ClassVar[int] = 1
     distilled: ClassVar[bool] = False
 
     def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
@@ -136,6 +152,7 @@ class PackedTransformer:
 
     clock: ClassVar[str] = "time_text_embed"
     layers: ClassVar[tuple[str, ...]] = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    together: ClassVar[int] = 1
     distilled: ClassVar[bool] = True
 
     def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
@@ -176,6 +193,13 @@ def guidance_waves(guidance: float, width: int) -> Float[Tensor, "1 W"]:
     rates = torch.exp(-torch.arange(half) * (torch.log(torch.tensor(10000.0)) / (half - 1)))
     angles = guidance * 1000 * rates
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]
+
+
+def _shown(text: Condition) -> dict[str, list[Tensor]]:
+    """The picture of a condition, for networks with an IP-Adapter: one embedding of the whole, or many of patches."""
+    if text.image is None:
+        return {}
+    return {"image_embeds": [text.image if text.image.shape[1] == 1 else text.image[:, None]]}
 
 
 def _pooled(text: Condition) -> Float[Tensor, "N P"]:

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from guidance.families import texts
-from guidance.families.codecs import Autoencoder, Pixels
+from guidance.families.assembly import assembled
+from guidance.families.codecs import Autoencoder, Codec, Pixels
 from guidance.families.extras import Extras
 from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
 from guidance.families.kept import KeptTexts, default_folder, identity
+from guidance.families.multiview import VIEWS, MultiViewUNet
 from guidance.families.networks import Asking, JointTransformer, PackedTransformer, SizedUNet, UNet
-from guidance.families.prior import FamilyPrior
+from guidance.families.pictures import AdapterLooker, Looker, ViewLooker
+from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
 from guidance.schedule import Schedule
 
@@ -29,6 +32,7 @@ _READERS: dict[str, texts.Way] = {
     "IFPipeline": texts.deepfloyd,
     "StableDiffusion3Pipeline": texts.stable_diffusion_3,
     "FluxPipeline": texts.flux,
+    "MVDreamPipeline": texts.stable_diffusion,
 }
 _BRAIN = {"StableDiffusion3Pipeline": torch.bfloat16, "FluxPipeline": torch.bfloat16, "IFPipeline": torch.bfloat16}
 """Families whose half precision is not float16: their activations are larger than it holds."""
@@ -72,7 +76,8 @@ class _Parts:
 def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: Extras) -> FamilyPrior:
     """The prior around a pipeline."""
     network = getattr(pipe, FAMILIES[found.kind])
-    codec = Pixels() if found.kind == "IFPipeline" else Autoencoder.of(pipe.vae)
+    away = device if extras.offload and device.type != "cpu" else None
+    codec: Codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
     factor = 1 if isinstance(codec, Pixels) else codec.factor
     size = extras.size or _own_size(found.kind, network, factor)
     grain = factor * (2 if FAMILIES[found.kind] == "transformer" else 1)
@@ -80,12 +85,28 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
         raise ValueError(f"size is {size}; this model takes multiples of {grain} pixels")
     parts = _parts(found.kind, pipe, network, size, (size // factor // 2) ** 2, extras)
     reader = texts.Reader(pipe, _READERS[found.kind])
-    if extras.frugal:
+    if extras.frugal or extras.offload:
         if "vae" in found.parts:
             pipe.vae.enable_slicing()
         store = KeptTexts(default_folder(), identity(folder, (extras.lora, extras.words), str(network.dtype)))
-        reader = texts.Reader(pipe, _READERS[found.kind], _reopening(folder, found, network, extras), store)
-    return FamilyPrior(parts.asking, parts.schedule, parts.prediction, codec, reader, size, extras.rows)
+        reader = texts.Reader(pipe, _READERS[found.kind], _reopening(folder, found, network, device, extras), store)
+    given = (parts.asking, parts.schedule, parts.prediction, codec, reader, size, extras.rows)
+    looker = _looker(pipe, codec, size, device)
+    prior = FamilyPrior(*given) if looker is None else SeeingPrior(*given).seeing(looker)
+    prior.away = away
+    return prior
+
+
+def _looker(pipe: Any, codec: Codec, size: int, device: torch.device) -> Looker | None:
+    """How the network sees a picture, where it does."""
+    network = getattr(pipe, "unet", None)
+    if reader := getattr(network, "picture_reader", None):
+        del network.picture_reader  # It reads a picture once; a pass of the network has no use for it.
+        return ViewLooker(pipe.image_encoder, reader, codec, size, device)
+    if getattr(network, "config", {}).get("encoder_hid_dim_type") == "ip_image_proj":
+        projection = network.encoder_hid_proj.image_projection_layers[0]
+        return AdapterLooker(pipe.image_encoder, type(projection).__name__ != "ImageProjection")
+    return None
 
 
 def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: Extras) -> _Parts:
@@ -96,6 +117,9 @@ def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: 
         guidance = extras.guidance if network.config.guidance_embeds else None
         return _Parts(PackedTransformer(network, guidance), flow_of(scheduler, patches), "flow")
     table, prediction = table_of(scheduler), prediction_of(scheduler)
+    if kind == "MVDreamPipeline":
+        tokens = network.picture_reader.latents.shape[1] if hasattr(network, "picture_reader") else 0
+        return _Parts(MultiViewUNet(network, table.steps, VIEWS, tokens), table, prediction)
     if kind == "StableDiffusionXLPipeline":
         return _Parts(SizedUNet(network, table.steps, size), table, prediction)
     told = extras.guidance if network.config.time_cond_proj_dim else None
@@ -112,25 +136,33 @@ def _own_size(kind: str, network: Any, factor: int) -> int:
 def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) -> Any:
     """The pipeline without what is not needed, frozen, on its device."""
     dtype = precision_of(found.kind, device, extras)
-    pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal else ())
+    pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal or extras.offload else ())
     if extras.vae and found.kind != "IFPipeline":
         pipe.vae = _autoencoder(Path(extras.vae), dtype)
+    _settle(pipe, device, extras)
+    if "vae" in pipe.components and pipe.vae is not None and pipe.vae.config.get("force_upcast"):
+        pipe.vae.float()  # Overflows in half precision, by its own word.
+    return pipe
+
+
+def _settle(pipe: Any, device: torch.device, extras: Extras) -> None:
+    """Freezes every part and puts it where it belongs."""
     for name, module in pipe.components.items():
         if isinstance(module, torch.nn.Module):
-            module.eval().requires_grad_(False).to(device)
-            if name == "vae" and module.config.get("force_upcast"):  # type: ignore[operator, union-attr]
-                module.float()  # Overflows in half precision, by its own word.
-    return pipe
+            stays = extras.offload and name in ("vae", *FAMILIES.values())
+            module.eval().requires_grad_(False).to("cpu" if stays else device)
 
 
 def _loaded(folder: Path, found: Found, dtype: torch.dtype, left_out: tuple[str, ...] = ()) -> Any:
     """What diffusers loads, with its many ways to fail in one line."""
-    diffusers = _diffusers()
+    diffusers, _ = _libraries()
     index = read_json(folder / "model_index.json")
     named = {*_OPTIONAL.get(found.kind, ()), *(name for name, entry in index.items() if isinstance(entry, list))}
     skipped: dict[str, None] = {name: None for name in named - {*found.parts} | {*left_out}}
     with _quiet():
         try:
+            if found.kind == "MVDreamPipeline":
+                return assembled(_libraries(), folder, found, dtype, {*skipped})
             return getattr(diffusers, found.kind).from_pretrained(
                 folder,
                 torch_dtype=dtype,
@@ -157,50 +189,71 @@ def _autoencoder(folder: Path, dtype: torch.dtype) -> Any:
         whole(file)
     with _quiet():
         try:
-            return getattr(_diffusers(), kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+            return getattr(_libraries()[0], kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
         except Exception as error:  # as above
             raise ValueError(f"{folder} does not open: {_first_line(error)}") from None
 
 
 def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
     """Merges low-rank additions and learns words. Raises ValueError or FileNotFoundError where they do not fit."""
-    for file in (extras.lora, extras.words):
+    for file in (extras.lora, extras.words, extras.adapter):
         if file:
             if not Path(file).is_file():
                 raise FileNotFoundError(f"{file} is missing")
             whole(Path(file))
     if (
-        extras.frugal
+        (extras.frugal or extras.offload)
         and extras.lora
         and any("text_encoder" in n or "lora_te" in n for n in names_in(Path(extras.lora)))
     ):
-        raise ValueError(f"{extras.lora} changes the text encoder too, which leaves the memory; leave frugal out")
-    with _quiet():
-        try:
-            if extras.lora:
-                path = Path(extras.lora)
-                pipe.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
-                pipe.fuse_lora(lora_scale=extras.lora_scale)
-                pipe.unload_lora_weights()
-            if extras.words and pipe.text_encoder is not None:
-                pipe.load_textual_inversion(extras.words, token=f"<{Path(extras.words).stem}>", local_files_only=True)
-        except Exception as error:  # as above
-            raise ValueError(f"{extras.lora or extras.words} does not fit this model: {_first_line(error)}") from None
-    for module in pipe.components.values():
-        if isinstance(module, torch.nn.Module):
-            module.requires_grad_(False).to(device)
+        raise ValueError(
+            f"{extras.lora} changes the text encoder too, which leaves the memory; leave frugal and offload out"
+        )
+    for file, put in ((extras.lora, _merge), (extras.words, _teach), (extras.adapter, _give_eyes)):
+        with _quiet():
+            try:
+                if file:
+                    put(pipe, Path(file), extras)
+            except Exception as error:  # as above
+                raise ValueError(f"{file} does not fit this model: {_first_line(error)}") from None
+    _settle(pipe, device, extras)
 
 
-def _reopening(folder: Path, found: Found, network: Any, extras: Extras) -> texts.Reopen:
+def _merge(pipe: Any, file: Path, extras: Extras) -> None:
+    pipe.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
+    pipe.fuse_lora(lora_scale=extras.lora_scale)
+    pipe.unload_lora_weights()
+
+
+def _teach(pipe: Any, file: Path, extras: Extras) -> None:
+    if pipe.text_encoder is not None:
+        pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
+
+
+def _give_eyes(pipe: Any, file: Path, extras: Extras) -> None:
+    """An IP-Adapter, and the network that reads pictures for it. Raises ValueError where it lacks that."""
+    if not hasattr(pipe, "load_ip_adapter"):
+        raise ValueError("models of its kind take no IP-Adapter")
+    if not (file.parent / "image_encoder" / "config.json").is_file():
+        raise ValueError("the folder image_encoder is missing beside it")
+    for weights in weights_in(file.parent / "image_encoder"):
+        whole(weights)
+    pipe.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, local_files_only=True)
+    pipe.set_ip_adapter_scale(extras.adapter_scale)
+
+
+def _reopening(folder: Path, found: Found, network: Any, device: torch.device, extras: Extras) -> texts.Reopen:
     """Gives the text encoders, around the network that is there anyway, for texts that were not read before."""
 
     def reopen() -> Any:
         name = FAMILIES[found.kind]
         pipe = _loaded(folder, found, network.dtype, tuple({"vae", name} & {*found.parts}))
         if extras.words:
-            _put_on_top(pipe, replace(extras, lora=""), network.device)
+            _put_on_top(pipe, replace(extras, lora="", adapter=""), device)
         setattr(pipe, name, network)
-        return pipe.to(network.device)
+        for encoder in _encoders(found):
+            getattr(pipe, encoder).to(device)
+        return pipe
 
     return reopen
 
@@ -209,13 +262,14 @@ def _encoders(found: Found) -> tuple[str, ...]:
     return tuple(name for name in found.parts if name.startswith("text_encoder"))
 
 
-def _diffusers() -> Any:
+def _libraries() -> tuple[Any, Any]:
+    """diffusers and transformers. Raises ImportError where one is not installed."""
     try:
         import diffusers
-        import transformers  # noqa: F401
+        import transformers
     except ImportError as error:
         raise ImportError(f'this model needs diffusers ({error}); install it with: pip install "sds3d[hub]"') from error
-    return diffusers
+    return diffusers, transformers
 
 
 @contextmanager

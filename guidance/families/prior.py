@@ -14,16 +14,16 @@ from guidance.critic import Twin
 from guidance.families.camera import CameraAware, time_width, told
 from guidance.families.codecs import Codec
 from guidance.families.networks import Asking, Question
+from guidance.families.pictures import Looker
 from guidance.families.schedules import noise_of
 from guidance.families.texts import Reader
+from guidance.families.visiting import visiting
 from guidance.prior import Condition, per_view
 from guidance.schedule import Schedule
 
 
 class FamilyPrior:
-    """A text-conditioned `Prior` that does not see the camera; `guidance.families.opening` makes one of a folder."""
-
-    sees_camera = False
+    """A text-conditioned `Prior`; `guidance.families.opening` makes one of a folder."""
 
     def __init__(
         self,
@@ -44,13 +44,31 @@ class FamilyPrior:
         self.asking, self.schedule, self.prediction = asking, schedule, prediction
         self.codec, self.reader, self.rows = codec, reader, rows
         self._size = size
+        self.away: torch.device | None = None
+        """Where the network works, if it does not lie there (see `visiting`)."""
+        self._blank: Tensor | None = None
 
     @property
     def picture_size(self) -> int:
         return self._size
 
     @property
+    def together(self) -> int:
+        """Views of one object that it has to be shown at once, as `guidance.prior.Joint` says."""
+        return self.asking.together
+
+    @property
+    def sees_camera(self) -> bool:
+        """Networks that see several views are told where each is."""
+        return self.together > 1
+
+    @property
     def device(self) -> torch.device:
+        return self.away or self._lies
+
+    @property
+    def _lies(self) -> torch.device:
+        """Where the network's weights are between passes."""
         return next(self.asking.network.parameters()).device
 
     @property
@@ -71,11 +89,11 @@ class FamilyPrior:
     ) -> Float[Tensor, "K B C h w"]:
         many, precision = len(conditions), torch.promote_types(x_t.dtype, torch.float32)
         alpha, sigma = self.levels(t)
-        question = Question(
-            x_t.to(self.dtype).repeat(many, 1, 1, 1), t.repeat(many), sigma.repeat(many), self._joined(conditions)
-        )
+        if len(x_t) % self.together:
+            raise ValueError(f"{len(x_t)} views; this model sees {self.together} of one object at once")
         cameras = told([condition.camera for condition in conditions], x_t)
-        raw = self._asked(question, cameras)
+        noisy, text = x_t.to(self.dtype).repeat(many, 1, 1, 1), self._joined(conditions)
+        raw = self._asked(Question(noisy, t.repeat(many), sigma.repeat(many), text, cameras))
         a, s, here = per_view(alpha).to(precision), per_view(sigma).to(precision), x_t.to(precision)
         answers = raw.to(precision).chunk(many)
         return torch.stack([noise_of(answer, here, self.prediction, a, s) for answer in answers])
@@ -98,45 +116,65 @@ class FamilyPrior:
         """This prior around a network of the same weights, which are shared, as nothing changes them, and new modules,
         to which layers can be added unseen by this one; its embedding of the time also takes the camera."""
         network = sharing_copy(self.asking.network)
-        clock = getattr(network, self.asking.clock)
-        width = time_width(clock)
-        setattr(network, self.asking.clock, CameraAware(clock, width).to(self.device))
-        asking = replace(self.asking, network=network)  # type: ignore[type-var]
-        other = FamilyPrior(
-            asking, self.schedule, self.prediction, self.codec, self.reader, self.picture_size, self.rows
-        )
+        if not self.sees_camera:
+            clock = getattr(network, self.asking.clock)
+            setattr(network, self.asking.clock, CameraAware(clock, time_width(clock)).to(self._lies))
+        other = copy.copy(self)
+        other.asking = replace(self.asking, network=network)  # type: ignore[type-var]
         return Twin(other, network, self.asking.layers)
 
-    def _asked(self, question: Question, cameras: Float[Tensor, "N 5"]) -> Float[Tensor, "N C h w"]:
+    def _asked(self, question: Question) -> Float[Tensor, "N C h w"]:
         """The network's own answers, in as many passes as the memory wants: where it runs out, half as many rows."""
-        count = len(question.x_t)
+        count, least = len(question.x_t), self.together
         while True:
-            most = min(self.rows or count, count)
+            most = max(min(self.rows or count, count) // least, 1) * least
             try:
-                passes = [self._passed(question, cameras, slice(n, n + most)) for n in range(0, count, most)]
+                with visiting(self.asking.network, self.away):
+                    passes = [self._passed(question, slice(n, n + most)) for n in range(0, count, most)]
                 return torch.cat(passes)
             except torch.OutOfMemoryError:
-                if most == 1:
+                if most == least:
                     raise
-                self.rows = most // 2
+                self.rows = max(most // 2 // least, 1) * least
                 warnings.warn(f"the memory ran out: from here on {self.rows} pictures in a pass", stacklevel=3)
             torch.cuda.empty_cache()
 
-    def _passed(self, question: Question, cameras: Float[Tensor, "N 5"], rows: slice) -> Float[Tensor, "M C h w"]:
+    def _passed(self, question: Question, rows: slice) -> Float[Tensor, "M C h w"]:
         """The network's own answer to some rows of a question."""
         clock = getattr(self.asking.network, self.asking.clock)
         if isinstance(clock, CameraAware):
-            clock.tell(cameras[rows])
+            clock.tell(question.camera[rows])
         every = torch.arange(len(question.x_t), device=question.x_t.device)[rows]
-        part = Question(question.x_t[rows], question.t[rows], question.sigma[rows], question.text.rows(every))
-        return self.asking.answer(part)
+        text, camera = question.text.rows(every), question.camera[rows]
+        return self.asking.answer(Question(question.x_t[rows], question.t[rows], question.sigma[rows], text, camera))
 
     def _joined(self, conditions: list[Condition]) -> Condition:
         """One condition of all rows, in the network's precision, without cameras."""
         tokens = torch.cat([condition.tokens for condition in conditions]).to(self.dtype)
         pooled = [condition.pooled.to(self.dtype) for condition in conditions if condition.pooled is not None]
         mask = torch.cat([condition.mask for condition in conditions])
-        return Condition(tokens, mask, None, pooled=torch.cat(pooled) if pooled else None)
+        images = [self._picture_of(condition) for condition in conditions] if self._blank is not None else []
+        image = torch.cat(images) if images else None
+        return Condition(tokens, mask, None, image, pooled=torch.cat(pooled) if pooled else None)
+
+    def _picture_of(self, condition: Condition) -> Float[Tensor, "B N E"]:
+        """The picture of a condition as tokens, those of no picture where it has none."""
+        assert self._blank is not None
+        image = self._blank.expand(len(condition), -1, -1) if condition.image is None else condition.image
+        return image.to(self.device, self.dtype)
+
+
+class SeeingPrior(FamilyPrior):
+    """A `Seeing` one: it can be shown what is wanted."""
+
+    def seeing(self, looker: Looker) -> SeeingPrior:
+        """The same, with eyes."""
+        self._looker = looker
+        self._blank = looker.blank()
+        return self
+
+    def look(self, rgb: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 N E"]:
+        return self._looker.look(rgb).to(self.device)
 
 
 def sharing_copy(network: nn.Module) -> nn.Module:

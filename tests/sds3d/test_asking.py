@@ -37,17 +37,17 @@ def test_pictures_bound_their_gradients_whatever_their_number(count: int) -> Non
     rgb = torch.rand(count, 3, 4, 3, generator=generator(0)).requires_grad_()
     pull = 3 * torch.randn(count, 3, 4, 3, generator=generator(1))
     limits = Limits(pixel=0.5)
-    seen = bounded(rgb, limits)
+    seen = bounded(rgb, limits, count)
     assert torch.equal(seen, rgb)
     # A mean over views of what pulls at each.
     (found,) = torch.autograd.grad((seen * pull).sum() / count, rgb)
     torch.testing.assert_close(found, limits.of_picture(pull) / count)
-    assert bounded(rgb, Limits()) is rgb
+    assert bounded(rgb, Limits(), count) is rgb
 
 
 def test_other_ways_back_from_the_pictures_are_not_bounded() -> None:
     rgb = torch.rand(1, 2, 2, 3, generator=generator(0)).requires_grad_()
-    bounded(rgb, Limits(pixel=0.1))
+    bounded(rgb, Limits(pixel=0.1), 1)
     (found,) = torch.autograd.grad((100 * rgb).sum(), rgb)
     assert bool((found == 100).all())
 

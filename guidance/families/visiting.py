@@ -1,0 +1,34 @@
+"""Modules that lie in main memory, and are on the GPU only while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def visiting(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """Inside, what a module calls its parameters and buffers are copies on a device; None changes nothing.
+
+    The copies leave with the block, or with the last graph that was made in it; gradients reach the module's own.
+    """
+    swapped: list[tuple[dict[str, Tensor], str, Tensor]] = []
+    copies: dict[int, Tensor] = {}
+    try:
+        if device is not None:
+            for part in module.modules():
+                for held in (part._parameters, part._buffers):
+                    for name, value in held.items():
+                        if value is not None:
+                            swapped.append((held, name, value))  # type: ignore[arg-type]
+            for held, name, value in swapped:
+                if id(value) not in copies:
+                    copies[id(value)] = value.to(device, non_blocking=True)
+                held[name] = copies[id(value)]
+        yield
+    finally:
+        for held, name, value in swapped:
+            held[name] = value

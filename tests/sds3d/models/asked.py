@@ -1,0 +1,59 @@
+"""Runs on tiny models of others, and what is said where one does not open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.catalog import OBJECTIVES
+from configs.run import Part, RunConfig
+from guidance.critic import LoRA
+from guidance.families.extras import Extras
+from renderers.splats import Splats
+from sds3d.distill import Result
+from sds3d.priors import open_prior
+
+CPU = torch.device("cpu")
+SMALL = Extras(size=16)
+FLOWS = ("sd3", "flux")
+Folder = Callable[[str], Path]
+Captured = pytest.CaptureFixture[str]
+
+
+def asked(folder: Path, kind: str, objective: str = "sds", steps: int = 2) -> RunConfig:
+    rule = OBJECTIVES[objective]()
+    if kind == "flux":
+        rule = type(rule)(scale=1.0)  # type: ignore[call-arg]
+    parts = (Part("a mug"), Part("a horse", (0.0, 0.5, 0.0))) if rule.needs_regions else ()
+    return RunConfig(
+        "a teddy bear",
+        prior=str(folder),
+        extras=SMALL,
+        objective=rule,
+        scene=Splats(count=60, max_count=80),
+        critic=LoRA(rank=1, samples=2, stages=1, stage_steps=1),
+        parts=parts,
+        source="before" if rule.needs_source else "",
+        steps=steps,
+        views=2,
+        device="cpu",
+    )
+
+
+def source(config: RunConfig) -> Result | None:
+    if not config.source:
+        return None
+    scene = config.scene.build(CPU, torch.Generator().manual_seed(0))
+    return Result(scene, replace(config, prompt="a horse", source=""), 1)
+
+
+def one_line(name: str, extras: Extras = SMALL) -> str:
+    with pytest.raises((ValueError, OSError)) as refused:
+        open_prior(name, CPU, extras)
+    line = str(refused.value)
+    assert "\n" not in line
+    return line

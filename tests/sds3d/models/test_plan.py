@@ -1,0 +1,53 @@
+"""What a run will cost, before it is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from guidance.families.extras import Extras
+from tests.sds3d.models.asked import Captured, Folder
+
+
+def test_a_plan_measures_the_run_itself(folder: Folder, tmp_path: Path, capsys: Captured) -> None:
+    from sds3d.__main__ import main
+
+    flags = f"--prior {folder('sd')} --device cpu --views 2 --extras.size 16 --scene.count 60 --json"
+    assert main(["plan", "a teddy bear", *flags.split()]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    facts = rows[-1]
+    assert facts["fits"] and 0 < facts["prior_seconds"] <= facts["step_seconds"] and facts["peak_mb"] > 10
+    assert facts["run_seconds"] == pytest.approx(600 * facts["step_seconds"], rel=0.9)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_that_does_not_fit_proposes_less(
+    folder: Folder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sds3d import plan
+    from sds3d.__main__ import main
+
+    flags = ["plan", "a cat", *f"--prior {folder('sd')} --device cpu --views 2 --extras.size 16".split()]
+    monkeypatch.setattr(plan, "measured", lambda *_: plan.Cost(1.0, 0.5, 7900, 8000))
+    assert main(flags) == 1
+    assert "--extras.frugal frees the text encoders; --extras.rows 1" in capsys.readouterr().out
+
+    def out_of_memory(*_: object) -> plan.Cost:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(plan, "measured", out_of_memory)
+    assert main([*flags, "--extras.frugal", "--extras.rows", "1", "--views", "1"]) == 1
+    assert "it does not fit: the memory of cpu ran out; --prior sd-1.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gigabytes", "rows", "frugal"), [(6, 1, True), (8, 2, True), (12, 4, True), (48, 0, False)])
+def test_the_memory_of_a_gpu_as_a_flag(gigabytes: int, rows: int, frugal: bool) -> None:
+    from sds3d.arguments import generate
+
+    given = generate(["a cat", "--vram", str(gigabytes), "--prior", "sd-1.5", "--offline"]).run.extras
+    assert given == Extras(rows=rows, frugal=frugal, offline=True)
+    with pytest.raises(ValueError, match="vram is 0; expected the gigabytes"):
+        generate(["a cat", "--vram", "0"])

@@ -1,0 +1,97 @@
+"""What does not open, and how that is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidance.families.extras import Extras
+from tests.sds3d.models.asked import Folder, one_line
+
+
+def test_folders_that_are_no_model(tmp_path: Path, copy: Path) -> None:
+    assert "model_index.json is missing" in one_line(str(tmp_path / "copy" / "unet"))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "dreamshaper.safetensors").write_bytes(b"")
+    assert "dreamshaper.safetensors is a file of weights; expected a whole pipeline" in one_line(str(tmp_path / "one"))
+    assert f"did you mean {copy}?" in one_line(str(tmp_path))
+    assert "is a file; expected the folder" in one_line(str(copy / "model_index.json"))
+    assert "did you mean sd-1.5?" in one_line("sd-1.4")
+
+
+def test_another_class_of_model(copy: Path) -> None:
+    index = copy / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableVideoDiffusionPipeline"))
+    assert "holds a StableVideoDiffusionPipeline; read are: StableDiffusionPipeline" in one_line(str(copy))
+    index.write_text("{")
+    assert "model_index.json is damaged" in one_line(str(copy))
+
+
+def test_parts_that_are_missing(copy: Path) -> None:
+    (copy / "vae" / "config.json").rename(copy / "vae" / "else.json")
+    assert "config.json is missing" in one_line(str(copy))
+    shutil.rmtree(copy / "vae")
+    assert "the folder vae is missing" in one_line(str(copy))
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.ckpt"])
+def test_files_that_could_run_code_are_not_read(name: str, copy: Path) -> None:
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / name)
+    assert f"unet has {name} alone; only safetensors files are read" in one_line(str(copy))
+
+
+def test_weights_that_were_cut_short(copy: Path) -> None:
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "diffusion_pytorch_model.safetensors is damaged: it has" in one_line(str(copy))
+    file.write_bytes(b"<html>not found</html>")
+    assert "is damaged or no safetensors file" in one_line(str(copy))
+
+
+def test_weights_of_another_shape(copy: Path) -> None:
+    config = copy / "unet" / "config.json"
+    row = json.loads(config.read_text())
+    config.write_text(json.dumps(row | {"block_out_channels": [8, 24]}))
+    assert f"{copy} does not open: " in one_line(str(copy))
+
+
+def test_a_scheduler_of_another_kind(folder: Folder, tmp_path: Path) -> None:
+    for kind, other, told in (("sd", "sd3", "one with betas"), ("sd3", "sd", "a flow-matching model has")):
+        mixed = Path(shutil.copytree(folder(kind), tmp_path / kind))
+        shutil.rmtree(mixed / "scheduler")
+        shutil.copytree(folder(other) / "scheduler", mixed / "scheduler")
+        entry = json.loads((folder(other) / "model_index.json").read_text())["scheduler"]
+        row = json.loads((mixed / "model_index.json").read_text())
+        (mixed / "model_index.json").write_text(json.dumps(row | {"scheduler": entry}))
+        assert told in one_line(str(mixed))
+
+
+def test_additions_that_do_not_fit(folder: Folder, tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    assert "style.safetensors is missing" in one_line(str(folder("sd")), Extras(lora=str(file)))
+    lora_of("sdxl", file)
+    assert "does not fit this model" in one_line(str(folder("sd")), Extras(lora=str(file)))
+    assert "expected a folder with config.json" in one_line(str(folder("sd")), Extras(vae=str(tmp_path)))
+    assert "the prior mini takes nothing on top; lora" in one_line("mini", Extras(lora=str(file)))
+    assert "takes multiples of 4 pixels" in one_line(str(folder("flux")), Extras(size=18))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"lora": "style.bin"}, "lora is style.bin; only .safetensors files"),
+        ({"words": "word.pt"}, "words is word.pt; only .safetensors files"),
+        ({"size": 5000}, "size is 5000; expected up to 4096"),
+        ({"size": -8}, "size is -8"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"lora_scale": 99.0}, "lora_scale is 99.0; expected -10 to 10"),
+        ({"rows": -1}, "rows is -1; expected 1 to 1024"),
+    ],
+)
+def test_choices_out_of_range(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Extras(**given)

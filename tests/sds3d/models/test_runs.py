@@ -1,0 +1,73 @@
+"""Runs on models of every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.catalog import OBJECTIVES
+from configs.files import dump, load
+from configs.run import RunConfig
+from guidance.families.extras import Extras
+from renderers.picture import Picture
+from sds3d.distill import Run
+from sds3d.priors import open_prior
+from tests.sds3d.models.asked import CPU, SMALL, Folder, asked, source
+from tests.tiny_models import KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_moves_a_scene(kind: str, folder: Folder) -> None:
+    config = asked(folder(kind), kind)
+    run = Run(config, open_prior(config.prior, CPU, config.extras), CPU)
+    before = {name: value.clone() for name, value in run.scene.state().items()}
+    steps = list(run.steps())
+    assert len(steps) == 2 and all(step.gradient > 0 for step in steps)
+    assert any(not torch.equal(value, before[name]) for name, value in run.scene.state().items())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_runs_on_a_network_of_others(name: str, folder: Folder) -> None:
+    kind = "sd3" if OBJECTIVES[name].needs_flow else "sd"
+    config = asked(folder(kind), kind, name, steps=1)
+    prior = open_prior(config.prior, CPU, config.extras)
+    run = Run(config, prior, CPU, source(config))
+    (step,) = run.steps()
+    assert step.gradient >= 0 and all(value.isfinite().all() for value in run.scene.state().values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_twenty_steps_from_the_command_line(kind: str, folder: Folder, tmp_path: Path) -> None:
+    from sds3d.__main__ import main
+
+    flags = f"--steps 20 --views 2 --device cpu --extras.size 16 --prior {folder(kind)} --out {tmp_path / 'run'}"
+    flags += " --scene.count 400 --scene.max-count 600 --scene.opacity 0.9 --objective sds --faces 500 --quiet"
+    scale = ["--objective.scale", "1"] if kind == "flux" else []
+    assert main(["generate", "a teddy bear", *flags.split(), *scale]) == 0
+    assert (tmp_path / "run" / "asset.glb").is_file()
+
+
+def test_a_run_with_a_critic_goes_on_where_it_stopped(folder: Folder) -> None:
+    config = asked(folder("sd"), "sd", "vsd")
+    prior = open_prior(config.prior, CPU, config.extras)
+    whole, first, second = (Run(config, prior, CPU) for _ in range(3))
+    list(whole.steps())
+    next(first.steps())
+    second.restore(first.state())
+    list(second.steps())
+    assert all(torch.equal(second.scene.state()[name], value) for name, value in whole.scene.state().items())
+
+
+def test_what_is_on_top_is_written_down() -> None:
+    config = RunConfig("a cat", prior="sd-1.5", extras=Extras(lora="style.safetensors", size=256), scene=Picture())
+    assert load(dump(config)) == config
+
+
+def test_a_distilled_model_is_not_guided_again(folder: Folder) -> None:
+    config = RunConfig("a teddy bear", prior=str(folder("flux")), extras=SMALL)
+    prior = open_prior(config.prior, CPU, config.extras)
+    with pytest.raises(ValueError, match=r"guidance in its weights, and sds guides with scale 7.5; give --objective"):
+        Run(config, prior, CPU)
