@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
     jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
     console = Console()
     try:
-        served, address, shared = page(Actions(jobs)).launch(
+        _, address, shared = page(Actions(jobs)).launch(
             server_name=given.host,
             server_port=given.port,
             share=given.share,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from app.figures import document
 from app.job import Job
 from app.jobs import Jobs
 from app.telling import card, glimpse
+from app.uploads import Uploads
 from configs.run import RunConfig
 from sds3d import arguments
 from sds3d.priors import embedded_vocabulary, is_embedded
@@ -69,6 +70,7 @@ class Actions:
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         self.exports = Exports(jobs.store)
+        self.uploads = Uploads(jobs.store)
 
     def generate(self, form: Form, owner: str) -> str:
         """Puts a run into the queue; returns its id. Raises ValueError."""
@@ -141,6 +143,28 @@ class Actions:
         shown = found[page * PAGE : (page + 1) * PAGE]
         rows = [glimpse(job, self.jobs.store.runs / job.id) for job in shown]
         return {"runs": rows, "total": len(found), "page": page, "pages": max(1, -(-len(found) // PAGE))}
+
+    def batch(self, name: str) -> dict[str, Any]:
+        """The runs of a batch in the order of its prompts. Raises ValueError where there is no such batch."""
+        jobs = sorted((job for job in self.jobs.list() if job.batch and job.batch == name), key=lambda job: job.made)
+        if not jobs:
+            raise ValueError("this batch is gone")
+        done = sum(job.over for job in jobs)
+        rows = [glimpse(job, self.jobs.store.runs / job.id) for job in jobs]
+        return {"runs": rows, "over": done == len(jobs), "line": f"{done} of {len(jobs)} made."}
+
+    def fits(self, choice: Choice) -> Callable[[Sequence[str]], object]:
+        """What a batch asks about the words of each of its runs: raises ValueError where they do not fit."""
+
+        def check(said: Sequence[str]) -> None:
+            if arguments.generate([*said]).run.prior == choice.prior and is_embedded(choice.prior):
+                remark(said[0])
+
+        return check
+
+    def in_use(self) -> set[str]:
+        """Uploads that runs wait for or may be made again from."""
+        return {job.words[0] for job in self.jobs.list() if job.command == "texture" and job.words and not job.over}
 
     def asked(self, id: str) -> Form:
         """The form that a run was made with, to change it. Raises ValueError for runs that have none."""

@@ -9,6 +9,7 @@ from typing import Any
 from app.figures import tail
 from app.job import Job, Progress
 from sds3d.console import clock
+from sds3d.standings import MEASURES, Measure
 
 STATES = {
     "waiting": "Waiting",
@@ -37,10 +38,13 @@ def card(job: Job, progress: Progress, folder: Path) -> dict[str, Any]:
         "figures": figures(job, progress, folder),
         "folder": str(folder),
         "previews": previews,
-        "fronts": [str(path) for path in progress.previews if path.name == "front.png"],
+        "fronts": [[path.parent.name, str(path)] for path in progress.previews if path.name == "front.png"],
         "asset": progress.asset.name if progress.asset else "",
         "splats": (folder / "splats.ply").is_file(),
         "verdict": verdict(progress),
+        "table": table(progress.report) if job.command == "compare" else [],
+        "sheet": str(folder / "sheet.png") if job.command == "compare" and (folder / "sheet.png").is_file() else "",
+        "page": (folder / "index.html").is_file() if job.command == "compare" else False,
         "cancel": not job.over and not job.stopping and not job.outside,
         "resume": progress.resumable,
     }
@@ -111,6 +115,23 @@ def verdict(progress: Progress) -> list[str]:
     if isinstance(mesh, dict):
         told.append(f"{mesh['faces']:,} triangles, {mesh['texture']} px texture.")
     return told
+
+
+def table(report: dict[str, Any]) -> list[list[str]]:
+    """How the objectives of a comparison stand: the heads, then a row for each; nothing before there is one."""
+    rows = report.get("standings")
+    if not isinstance(rows, dict) or not rows:
+        return []
+    found = [["Objective", *(measure.title for measure in MEASURES)]]
+    for name, row in rows.items():
+        found.append([str(name), *(_cell(measure, row.get(measure.key) or {}) for measure in MEASURES)])
+    return found
+
+
+def _cell(measure: Measure, standing: dict[str, Any]) -> str:
+    spread = standing.get("spread")
+    mean = measure.told(standing.get("mean"))
+    return mean if spread is None else f"{mean} ± {measure.told(spread)}"
 
 
 def glimpse(job: Job, folder: Path) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import PROMPT, Actions, Form, number, remark
+from app.actions import PROMPT, Actions, Form, defaults, number, remark
+from app.fields import start
 from app.page.parts import PRIVATE, QUICK, Finished, Pickers, component, live, one_line, owner, said
+from configs.catalog import objective_name, scene_name
 from sds3d.priors import is_embedded
 
 EXAMPLES = (
@@ -66,6 +68,20 @@ class GenerateTab:
         choice = self.pickers.choice(tuple(picked))
         budget = number("time budget", minutes) if str(minutes or "").strip() else None
         return Form(str(prompt or ""), choice, str(negative or ""), seed or 0, budget, changed)
+
+    @staticmethod
+    def filled(form: Form) -> tuple[Any, ...]:
+        """Values for prompt, negative, seed and what is picked, to show a form again."""
+        choice, preset = form.choice, start(form.choice)
+        objective, scene = objective_name(preset.objective), scene_name(preset.scene)
+        picked = (choice.preset, choice.prior, objective, scene, choice.times)
+        return (
+            form.prompt,
+            form.negative,
+            form.seed,
+            *picked,
+            gr.HTML(groups=defaults(choice), value=dict(form.changed)),
+        )
 
     def first_estimate(self) -> str:
         """The estimate for the form as it is when the page opens."""

@@ -4,6 +4,8 @@ const scrub = find(".scrub input");
 const sides = ["front", "left side", "back", "right side"];
 
 const remember = (id) => {
+  if (!id && new URL(location.href).searchParams.get("run") !== props.mine) return;
+  props.mine = id;
   const here = new URL(location.href);
   if (id) here.searchParams.set("run", id); else here.searchParams.delete("run");
   if (here.href !== location.href) history.replaceState(history.state, "", here);
@@ -31,6 +33,30 @@ const preview = () => {
   sheet.src = address(path);
 };
 
+const comparison = (run) => {
+  const [heads, ...rows] = run.table;
+  find(".scroll").hidden = !heads;
+  if (heads) find(".standings").replaceChildren(
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+    make("tbody", {}, ...rows.map(([name, ...cells]) => make("tr", {}, make("th", { scope: "row" }, name),
+      ...cells.map((cell) => make("td", {}, cell))))));
+  find(".sheet").hidden = !run.sheet;
+  const stamp = run.sheet && address(run.sheet) + "?" + rows.length + "-" + Math.round(100 * run.share);
+  if (run.sheet && find(".sheet").getAttribute("src") !== stamp) find(".sheet").src = stamp;
+  find(".whole").hidden = !(run.page && run.over);
+  if (!run.fronts.length || run.sheet) return;
+  find(".tiles").hidden = false;
+  find(".tiles").replaceChildren(...run.fronts.map(([name, path]) => tile(path, 0, 1, 1, name)));
+};
+
+const films = async () => {
+  const found = await ask("whole", props.value), frame = find(".films");
+  if (found.error) return;
+  frame.srcdoc = found.html.replace("<head>", `<head><base href="${address(shown.folder)}/">`);
+  frame.hidden = false;
+  find(".whole").hidden = true;
+};
+
 const draw = (run) => {
   shown = run;
   find(".nothing").hidden = true;
@@ -50,9 +76,10 @@ const draw = (run) => {
   find(".figures").replaceChildren(...run.figures.map(([name, value, about]) =>
     make("div", { title: about }, make("dt", {}, name), make("dd", {}, value))));
   find(".verdict").replaceChildren(...run.verdict.map((words) => make("li", {}, words)));
+  comparison(run);
   find(".cancel").hidden = !run.cancel;
   find(".resume").hidden = !run.resume;
-  preview();
+  if (run.command !== "compare") preview();
 };
 
 const stop = () => { clearTimeout(timer); timer = null; };
@@ -87,6 +114,7 @@ const begin = () => {
   told = "";
   find(".tiles").replaceChildren();
   delete find(".tiles").dataset.path;
+  find(".films").hidden = true;
   if (props.value) look();
   else { stop(); find(".nothing").hidden = false; find(".going").hidden = true; trigger("finished", {}); }
 };
@@ -99,6 +127,7 @@ const act = (button, name) => find(button).addEventListener("click", async () =>
   if (answer.error) { find(".reason").textContent = answer.error; find(".reason").hidden = false; }
   else look();
 });
+find(".whole").addEventListener("click", films);
 act(".cancel", "cancel");
 act(".resume", "resume");
 document.addEventListener("visibilitychange", () => { if (!document.hidden && timer) look(); });

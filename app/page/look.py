@@ -97,4 +97,5 @@ def text(name: str) -> str:
 
 def script(name: str) -> str:
     """A script of a component, with what all of them share before it."""
-    return text("shared.js") + text(name)
+    shelf = text("shelf.js") if name in ("gallery.js", "batch.js") else ""
+    return text("shared.js") + shelf + text(name)

@@ -84,7 +84,13 @@ def live(actions: Actions, place: str) -> gr.HTML:
             return told(error)
         return {}
 
-    return component("live", [look, cancel, resume], {"place": place}, "")
+    def whole(id: str) -> dict[str, Any]:
+        try:
+            return {"html": actions.jobs.file(str(id), "index.html").read_text(encoding="utf-8")}
+        except (ValueError, OSError) as error:
+            return told(error)
+
+    return component("live", [look, cancel, resume, whole], {"place": place}, "")
 
 
 def files(actions: Actions, place: str) -> gr.HTML:
@@ -110,55 +116,38 @@ class Finished:
 
     def __init__(self, actions: Actions, card: gr.HTML, place: str) -> None:
         self._actions = actions
-        self.viewer = gr.Model3D(
-            visible=False,
-            label="The asset; drag to turn it",
-            interactive=False,
-            height=420,
-            clear_color=(0.91, 0.905, 0.89, 1.0),
-            elem_id=f"viewer-{place}",
-        )
-        self.shape = gr.Radio(
-            [("Mesh", "mesh"), ("Splats", "splats")],
-            value="mesh",
-            visible=False,
-            show_label=False,
-            label="What is shown",
-            elem_id=f"shape-{place}",
-            container=False,
-        )
+        self.viewer = component("viewer", [], {"place": place}, {})
         self.files = files(actions, place)
-        card.finished(self._show, [card], [self.viewer, self.shape, self.files], **QUICK)
-        self.shape.input(self._turn, [card, self.shape], [self.viewer], **QUICK)
+        card.finished(self._show, [card], [self.viewer, self.files], **QUICK)
 
-    def _show(self, id: str) -> tuple[Any, ...]:
-        asset = self._path(id, "asset.glb")
-        splats = asset is not None and self._path(id, "splats.ply") is not None
-        shown = gr.Model3D(value=asset, visible=asset is not None)
-        return shown, gr.Radio(visible=splats, value="mesh"), id if self._over(id) else ""
-
-    def _turn(self, id: str, shape: str) -> Any:
-        return gr.Model3D(value=self._path(id, "splats.ply" if shape == "splats" else "asset.glb"))
-
-    def _over(self, id: str) -> bool:
+    def _show(self, id: str) -> tuple[dict[str, str], str]:
+        """The files of the viewer, and the run whose files are listed; nothing of either while it goes on."""
         try:
-            return bool(id) and self._actions.jobs.get(id).over
+            over = bool(id) and self._actions.jobs.get(id).over
         except ValueError:
-            return False
+            over = False
+        if not over:
+            return {}, ""
+        found = {kind: self._path(id, name) for kind, name in (("mesh", "asset.glb"), ("splats", "splats.ply"))}
+        return found, id
 
-    def _path(self, id: str, name: str) -> str | None:
-        if not self._over(id):
-            return None
+    def _path(self, id: str, name: str) -> str:
         try:
             return str(self._actions.jobs.file(id, name))
         except ValueError:
-            return None
+            return ""
 
 
 class Pickers:
     """Preset, prior, objective, scene, noise times, and the advanced fields that go with them."""
 
-    def __init__(self, place: str, only: tuple[str, ...] = ("preset", "prior", "objective", "scene", "times")) -> None:
+    def __init__(
+        self,
+        place: str,
+        only: tuple[str, ...] = ("preset", "prior", "objective", "scene", "times"),
+        without: tuple[str, ...] = (),
+    ) -> None:
+        """`without` names groups of fields that are left out, by how their titles begin."""
         first = next(iter(PRESETS))
         made: dict[str, Callable[[], Any]] = {
             "preset": lambda: gr.Radio(
@@ -171,13 +160,13 @@ class Pickers:
                 [("as the objective has them", ""), *time_rules()], value="", label="Noise times"
             ),
         }
-        self.only = only
+        self.only, self._without = only, without
         self.boxes = []
         if "preset" in only:
             self.boxes.append(made["preset"]())
         with gr.Accordion("Prior, objective, scene", open=False, elem_id=f"choices-{place}"):
             self.boxes += [made[name]() for name in only if name != "preset"]
-            self.advanced = component("fields", [], {"place": place, "groups": defaults(self._choice())}, {})
+            self.advanced = component("fields", [], {"place": place, "groups": self.groups(self._choice())}, {})
         for box in self.boxes:
             box.input(self._groups, self.boxes, [self.advanced], trigger_mode="always_last", **QUICK)
 
@@ -190,11 +179,15 @@ class Pickers:
         """The choice from the values of the boxes. Raises ValueError."""
         return self._choice(*values)
 
+    def groups(self, choice: Choice) -> list[dict[str, Any]]:
+        """The advanced fields of a choice. Raises ValueError, ImportError."""
+        return [group for group in defaults(choice) if not group["title"].startswith(self._without or ("-",))]
+
     def _choice(self, *values: Any) -> Choice:
         return Choice(**{name: str(value or "") for name, value in zip(self.only, values, strict=False)})
 
     def _groups(self, *values: Any) -> Any:
         try:
-            return gr.HTML(groups=defaults(self._choice(*values)))
+            return gr.HTML(groups=self.groups(self._choice(*values)))
         except (ValueError, ImportError) as error:
             raise gr.Error(one_line(error)) from None

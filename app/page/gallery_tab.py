@@ -1,0 +1,74 @@
+"""The tab with every run: look for one, open it, make it again with changes, go on with it, delete it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.actions import Actions
+from app.page.compare_tab import CompareTab
+from app.page.generate_tab import GenerateTab
+from app.page.parts import QUICK, component, one_line, owner, told
+
+
+class GalleryTab:
+    """Builds the tab where it is made."""
+
+    def __init__(self, actions: Actions) -> None:
+        self.actions = actions
+
+        def runs(asked: dict[str, Any]) -> dict[str, Any]:
+            try:
+                return actions.runs(str(asked.get("text", ""))[:200], int(asked.get("page", 0)))
+            except (ValueError, TypeError, AttributeError) as error:
+                return told(error)
+
+        def resume(id: str, request: gr.Request) -> dict[str, Any]:
+            try:
+                actions.jobs.resume(str(id), owner(request))
+            except ValueError as error:
+                return told(error)
+            return {}
+
+        def remove(id: str) -> dict[str, Any]:
+            try:
+                actions.jobs.delete(str(id))
+            except ValueError as error:
+                return told(error)
+            return {}
+
+        self.shelf = component("gallery", [runs, resume, remove], {}, 0)
+
+    def listen(self, tabs: gr.Tabs, generating: GenerateTab, comparing: CompareTab, tab: gr.Tab) -> None:
+        """Ties the buttons to the other tabs."""
+        seen = gr.State(0)
+
+        def again(count: int) -> tuple[int, int]:
+            return count + 1, count + 1
+
+        tab.select(again, [seen], [seen, self.shelf], **QUICK)
+        self.shelf.open(self._open, None, [tabs, generating.card, comparing.card], **QUICK)
+        form = [generating.prompt, generating.negative, generating.seed, *generating.pickers.inputs]
+        self.shelf.again(self._again, None, [tabs, *form], **QUICK)
+
+    def _open(self, event: gr.EventData) -> tuple[Any, Any, Any]:
+        id = _id(event)
+        try:
+            compares = self.actions.jobs.get(id).command == "compare"
+        except ValueError:
+            return gr.skip(), gr.skip(), gr.skip()
+        if compares:
+            return gr.Tabs(selected="compare"), gr.skip(), id
+        return gr.Tabs(selected="generate"), id, gr.skip()
+
+    def _again(self, event: gr.EventData) -> tuple[Any, ...]:
+        try:
+            form = self.actions.asked(_id(event))
+        except (ValueError, ImportError) as error:
+            raise gr.Error(one_line(error)) from None
+        return gr.Tabs(selected="generate"), *GenerateTab.filled(form)
+
+
+def _id(event: gr.EventData) -> str:
+    return str(event._data.get("id", ""))[:200] if isinstance(event._data, dict) else ""
