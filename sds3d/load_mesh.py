@@ -87,7 +87,7 @@ def _joined(path: Path, remarks: list[str]) -> Parts:
     size = path.stat().st_size
     if not 0 < size <= LARGEST_FILE:
         raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; expected up to {LARGEST_FILE / 2**20:.0f}, and not 0")
-    remarks += _missing(path, kind)
+    remarks += missing(path)
     try:
         scene = trimesh.load(path, force="scene", process=False)
         parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
@@ -148,9 +148,10 @@ def _stacked(parts: list[tuple[Any, ndarray]], linear_colours: bool) -> Parts:
     )
 
 
-def _missing(path: Path, kind: str) -> list[str]:
-    """Remarks on files that this one names and that are not there."""
+def missing(path: Path) -> list[str]:
+    """Remarks on files that an OBJ or glTF file names and that are not there."""
     named: list[str] = []
+    kind = path.suffix.lower()
     if kind == ".obj":
         with path.open(encoding="utf-8", errors="replace") as lines:
             libraries = [line.split(None, 1)[1].strip() for line in lines if re.match(r"mtllib\s+\S", line)]
