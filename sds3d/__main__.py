@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 
 COMMANDS = {
     "generate": "a prompt to a finished asset",
@@ -22,18 +23,26 @@ COMMANDS = {
     "prior": "the embedded prior: words, sample, evaluate, corpus, train, judge, ship",
 }
 """Every command and what it is for."""
-HELP = (
-    "usage: sds3d COMMAND ...\n\n"
-    + "\n".join(f"  {name:12}{what}" for name, what in COMMANDS.items())
-    + ('\n\nFor example: sds3d generate "a teddy bear". Every command explains itself with --help.\n')
-)
+ABOVE = {"app": "the page: prompts, previews, assets in 3D, comparisons, a gallery, in a browser"}
+"""What our own commands above this package are for."""
+GROUP = "sds3d.commands"
+"""Entry points of commands that stand above this package, or come from others; looked up only when they are needed."""
+
+
+def help_text() -> str:
+    """All commands, those of other packages included."""
+    further = sorted(point.name for point in entry_points(group=GROUP) if point.name not in COMMANDS)
+    told = COMMANDS | {name: ABOVE.get(name, "from another package") for name in further}
+    rows = "\n".join(f"  {name:12}{what}" for name, what in told.items())
+    example = 'For example: sds3d generate "a teddy bear". Every command explains itself with --help.'
+    return f"usage: sds3d COMMAND ...\n\n{rows}\n\n{example}\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code. Mistakes of the user end in one line and code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP)
+        sys.stdout.write(help_text())
         return 0 if given else 2
     if given[0] == "--version":
         from sds3d.provenance import versions
@@ -55,7 +64,11 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         from configs.catalog import unknown
 
-        raise ValueError(unknown("command", name, list(COMMANDS)))
+        above = {point.name: point for point in entry_points(group=GROUP)}
+        if name not in above:
+            raise ValueError(unknown("command", name, [*COMMANDS, *above]))
+        loaded: Callable[[list[str]], int] = above[name].load()
+        return loaded
     from sds3d import commands
 
     found: Callable[[list[str]], int] = getattr(commands, name)

@@ -434,3 +434,23 @@ def test_the_help_of_generate_names_presets_and_objectives(capsys: Captured) -> 
 def test_the_version_is_told(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+def test_a_command_of_another_package_is_found_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[list[str]] = []
+
+    class Point:
+        name = "knit"
+
+        def load(self) -> object:
+            return lambda words: heard.append(words) or 7
+
+    monkeypatch.setattr("sds3d.__main__.entry_points", lambda group: [Point()])
+    assert main(["knit", "a", "--b"]) == 7
+    assert heard == [["a", "--b"]]
+    assert main(["--help"]) == 0
+    assert "knit" in capsys.readouterr().out
+    assert main(["knot"]) == 2
+    assert "did you mean knit" in capsys.readouterr().err
