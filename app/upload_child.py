@@ -16,6 +16,9 @@ from typing import Any
 from sds3d.load_mesh import looked_into
 from sds3d.mesh_parts import UNFOLDED_FACES, unusable
 
+_SHORT = ("MemoryError", "allocate", "failed to map")
+"""What libraries say where there is no memory left."""
+
 
 def facts(path: Path) -> dict[str, Any]:
     """What is in a mesh file, for people. Raises OSError, ValueError."""
@@ -53,10 +56,14 @@ def main(words: list[str]) -> int:
     limit(seconds, megabytes)
     try:
         told = facts(path)
-    except (ValueError, OSError, MemoryError) as error:
-        short = isinstance(error, MemoryError) or "MemoryError" in str(error)
-        words = f"opening it takes more than {megabytes} MB of memory" if short else " ".join(str(error).split())
-        told = {"refused": words}
+    except Exception as error:  # a broken file makes its readers fail in every way there is
+        words = " ".join(str(error).split()) or type(error).__name__
+        short = isinstance(error, MemoryError | ImportError) or any(mark in words for mark in _SHORT)
+        told = {
+            "refused": f"{path.name} takes more than {megabytes} MB of memory to open; simplify it first"
+            if short
+            else words
+        }
     sys.stdout.write(json.dumps(told) + "\n")
     return 0
 
