@@ -37,7 +37,7 @@ class BatchTab:
                     elem_id="batch-prompts",
                 )
                 self.table = gr.File(
-                    label="Or a CSV with a column prompt; other columns are flags, such as seed",
+                    label="Or a CSV with a column prompt",
                     file_types=[".csv", ".tsv", ".txt"],
                     height=120,
                     elem_id="batch-table",

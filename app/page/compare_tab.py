@@ -33,9 +33,8 @@ class CompareTab:
                     self.minutes = gr.Textbox(
                         "2", label="Minutes for each run", max_length=8, elem_id="compare-minutes"
                     )
-                with gr.Row():
-                    self.preset = gr.Radio(list(PRESETS), value=next(iter(PRESETS)), label="Preset")
-                    self.prior = gr.Dropdown(priors(), value="mini", label="Prior")
+                self.preset = gr.Radio(list(PRESETS), value=next(iter(PRESETS)), label="Preset")
+                self.prior = gr.Dropdown(priors(), value="mini", label="Prior")
                 self.go = gr.Button("Compare", variant="primary", size="lg", elem_id="compare")
                 self.said = gr.HTML("", elem_classes="estimate", elem_id="compare-said")
             with gr.Column(scale=7):

@@ -62,6 +62,7 @@ const draw = (run) => {
   find(".nothing").hidden = true;
   find(".going").hidden = false;
   find("h2").textContent = run.prompt || run.id;
+  find(".live").classList.toggle("over", run.over);
   const badge = find(".badge");
   badge.textContent = run.badge;
   badge.dataset.state = run.state;
