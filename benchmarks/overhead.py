@@ -163,11 +163,10 @@ def main() -> None:
             passes.append(clock.spent)
         clock.spent = 0.0
     count = sum(p.numel() for p in prior.asking.network.parameters())
-    sys.stdout.write(
-        f"step / passes: {statistics.median(ratios):.3f} (worst {max(ratios):.3f}; "
-        f"passes {statistics.median(passes):.2f} s; {count / 1e6:.0f} million weights, {given.views} views of {SIZE} pixels, {torch.get_num_threads()} threads, "
-        f"{given.steps} steps{', autoencoder' if given.autoencoder else ''})\n"
-    )
+    told = f"{count / 1e6:.0f} million weights, {given.views} views of {SIZE} pixels, {torch.get_num_threads()} threads"
+    told += f", {given.steps} steps{', autoencoder' if given.autoencoder else ''}"
+    ratio, worst, spent = statistics.median(ratios), max(ratios), statistics.median(passes)
+    sys.stdout.write(f"step / passes: {ratio:.3f} (worst {worst:.3f}; passes {spent:.2f} s; {told})\n")
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ def joined(frames: Sequence[Frame]) -> Frame:
     noticed = first.statistics
     if hasattr(noticed, "joined"):
         noticed = noticed.joined([frame.statistics for frame in others])
-    parts = (torch.cat([getattr(frame, name).detach() for frame in frames]) for name in ("rgb", "alpha", "depth"))
+    rgb, alpha, depth = (torch.cat([getattr(f, name).detach() for f in frames]) for name in ("rgb", "alpha", "depth"))
     normal = None
     if first.normal is not None:
         normal = torch.cat([frame.normal.detach() for frame in frames if frame.normal is not None])
-    return Frame(*parts, statistics=noticed, normal=normal)
+    return Frame(rgb, alpha, depth, noticed, normal)
 
 
 class Scene(nn.Module, ABC):

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 COMMANDS = {
     "generate": "a prompt to a finished asset",
+    "batch": "an asset for every line of a file, several at once",
     "edit": "a finished asset changed to what another prompt says",
     "refine": "the mesh of a finished run made better as a mesh",
     "texture": "somebody's mesh painted by a prompt",

@@ -29,6 +29,13 @@ def generate(words: list[str]) -> int:
     return begin(flags.generate(words))
 
 
+def batch(words: list[str]) -> int:
+    """`sds3d batch FILE`: an asset for every line of a file."""
+    from sds3d.batch import batch as run
+
+    return run(words)
+
+
 def edit(words: list[str]) -> int:
     """`sds3d edit RUN PROMPT`: a new run that starts from a finished one."""
     return begin(flags.edit(words, lambda folder: Record.open(folder).config()))

@@ -163,7 +163,7 @@ def shown(prompt: Prompt, config: RunConfig, prior: Prior) -> Prompt:
         return prompt
     if not isinstance(prior, Seeing):
         raise ValueError(f"the prior {config.prior} sees no pictures, only text; leave --image out")
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(config.image) as picture:
@@ -172,7 +172,7 @@ def shown(prompt: Prompt, config: RunConfig, prior: Prior) -> Prompt:
                 expected = f"expected {LEAST_SIDE} to {MOST_SIDE} pixels on each side"
                 raise ValueError(f"the picture {config.image} is {width} x {height}; {expected}")
             pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         raise ValueError(f"{config.image} is no picture; expected a PNG or JPEG file") from None
     return replace(prompt, image=prior.look(pixels.permute(2, 0, 1)[None]))
 

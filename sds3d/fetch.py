@@ -15,7 +15,9 @@ from sds3d.models import BOOK
 
 HUB = "https://huggingface.co"
 _PLAIN = (".json", ".txt", ".model")
-_WEIGHTED = (*FAMILIES.values(), "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+_WEIGHTED = (*FAMILIES.values(), "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+_MANY_VIEWS = "unet/mv_unet.py"
+"""Only models that come with this code need what sees pictures; the code itself is not fetched."""
 
 
 def fetched(name: str, extras: Extras) -> Path:
@@ -60,9 +62,10 @@ def chosen(names: list[str], half: bool) -> list[str]:
     if "model_index.json" not in names:
         raise ValueError("it has no model_index.json; expected a pipeline in the diffusers layout")
     kept = ["model_index.json"]
+    needless = UNUSED if _MANY_VIEWS in names else (*UNUSED, "image_encoder")
     for part in dict.fromkeys(name.split("/")[0] for name in names if name.count("/") == 1):
         inside = [name for name in names if name.startswith(part + "/") and name.count("/") == 1]
-        if part in UNUSED or (f"{part}/config.json" not in inside and part in _WEIGHTED):
+        if part in needless or (f"{part}/config.json" not in inside and part in _WEIGHTED):
             continue
         kept += [name for name in inside if name.endswith(_PLAIN) and ".index." not in name]
         if part not in _WEIGHTED:

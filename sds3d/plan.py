@@ -9,7 +9,7 @@ import torch
 
 from configs.run import RunConfig
 from guidance.families.prior import FamilyPrior
-from guidance.prior import Prior
+from guidance.prior import Prior, together
 from sds3d import arguments as flags
 from sds3d.console import Console, clock, memory_mb
 from sds3d.distill import Run
@@ -61,7 +61,9 @@ def measured(config: RunConfig, prior: Prior, device: torch.device, console: Con
     run = Run(config, prior, device, source_of(config, console), model_of(config, console))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    _, *steps = islice(run.steps(), STEPS + 1)
+    warm, *steps = islice(run.steps(), STEPS + 1)
+    for remark in warm.remarks:
+        console.say(f"{remark}; with --accumulate {run.chunks} that is so from the start")
     steps = steps or list(islice(run.steps(), 1))
     if not steps:
         raise ValueError(f"steps is {config.steps}; a plan takes a run of at least 2")
@@ -82,6 +84,10 @@ def proposals(config: RunConfig, prior: Prior) -> list[str]:
             told.append("--extras.frugal frees the text encoders")
         if config.extras.rows != 1:
             told.append("--extras.rows 1 asks for one picture in a pass")
+        if prior.device.type == "cuda" and not config.extras.offload:
+            told.append("--extras.offload keeps the model in main memory between its passes")
+    if config.accumulate < (parts := config.views // together(prior)):
+        told.append(f"--accumulate {parts} looks at the pictures of a step one after another")
     if config.views > 1:
         told.append(f"--views {config.views // 2} takes half as many pictures in a step")
     if isinstance(prior, FamilyPrior):

@@ -43,7 +43,12 @@ def open_prior(name: str, device: torch.device, extras: Extras | None = None) ->
         return toy_pictures().to(device)
     from guidance.families.opening import open_family
 
-    return open_family(folder_of(name, extras), device, extras)
+    folder = folder_of(name, extras)
+    try:
+        return open_family(folder, device, extras)
+    except torch.OutOfMemoryError:
+        less = "--vram GB, --extras.offload or --device cpu take less"
+        raise ValueError(f"{name} does not fit into the memory of {device}; {less}") from None
 
 
 def folder_of(name: str, extras: Extras) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-KINDS = ("sd", "sd-v", "sdxl", "if", "sd3", "flux")
+KINDS = ("sd", "sd-v", "sdxl", "if", "sd3", "flux", "pixart")
 ATTENTION = {"attention_head_dim": 2, "cross_attention_dim": 32}
 UNET = {
     "block_out_channels": (8, 16),
@@ -243,6 +243,29 @@ def _flux(guided: bool = True) -> Any:
     )
 
 
+def _pixart(told: bool = True) -> Any:
+    from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    transformer = PixArtTransformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        num_layers=2,
+        attention_head_dim=12,
+        num_attention_heads=2,
+        in_channels=4,
+        out_channels=8,
+        cross_attention_dim=24,
+        caption_channels=32,
+        norm_num_groups=4,
+        use_additional_conditions=told,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.0001, beta_end=0.02, beta_schedule="linear", clip_sample=False, set_alpha_to_one=False
+    )
+    kind = PixArtAlphaPipeline if told else PixArtSigmaPipeline
+    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), vae=vae(), transformer=transformer, scheduler=scheduler)
+
+
 @torch.no_grad()
 def _liven(module: nn.Module) -> None:
     """No layer stays at a zero that training would start from: answers have to depend on everything."""
@@ -260,5 +283,7 @@ _MAKERS = {
     "sd3": _sd3,
     "sd3-two": lambda: _sd3(third=False),
     "flux": _flux,
+    "pixart": _pixart,
+    "pixart-sigma": lambda: _pixart(told=False),
     "flux-fast": lambda: _flux(guided=False),
 }

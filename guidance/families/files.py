@@ -15,6 +15,8 @@ FAMILIES = {
     "IFPipeline": "unet",
     "StableDiffusion3Pipeline": "transformer",
     "FluxPipeline": "transformer",
+    "PixArtAlphaPipeline": "transformer",
+    "PixArtSigmaPipeline": "transformer",
     "MVDreamPipeline": "unet",
 }
 """Classes of pipelines that are read, and the part that is their network."""

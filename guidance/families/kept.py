@@ -24,15 +24,13 @@ class KeptTexts:
     def get(self, text: str) -> Read | None:
         try:
             tensors = load_file(self._file(text))
-            return tensors["tokens"], tensors.get("pooled")
+            return Read(tensors["tokens"], tensors.get("pooled"), tensors.get("mask"))
         except (OSError, SafetensorError, KeyError):
             return None
 
     def put(self, text: str, read: Read) -> None:
-        tokens, pooled = read
-        tensors = {"tokens": tokens.cpu().contiguous()} | (
-            {} if pooled is None else {"pooled": pooled.cpu().contiguous()}
-        )
+        given = zip(Read._fields, read, strict=True)
+        tensors = {name: value.cpu().contiguous() for name, value in given if value is not None}
         file = self._file(text)
         partial = file.with_suffix(f".{os.getpid()}")
         try:

@@ -121,6 +121,37 @@ class SizedUNet:
 
 
 @dataclass(frozen=True)
+class PatchTransformer:
+    """PixArt (Chen et al. 2023): patches of latents, and a text whose padding is left out. Its answer comes with
+    variances that are left out."""
+
+    network: nn.Module
+    steps: int
+    size: int
+    """Height and width in pixels that it is told, where it was trained to be."""
+
+    clock: ClassVar[str] = "adaln_single.emb.timestep_embedder"
+    layers: ClassVar[tuple[str, ...]] = ATTENTION
+    together: ClassVar[int] = 1
+    distilled: ClassVar[bool] = False
+
+    def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
+        x_t = question.x_t
+        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if self.network.use_additional_conditions:
+            told = {"resolution": x_t.new_full((len(x_t), 2), self.size), "aspect_ratio": x_t.new_ones(len(x_t), 1)}
+        raw: Tensor = self.network(
+            x_t,
+            encoder_hidden_states=question.text.tokens,
+            encoder_attention_mask=question.text.mask.to(x_t),
+            timestep=question.t * (self.steps - 1),
+            added_cond_kwargs=told,
+            return_dict=False,
+        )[0]
+        return raw[:, : x_t.shape[1]]
+
+
+@dataclass(frozen=True)
 class JointTransformer:
     """Stable Diffusion 3: text and picture in one attention, and a pooled text."""
 

@@ -19,7 +19,7 @@ from guidance.families.extras import Extras
 from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
 from guidance.families.kept import KeptTexts, default_folder, identity
 from guidance.families.multiview import VIEWS, MultiViewUNet
-from guidance.families.networks import Asking, JointTransformer, PackedTransformer, SizedUNet, UNet
+from guidance.families.networks import Asking, JointTransformer, PackedTransformer, PatchTransformer, SizedUNet, UNet
 from guidance.families.pictures import AdapterLooker, Looker, ViewLooker
 from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
@@ -32,6 +32,8 @@ _READERS: dict[str, texts.Way] = {
     "IFPipeline": texts.deepfloyd,
     "StableDiffusion3Pipeline": texts.stable_diffusion_3,
     "FluxPipeline": texts.flux,
+    "PixArtAlphaPipeline": texts.pixart,
+    "PixArtSigmaPipeline": texts.pixart,
     "MVDreamPipeline": texts.stable_diffusion,
 }
 _BRAIN = {"StableDiffusion3Pipeline": torch.bfloat16, "FluxPipeline": torch.bfloat16, "IFPipeline": torch.bfloat16}
@@ -77,8 +79,8 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     """The prior around a pipeline."""
     network = getattr(pipe, FAMILIES[found.kind])
     away = device if extras.offload and device.type != "cpu" else None
-    codec: Codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
-    factor = 1 if isinstance(codec, Pixels) else codec.factor
+    codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
+    factor = codec.factor if isinstance(codec, Autoencoder) else 1
     size = extras.size or _own_size(found.kind, network, factor)
     grain = factor * (2 if FAMILIES[found.kind] == "transformer" else 1)
     if size % grain:
@@ -99,11 +101,11 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
 
 def _looker(pipe: Any, codec: Codec, size: int, device: torch.device) -> Looker | None:
     """How the network sees a picture, where it does."""
-    network = getattr(pipe, "unet", None)
+    network: Any = getattr(pipe, "unet", None)
     if reader := getattr(network, "picture_reader", None):
         del network.picture_reader  # It reads a picture once; a pass of the network has no use for it.
         return ViewLooker(pipe.image_encoder, reader, codec, size, device)
-    if getattr(network, "config", {}).get("encoder_hid_dim_type") == "ip_image_proj":
+    if getattr(getattr(network, "config", None), "encoder_hid_dim_type", None) == "ip_image_proj":
         projection = network.encoder_hid_proj.image_projection_layers[0]
         return AdapterLooker(pipe.image_encoder, type(projection).__name__ != "ImageProjection")
     return None
@@ -120,6 +122,8 @@ def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: 
     if kind == "MVDreamPipeline":
         tokens = network.picture_reader.latents.shape[1] if hasattr(network, "picture_reader") else 0
         return _Parts(MultiViewUNet(network, table.steps, VIEWS, tokens), table, prediction)
+    if kind.startswith("PixArt"):
+        return _Parts(PatchTransformer(network, table.steps, size), table, prediction)
     if kind == "StableDiffusionXLPipeline":
         return _Parts(SizedUNet(network, table.steps, size), table, prediction)
     told = extras.guidance if network.config.time_cond_proj_dim else None

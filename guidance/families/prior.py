@@ -117,8 +117,8 @@ class FamilyPrior:
         to which layers can be added unseen by this one; its embedding of the time also takes the camera."""
         network = sharing_copy(self.asking.network)
         if not self.sees_camera:
-            clock = getattr(network, self.asking.clock)
-            setattr(network, self.asking.clock, CameraAware(clock, time_width(clock)).to(self._lies))
+            clock = network.get_submodule(self.asking.clock)
+            network.set_submodule(self.asking.clock, CameraAware(clock, time_width(clock)).to(self._lies))
         other = copy.copy(self)
         other.asking = replace(self.asking, network=network)  # type: ignore[type-var]
         return Twin(other, network, self.asking.layers)
@@ -141,7 +141,7 @@ class FamilyPrior:
 
     def _passed(self, question: Question, rows: slice) -> Float[Tensor, "M C h w"]:
         """The network's own answer to some rows of a question."""
-        clock = getattr(self.asking.network, self.asking.clock)
+        clock = self.asking.network.get_submodule(self.asking.clock)
         if isinstance(clock, CameraAware):
             clock.tell(question.camera[rows])
         every = torch.arange(len(question.x_t), device=question.x_t.device)[rows]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guidance.prior import Condition
 from guidance.vocabulary import VIEWS
 
-Read = tuple[Float[Tensor, "1 L D"], Float[Tensor, "1 P"] | None]
-"""Tokens of a text, and the text as one row where the family has such."""
+
+class Read(NamedTuple):
+    """A text as it is read."""
+
+    tokens: Float[Tensor, "1 L D"]
+    pooled: Float[Tensor, "1 P"] | None = None
+    """The text as one row, where the family has such."""
+    mask: Bool[Tensor, "1 L"] | None = None
+    """True where a token counts; None where all do, as networks of most families see padding too."""
+
+
 Way = Callable[[Any, str], Read]
 """How a family's pipeline reads one text."""
 
@@ -48,17 +57,19 @@ class Reader:
 
     @torch.no_grad()
     def read(self, texts: list[str], device: torch.device) -> Condition:
-        """Conditions in float32 whose tokens all count, as networks of these families see padding too."""
+        """Conditions in float32."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
         if self._store is not None:
             self._known |= {text: kept for text in fresh if (kept := self._store.get(text)) is not None}
             fresh = [text for text in fresh if text not in self._known]
         if fresh:
             self._learn(fresh)
-        tokens = torch.cat([self._known[text][0] for text in texts]).to(device)
-        rows = [pooled for _, pooled in (self._known[text] for text in texts) if pooled is not None]
-        pooled = torch.cat(rows).to(device) if rows else None
-        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device), None, pooled=pooled)
+        known = [self._known[text] for text in texts]
+        tokens = torch.cat([read.tokens for read in known]).to(device)
+        rows = [read.pooled for read in known if read.pooled is not None]
+        every = torch.ones(1, tokens.shape[1], dtype=torch.bool)
+        mask = torch.cat([every if read.mask is None else read.mask.cpu() for read in known]).to(device)
+        return Condition(tokens, mask, None, pooled=torch.cat(rows).to(device) if rows else None)
 
     def check(self, text: str) -> str | None:
         """A remark about the end of a text that is longer than the model reads with a view's words, or None."""
@@ -78,8 +89,8 @@ class Reader:
         pipe = self._pipe if self._reopen is None else self._reopen()
         with _unheard():
             for text in texts:
-                tokens, pooled = self._way(pipe, text)
-                self._known[text] = (tokens.float(), None if pooled is None else pooled.float())
+                tokens, pooled, mask = self._way(pipe, text)
+                self._known[text] = Read(tokens.float(), None if pooled is None else pooled.float(), mask)
                 if self._store is not None:
                     self._store.put(text, self._known[text])
 
@@ -107,7 +118,7 @@ def _unheard() -> Iterator[None]:
 
 
 def stable_diffusion(pipe: Any, text: str) -> Read:
-    return pipe.encode_prompt(text, _device(pipe), 1, False)[0], None
+    return Read(pipe.encode_prompt(text, _device(pipe), 1, False)[0])
 
 
 def stable_diffusion_xl(pipe: Any, text: str) -> Read:
@@ -116,26 +127,37 @@ def stable_diffusion_xl(pipe: Any, text: str) -> Read:
         prompt=text, device=_device(pipe), num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if not text and pipe.config.get("force_zeros_for_empty_prompt"):
-        return torch.zeros_like(tokens), torch.zeros_like(pooled)
-    return tokens, pooled
+        return Read(torch.zeros_like(tokens), torch.zeros_like(pooled))
+    return Read(tokens, pooled)
 
 
 def deepfloyd(pipe: Any, text: str) -> Read:
-    return pipe.encode_prompt(text, False, num_images_per_prompt=1, device=_device(pipe))[0], None
+    return Read(pipe.encode_prompt(text, False, num_images_per_prompt=1, device=_device(pipe))[0])
+
+
+def pixart(pipe: Any, text: str) -> Read:
+    """Its network is told which tokens are padding."""
+    tokens, mask, _, _ = pipe.encode_prompt(text, False, device=_device(pipe), max_sequence_length=pixart_tokens(pipe))
+    return Read(tokens, None, mask.bool())
+
+
+def pixart_tokens(pipe: Any) -> int:
+    """How many tokens PixArt reads: 300 as Sigma, and 120 as Alpha."""
+    return 300 if type(pipe).__name__ == "PixArtSigmaPipeline" else 120
 
 
 def stable_diffusion_3(pipe: Any, text: str) -> Read:
     tokens, _, pooled, _ = pipe.encode_prompt(
         prompt=text, prompt_2=text, prompt_3=text, device=_device(pipe), do_classifier_free_guidance=False
     )
-    return tokens, pooled
+    return Read(tokens, pooled)
 
 
 def flux(pipe: Any, text: str) -> Read:
     tokens, pooled, _ = pipe.encode_prompt(
         prompt=text, prompt_2=text, device=_device(pipe), max_sequence_length=flux_tokens(pipe)
     )
-    return tokens, pooled
+    return Read(tokens, pooled)
 
 
 def flux_tokens(pipe: Any) -> int:
@@ -159,5 +181,7 @@ def _tokenizers(pipe: Any) -> list[tuple[Any, int]]:
         return [(pipe.tokenizer_2, flux_tokens(pipe))]
     if kind == "IFPipeline":
         return [(pipe.tokenizer, 77)]
+    if kind.startswith("PixArt"):
+        return [(pipe.tokenizer, pixart_tokens(pipe))]
     every = [pipe.tokenizer, pipe.tokenizer_2] if kind == "StableDiffusionXLPipeline" else [pipe.tokenizer]
     return [(tokenizer, tokenizer.model_max_length) for tokenizer in every if tokenizer is not None]

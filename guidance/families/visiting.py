@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,13 @@ def visiting(module: nn.Module, device: torch.device | None) -> Iterator[None]:
 
     The copies leave with the block, or with the last graph that was made in it; gradients reach the module's own.
     """
-    swapped: list[tuple[dict[str, Tensor], str, Tensor]] = []
+    swapped: list[tuple[dict[str, Any], str, Tensor]] = []
     copies: dict[int, Tensor] = {}
     try:
         if device is not None:
             for part in module.modules():
-                for held in (part._parameters, part._buffers):
-                    for name, value in held.items():
-                        if value is not None:
-                            swapped.append((held, name, value))  # type: ignore[arg-type]
+                holders: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+                swapped += [(held, name, v) for held in holders for name, v in held.items() if v is not None]
             for held, name, value in swapped:
                 if id(value) not in copies:
                     copies[id(value)] = value.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from guidance.schedule import Flow
 from tests.guidance.families.opened import CPU, Open
 
 
-@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "if"])
+@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "if", "pixart"])
 def test_tables_are_those_of_diffusers(kind: str, opened: Open) -> None:
     it = opened(kind)
     alpha, sigma = it.prior.levels(torch.arange(1000, dtype=torch.float64) / 999)

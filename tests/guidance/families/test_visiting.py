@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from guidance.families.codecs import Autoencoder
+from guidance.families.extras import Extras
+from guidance.families.opening import open_family
 from guidance.families.visiting import visiting
+from tests.guidance.families.opened import CPU, SIZE, TEXT, Open
 
 AWAY = torch.device("meta")
 
@@ -51,3 +58,23 @@ def test_gradients_reach_the_module_and_what_it_was_given() -> None:
     found = torch.autograd.grad(loss, [x, double.weight])
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one.float(), other)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sd3"])
+def test_a_model_works_away_and_lies_here(
+    kind: str, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDS3D_CACHE", str(tmp_path))
+    it = opened(kind)
+    prior = open_family(it.folder, CPU, Extras(size=SIZE, offload=True))
+    x_t, t = it.latents(2), torch.tensor([0.3, 0.8])
+    ours, theirs = (p.predict(x_t, t, [p.read([TEXT] * 2)]) for p in (prior, it.prior))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert isinstance(prior.codec, Autoencoder)
+    prior.away, prior.codec = AWAY, replace(prior.codec, away=AWAY)
+    text = prior.read([TEXT] * 2)
+    assert prior.device == AWAY and text.tokens.device == AWAY
+    assert prior.predict(x_t.to(AWAY), t.to(AWAY), [text]).device == AWAY
+    assert prior.encode(torch.rand(1, 3, SIZE, SIZE, device=AWAY)).device == AWAY
+    parts = (prior.asking.network, prior.codec.vae)
+    assert {p.device for part in parts for p in part.parameters()} == {CPU}
