@@ -88,6 +88,8 @@ class Mesh:
     """Base colour, sRGB."""
     maps: Maps | None = None
     """None: rough and no metal all over."""
+    quads: int = 0
+    """Quads: each is two of the first triangles, (a, b, c) and (a, c, d)."""
 
     @property
     def surface(self) -> Surface:

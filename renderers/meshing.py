@@ -15,7 +15,7 @@ from torch import Tensor
 
 from renderers.cameras import Cameras
 from renderers.density import Grid, density
-from renderers.mesh import Mesh, around, iou, look
+from renderers.mesh import Mesh, Surface, around, iou, look
 from renderers.nerf import NerfScene
 from renderers.scene import Scene
 from renderers.splats import SplatScene
@@ -70,12 +70,22 @@ class Meshing:
 
 
 def mesh_of(scene: Scene, knobs: Meshing | None = None) -> Mesh:
-    """A closed textured mesh that looks like a scene of splats or a volume.
+    """A closed textured mesh that looks like a scene of splats or a volume. Raises as `fine_surface`."""
+    knobs = knobs or Meshing()
+    return mesh_from(fine_surface(scene, knobs), scene, knobs)
+
+
+def mesh_from(fine: Surface, scene: Scene, knobs: Meshing) -> Mesh:
+    """A surface of many triangles as a mesh of as few as the knobs say, painted from the scene's pictures."""
+    return painted(simplified(fine, knobs.faces), scene, knobs.texture, knobs.pictures)
+
+
+def fine_surface(scene: Scene, knobs: Meshing) -> Surface:
+    """The surface of a scene, as fine as the grid of its density.
 
     Raises ValueError when the scene is empty or too faint, when the level has no surface, and when the scene has no
     density.
     """
-    knobs = knobs or Meshing()
     if isinstance(scene, SplatScene):
         grid = density(scene, knobs.resolution)
     elif isinstance(scene, NerfScene):
@@ -85,8 +95,7 @@ def mesh_of(scene: Scene, knobs: Meshing | None = None) -> Mesh:
     level = knobs.level
     if level is None:
         grid, level = best_fit(grid, silhouettes(scene, knobs.views, knobs.outline))
-    surface = simplified(smoothed(surface_at(grid, level)), knobs.faces)
-    return painted(surface, scene, knobs.texture, knobs.pictures)
+    return smoothed(surface_at(grid, level))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,11 @@ from renderers.zbuffer import project, rasterise
 
 GRAZING = 0.2
 """Cosine between a surface's normal and the way to the camera below which a picture says nothing about it."""
-SHARPNESS = 4.0
-"""Power of that cosine in a picture's weight: the camera that looks straightest has most of the say."""
+SHARPNESS = 2.0
+"""Power of that cosine in a picture's weight: the camera that looks straightest has most of the say.
+
+Of 1, 2 and 4 on four assets, 4 was 0.2 to 0.4 dB further from the splats than 2, and 1 not better on all.
+"""
 FAINT = 0.1
 """Alpha below which a pixel says nothing about the surface."""
 SLACK = 0.01
@@ -54,8 +57,13 @@ class Texels:
 
     rows: Int[ndarray, " N"]
     columns: Int[ndarray, " N"]
+    face: Int[ndarray, " N"]
+    """The triangle that each lies in."""
+    bary: Float[ndarray, "N 3"]
+    """Weights of its three corners."""
     positions: Float[ndarray, "N 3"]
     normals: Float[ndarray, "N 3"]
+    """Of unit length."""
 
 
 def unfolded(surface: Surface) -> Unfolded:
@@ -74,13 +82,19 @@ def unfolded(surface: Surface) -> Unfolded:
 
 def texels(surface: Surface, normals: Float[ndarray, "V 3"], flat: Unfolded, size: int) -> Texels:
     """Where on the surface the centre of every texel in use lies."""
-    screen = np.concatenate([flat.uv * size, np.ones((len(flat.uv), 1), np.float32)], -1)
-    fragments = rasterise(screen[None], flat.faces, size, size)
+    return texels_of(Surface(surface.vertices[flat.source], flat.faces), normals[flat.source], flat.uv, size)
+
+
+def texels_of(surface: Surface, normals: Float[ndarray, "U 3"], uv: Float[ndarray, "U 2"], size: int) -> Texels:
+    """The same for a surface that is cut open already."""
+    screen = np.concatenate([uv * size, np.ones((len(uv), 1))], -1).astype(np.float32)
+    fragments = rasterise(screen[None], surface.faces, size, size)
     _, rows, columns = np.nonzero(fragments.seen)
-    positions = blended(fragments, flat.faces, surface.vertices[flat.source])
-    across = blended(fragments, flat.faces, normals[flat.source])
+    face, bary = fragments.face[fragments.seen], fragments.bary[fragments.seen]
+    positions = blended(fragments, surface.faces, surface.vertices)
+    across = blended(fragments, surface.faces, normals)
     across /= np.linalg.norm(across, axis=-1, keepdims=True).clip(1e-9)
-    return Texels(rows, columns, positions.astype(np.float32), across.astype(np.float32))
+    return Texels(rows, columns, face, bary, positions.astype(np.float32), across.astype(np.float32))
 
 
 def painters(size: int) -> Cameras:
@@ -103,7 +117,7 @@ def painted(surface: Surface, scene: Scene, size: int, pictures: int) -> Mesh:
     for rows, colours, weights in _looks(surface, scene, points, painters(pictures)):
         summed[rows, :3] += colours * weights[:, None]
         summed[rows, 3] += weights
-    texture = _spread(points, _filled(points, summed), size)
+    texture = spread(points, _filled(points, summed), size)
     return Mesh(surface.vertices[flat.source], flat.faces, normals[flat.source], flat.uv, texture)
 
 
@@ -170,14 +184,14 @@ def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 
     return colours
 
 
-def _spread(points: Texels, colours: Float[ndarray, "N 3"], size: int) -> UInt8[ndarray, "T T 3"]:
-    """The texture, with the texels outside of every piece taking the colour of the nearest one inside."""
+def spread(points: Texels, values: Float[ndarray, "N C"], size: int) -> UInt8[ndarray, "T T C"]:
+    """Values 0..1 as a texture; the texels outside of every piece take that of the nearest one inside."""
     from scipy.ndimage import distance_transform_edt
 
-    texture = np.zeros((size, size, 3), np.uint8)
+    texture = np.zeros((size, size, values.shape[-1]), np.uint8)
     used = np.zeros((size, size), bool)
     used[points.rows, points.columns] = True
-    texture[used] = (colours * 255).round().astype(np.uint8)
+    texture[points.rows, points.columns] = (values.clip(0, 1) * 255).round().astype(np.uint8)
     _, (rows, columns) = distance_transform_edt(~used, return_indices=True)
     filled: ndarray = texture[rows, columns]
     return filled

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
 from renderers.mesh import Surface
+from renderers.triangles import Triangles
 from renderers.zbuffer import rasterise
 from sds3d.formats.reading import Found, facts_of, gltf_json, read
 from sds3d.formats.solid import shells
 from sds3d.formats.splats import EXTENSION
+from sds3d.load_mesh import missing
 from sds3d.validators import verdict
 
 ATLAS = 512
@@ -44,7 +47,9 @@ def check(path: Path) -> dict[str, Any]:
     report["texture_map"] = _map(found, wrong)
     report["textures"] = {name: list(size) for name, size in found.pictures.items()}
     report["material"] = found.material
-    if any(0 in size for size in found.pictures.values()):
+    gone = missing(path)
+    wrong += gone
+    if not gone and any(0 in size for size in found.pictures.values()):
         wrong.append("a texture that the file names is not there")
     if found.material.get("metallicFactor", 0) > 0 and "metallic_roughness" not in found.pictures:
         wrong.append("metallicFactor is 1 without a texture for it: the whole asset is metal")
@@ -74,6 +79,7 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
     flat = int((area <= 1e-14 * max(float(np.ptp(points, axis=0).max()), 1e-12) ** 2).sum())
     closed = surface.closed
+    crowded = Triangles(torch.from_numpy(surface.faces), len(points)).edges.crowded
     if flat:
         wrong.append(f"{flat} triangles have no area")
     if closed and surface.volume < 0:
@@ -81,8 +87,10 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     return {
         "vertices": len(vertices),
         "points": len(points),
-        "faces": len(found.faces),
+        "faces": len(found.faces) - found.quads,
+        "quads": found.quads,
         "components": int(shells(surface).max()) + 1,
+        "crowded_edges": crowded,
         "watertight": closed,
         "volume": round(surface.volume, 9) if closed else None,
         "flat_triangles": flat,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,21 @@ import numpy as np
 import torch
 
 from renderers.mesh import Mesh, MeshScene
-from renderers.meshing import mesh_of
-from renderers.nerf import NerfScene
-from renderers.scene import Scene
-from renderers.solid import SolidScene
 from renderers.splats import SplatScene
-from renderers.surfaces import simplified
-from renderers.texture import painted
 from sds3d.card import write_card
 from sds3d.distill import Result
 from sds3d.formats import gltf, obj, shells, splats, usd
 from sds3d.formats.layout import Facts, Layout
 from sds3d.formats.reading import read
-from sds3d.formats.solid import printable, welded
+from sds3d.formats.solid import printable
 from sds3d.likeness import Likeness, likeness
-from sds3d.provenance import provenance
+from sds3d.making import Made, fewer, made_for, mesh_for
+from sds3d.provenance import prior_licence, provenance
 from sds3d.splat_files import write_splats
 from sds3d.targets import KINDS, Wanted
 from sds3d.turntable import write_contact, write_turntable
 
+__all__ = ["Exported", "about", "export", "mesh_for", "verify", "write_mesh"]
 FEWEST = 50
 """Triangles of the last level of detail, at least."""
 _CLOSE = 1e-4
@@ -68,56 +64,29 @@ def export(made: Result, wanted: Wanted, path: Path) -> list[Exported]:
     with torch.no_grad():
         if kind.holds == "splats":
             return [_splats(made, wanted, path)]
-        mesh = mesh_for(made, wanted.faces, wanted.texture)
-        match = likeness(made.scene, mesh)
+        first = made_for(made, wanted)
         if kind.holds == "pictures":
-            return [_pictures(made, mesh, match, wanted.kind, path)]
-        written = [_mesh(made, mesh, match, wanted, path)]
-        faces = len(mesh.faces)
+            return [_pictures(made, first.mesh, wanted.kind, path)]
+        written = [_mesh(made, first, wanted, path)]
+        faces = len(first.mesh.faces)
         for level in range(1, wanted.lods):
             faces = max(faces // 2, FEWEST)
-            lesser = fewer(mesh, made.scene, faces)
-            match = likeness(made.scene, lesser)
-            written.append(_mesh(made, lesser, match, wanted, path.with_stem(f"{path.stem}_lod{level}")))
+            lesser = Made(fewer(first.mesh, faces), first.remarks)
+            written.append(_mesh(made, lesser, wanted, path.with_stem(f"{path.stem}_lod{level}")))
         return written
 
 
-def mesh_for(made: Result, faces: int | None = None, texture: int | None = None) -> Mesh:
-    """The mesh of a run. Raises ValueError where its scene has none."""
-    changed = {name: value for name, value in (("faces", faces), ("texture", texture)) if value is not None}
-    knobs = replace(made.config.mesh, **changed)
-    if isinstance(made.scene, SolidScene):
-        mesh = made.scene.mesh()
-        most, side = faces or len(mesh.faces), texture or mesh.texture.shape[0]
-        kept = len(mesh.faces) <= most and mesh.texture.shape[0] == side
-        return mesh if kept else fewer(mesh, made.scene, most, side)
-    if not isinstance(made.scene, SplatScene | NerfScene):
-        raise ValueError(f"{type(made.scene).__name__} has no mesh")
-    return mesh_of(made.scene, knobs)
-
-
-def fewer(mesh: Mesh, scene: Scene, faces: int, texture: int | None = None) -> Mesh:
-    """The mesh with fewer triangles, unfolded and painted anew. Raises ValueError for one with maps."""
-    if mesh.maps is not None:
-        raise ValueError(
-            "roughness, metal and normals of a mesh cannot be painted anew, so it keeps its faces and its texture; "
-            f"give --faces {len(mesh.faces)} or more, --texture {mesh.texture.shape[0]}, and no --lods"
-        )
-    surface, _ = welded(mesh)
-    return painted(simplified(surface, faces), scene, texture or mesh.texture.shape[0], 384)
-
-
-def _mesh(made: Result, mesh: Mesh, match: Likeness, wanted: Wanted, path: Path) -> Exported:
+def _mesh(made: Result, one: Made, wanted: Wanted, path: Path) -> Exported:
     """One mesh as a file."""
-    remarks: list[str] = []
+    mesh, remarks, layout = one.mesh, list(one.remarks), wanted.layout
     if wanted.solid:
-        mesh, remarks = printable(mesh, wanted.flat_base)
-        match = likeness(made.scene, mesh)
-    layout = wanted.layout
+        mesh, more = printable(mesh, wanted.flat_base)
+        remarks += more
+    match = likeness(made.scene, mesh)
     laid = layout.arranged(made.placed(mesh))
     write_mesh(path, wanted.kind, laid, about(made, match, layout), layout)
     verify(path, laid, layout)
-    return Exported(path, len(mesh.faces), match, tuple(remarks))
+    return Exported(path, len(mesh.faces) - mesh.quads, match, tuple(remarks))
 
 
 def about(made: Result, match: Likeness, layout: Layout) -> Facts:
@@ -150,6 +119,8 @@ def verify(path: Path, laid: Mesh, layout: Layout) -> None:
     found = read(path)
     if len(found.faces) != len(laid.faces):
         raise ValueError(f"{path.name} holds {len(found.faces)} triangles where {len(laid.faces)} were written")
+    if found.quads != laid.quads:
+        raise ValueError(f"{path.name} holds {found.quads} quads where {laid.quads} were written")
     size = float(np.ptp(laid.vertices, axis=0).max())
     there, here = found.vertices[found.faces], laid.vertices[laid.faces]
     apart = float(np.abs(there - here).max())
@@ -181,8 +152,8 @@ def _splats(made: Result, wanted: Wanted, path: Path) -> Exported:
     return Exported(path, 0, None, (f"{len(scene.means)} splats",))
 
 
-def _pictures(made: Result, mesh: Mesh, match: Likeness, kind: str, path: Path) -> Exported:
-    shown = MeshScene(mesh)
+def _pictures(made: Result, mesh: Mesh, kind: str, path: Path) -> Exported:
+    shown, match = MeshScene(mesh), likeness(made.scene, mesh)
     match kind:
         case "contact":
             write_contact(path, shown)
@@ -202,4 +173,5 @@ def _summary(made: Result, mesh: Mesh, match: Likeness) -> list[str]:
         f"{len(mesh.faces):,} faces, {side} x {side} texture, " + " x ".join(f"{s:.2f}" for s in span) + " m",
         f"mesh against scene: {match}",
         f"{facts['objective']}, {made.done} steps, seed {made.config.seed}, prior {Path(made.config.prior).name}",
+        f"licence of the prior: {prior_licence(made.config.prior)}",
     ]

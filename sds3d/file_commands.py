@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sds3d.arguments import add_telling, console_of, parser
-from sds3d.targets import KINDS, TARGETS, Wanted, wanted
+from sds3d.targets import KINDS, QUADS, TARGETS, Wanted, wanted
 
 
 def export(words: list[str]) -> int:
@@ -49,6 +49,11 @@ def _export_flags() -> argparse.ArgumentParser:
     p.add_argument("--unit", choices=("m", "cm", "mm"), help="what 1 is in the file")
     p.add_argument("--stand", choices=("free", "ground", "centre"), help="feet on the ground, or middle in the origin")
     p.add_argument("--lods", type=int, default=1, metavar="N", help="files with ever half as many triangles")
+    p.add_argument("--normal-map", action=argparse.BooleanOptionalAction, help="bake the surface before simplification "
+                   "into a normal map; unity and web get one where it helps")  # fmt: skip
+    p.add_argument("--refine-texture", type=int, default=0, metavar="N", help="refine the texture by N pictures of the "
+                   "scene, 80 for instance")  # fmt: skip
+    p.add_argument("--quad", action="store_true", help=f"quads instead of triangles ({', '.join(QUADS)})")
     p.add_argument("--flat-base", action="store_true", help="press the lowest 2%% flat (target print)")
     p.add_argument("--sh-degree", type=int, metavar="N", help="pad harmonics with zeros up to this degree (splat-ply)")
     add_telling(p)
@@ -67,8 +72,9 @@ def _asked(given: argparse.Namespace) -> Wanted:
     if changed and KINDS[asked.kind].holds != "mesh":
         raise ValueError(f"{asked.kind} holds no mesh; --up, --unit, --stand and --size-m go with formats that do")
     made = replace(asked, layout=replace(asked.layout, **changed), lods=given.lods, flat_base=given.flat_base)
-    made = replace(made, faces=given.faces if given.faces is not None else made.faces)
-    return replace(made, texture=given.texture or made.texture, degree=given.sh_degree)
+    made = replace(made, faces=given.faces if given.faces is not None else made.faces, quad=given.quad)
+    made = replace(made, texture=given.texture or made.texture, degree=given.sh_degree, refine=given.refine_texture)
+    return made if given.normal_map is None else replace(made, normal_map=given.normal_map)
 
 
 def _name(asked: Wanted) -> str:

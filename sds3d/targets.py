@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from renderers.touchup import MOST
 from sds3d.formats.layout import PLAIN, Layout, Stand, Unit, Up
 
 Holds = Literal["mesh", "splats", "pictures"]
+QUADS = ("obj", "usda", "usdz")
+"""Kinds that keep faces of four corners as they are."""
+MAPPED = ("glb", "gltf", "obj", "usda", "usdz")
+"""Kinds with a place for maps."""
 PRINT_SIZE_M = 0.1
 """Longest side of a print where none is asked for."""
 
@@ -61,6 +66,8 @@ class Target:
     """Texels along a side of the texture."""
     solid: bool = False
     """One closed outer shell, and nothing else."""
+    normal_map: bool = False
+    """Whether one is made where it helps."""
 
 
 _METRES = "metres; PLY and STL with Z up"
@@ -71,12 +78,12 @@ _SMALL = "10,000 faces, 1024 texels; usdz for Apple's Quick Look"
 _PRINT = "millimetres, Z up, closed, one outer shell"
 TARGETS = {
     "blender": Target(("glb", "gltf", "obj", "usda", "usdz", "ply", "stl"), _METRES, (("stl", "z", "m"),)),
-    "unity": Target(("glb", "gltf", "obj"), _PACKAGE, (), 10_000, 1024),
+    "unity": Target(("glb", "gltf", "obj"), _PACKAGE, (), 10_000, 1024, normal_map=True),
     "unreal": Target(
         ("glb", "gltf", "usda", "usdz", "obj"), _TURNED, tuple((kind, "z", "cm") for kind in ("usda", "usdz", "obj"))
     ),
     "maya": Target(("obj", "usda", "usdz"), _CENTIMETRES, tuple((kind, "y", "cm") for kind in ("obj", "usda", "usdz"))),
-    "web": Target(("glb", "usdz", "gltf"), _SMALL, (), 10_000, 1024),
+    "web": Target(("glb", "usdz", "gltf"), _SMALL, (), 10_000, 1024, normal_map=True),
     "print": Target(("3mf", "stl", "ply"), _PRINT, (("ply", "z", "mm"),), solid=True),
 }
 
@@ -97,6 +104,12 @@ class Wanted:
     """Files with ever fewer triangles, the first included."""
     degree: int | None = None
     """Degree of harmonics that splats are padded to."""
+    quad: bool = False
+    """Quads instead of triangles."""
+    normal_map: bool | None = False
+    """A normal map of the surface before it was simplified; None: where it helps."""
+    refine: int = 0
+    """Pictures of the scene that the texture is refined by."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -110,8 +123,22 @@ class Wanted:
             raise ValueError(f"{self.kind} holds no mesh; --faces, --lods and --flat-base go with formats that do")
         if self.flat_base and not self.solid:
             raise ValueError("--flat-base goes with --target print")
+        self._check_mesh(holds)
         if self.degree is not None and self.kind != "splat-ply":
             raise ValueError(f"--sh-degree goes with --format splat-ply; {self.kind} was asked for")
+
+    def _check_mesh(self, holds: Holds) -> None:
+        """Raises ValueError for what a mesh in this kind of file cannot have."""
+        if self.quad and self.kind not in QUADS:
+            raise ValueError(f"--quad goes with {', '.join(QUADS)}; {self.kind} is written in triangles")
+        if self.quad and self.lods > 1:
+            raise ValueError("--quad goes with one level of detail; leave out --lods")
+        if self.normal_map and (self.kind not in MAPPED or self.solid):
+            raise ValueError(f"--normal-map goes with {', '.join(MAPPED)}; {self.kind} has no place for one")
+        if self.refine and (holds != "mesh" or self.kind == "stl"):
+            raise ValueError(f"--refine-texture goes with meshes that have colours; {self.kind} was asked for")
+        if not 0 <= self.refine <= MOST:
+            raise ValueError(f"--refine-texture is {self.refine}; it counts pictures, 0 to {MOST}")
 
 
 def wanted(target: str | None, kind: str | None) -> Wanted:
@@ -128,4 +155,5 @@ def wanted(target: str | None, kind: str | None) -> Wanted:
             layout = Layout(up, unit)
     stand: Stand = "ground"
     layout = replace(layout, stand=stand, size_m=PRINT_SIZE_M if suited.solid else None)
-    return Wanted(chosen, layout, suited.faces, suited.texture, suited.solid)
+    mapped = None if suited.normal_map else False
+    return Wanted(chosen, layout, suited.faces, suited.texture, suited.solid, normal_map=mapped)

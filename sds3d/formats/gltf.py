@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
 
 from renderers.mesh import Mesh
+from renderers.tangents import tangents
 from sds3d.atomic import replacing, write_bytes
-from sds3d.formats.layout import GENERATOR, ROUGHNESS, Facts, checked, facts_json
+from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, grain_of
 from sds3d.formats.png import png
 
 VERTICES, INDICES = 34962, 34963
@@ -124,41 +124,18 @@ def _of_mesh(mesh: Mesh, facts: Facts) -> Tree:
         {"name": "asset", "primitives": [{"attributes": attributes, "indices": corners, "material": 0, "mode": 4}]}
     ]
     colour: dict[str, Any] = {"baseColorTexture": tree.texture("color", mesh.texture)}
-    colour |= {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": ROUGHNESS}
+    grain = grain_of(mesh)
+    roughness, metallic = grain or (1.0, 1.0)
+    colour |= {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": metallic, "roughnessFactor": roughness}
     material = {"name": "material", "pbrMetallicRoughness": colour, "doubleSided": False, "alphaMode": "OPAQUE"}
-    if mesh.maps is not None:
+    if mesh.maps is not None and grain is None:
         # Green is roughness, blue is metal; nothing is shadowed, so red, where some look for that, is full.
         full = np.full_like(mesh.maps.roughness, 255)
-        grain = np.stack([full, mesh.maps.roughness, mesh.maps.metallic], -1)
-        colour["metallicRoughnessTexture"] = tree.texture("metallic_roughness", grain)
-        colour |= {"metallicFactor": 1.0, "roughnessFactor": 1.0}
-        if mesh.maps.normals is not None:
-            material["normalTexture"] = tree.texture("normal", mesh.maps.normals)
-            attributes["TANGENT"] = tree.accessor(tangents(mesh, normals), VERTICES)
+        texture = np.stack([full, mesh.maps.roughness, mesh.maps.metallic], -1)
+        colour["metallicRoughnessTexture"] = tree.texture("metallic_roughness", texture)
+    if mesh.maps is not None and mesh.maps.normals is not None:
+        material["normalTexture"] = tree.texture("normal", mesh.maps.normals)
+        frames = tangents(mesh.vertices, normals, mesh.uv, mesh.faces)
+        attributes["TANGENT"] = tree.accessor(frames, VERTICES)
     tree.json["materials"] = [material]
     return tree
-
-
-def tangents(mesh: Mesh, normals: Float[ndarray, "V 3"]) -> Float[ndarray, "V 4"]:
-    """For every vertex the direction in which the texture runs to the right, and the sign of the one in which it runs
-    up, which is that times normal x tangent.
-    """
-    across, down = (
-        mesh.vertices[mesh.faces[:, k]].astype(np.float64) - mesh.vertices[mesh.faces[:, 0]] for k in (1, 2)
-    )
-    (u, v), (s, t) = ((mesh.uv[mesh.faces[:, k]] - mesh.uv[mesh.faces[:, 0]]).astype(np.float64).T for k in (1, 2))
-    area = (u * t - v * s)[:, None]
-    turned = np.where(area < 0, -1.0, 1.0)
-    right, up = (across * t[:, None] - down * v[:, None]) * turned, (across * s[:, None] - down * u[:, None]) * turned
-    summed = np.zeros((2, len(mesh.vertices), 3))
-    for k in range(3):
-        for place, values in enumerate((right, up)):
-            np.add.at(summed[place], mesh.faces[:, k], values)
-    flat = summed[0] - normals * (summed[0] * normals).sum(-1, keepdims=True)
-    length = np.linalg.norm(flat, axis=-1, keepdims=True)
-    # Where the texture says nothing, any direction along the surface.
-    other = np.cross(normals, np.where(np.abs(normals[:, :1]) < 0.9, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]))
-    other /= np.linalg.norm(other, axis=-1, keepdims=True)
-    tangent = np.where(length > 1e-12, flat / np.maximum(length, 1e-12), other)
-    sign = np.where((np.cross(normals, tangent) * summed[1]).sum(-1) < 0, -1.0, 1.0)
-    return np.concatenate([tangent, sign[:, None]], -1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from renderers.mesh import Mesh
@@ -90,6 +90,23 @@ def checked(mesh: Mesh) -> Mesh:
         if wrong:
             raise ValueError(f"{wrong} of the mesh's {len(values)} {name} are not finite numbers")
     return mesh
+
+
+def grain_of(mesh: Mesh) -> tuple[float, float] | None:
+    """Roughness and metal, 0..1, where they are the same all over, so that no texture is needed; else None."""
+    if mesh.maps is None:
+        return ROUGHNESS, 0.0
+    found = [values for values in (mesh.maps.roughness, mesh.maps.metallic) if values.min() == values.max()]
+    if len(found) < 2:
+        return None
+    roughness, metallic = (round(float(values.flat[0]) / 255, 3) for values in found)
+    return roughness, metallic
+
+
+def polygons(mesh: Mesh) -> tuple[Int[ndarray, "Q 4"], Int[ndarray, "F 3"]]:
+    """Corners of the quads, and of the triangles that are left."""
+    pairs = mesh.faces[: 2 * mesh.quads].reshape(-1, 6)
+    return pairs[:, [0, 1, 2, 5]], mesh.faces[2 * mesh.quads :]
 
 
 def facts_json(facts: Facts, plain: bool = False) -> str:

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from renderers.mesh import Mesh
 from sds3d.atomic import replacing
-from sds3d.formats.layout import GENERATOR, ROUGHNESS, Facts, checked, facts_json
+from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, grain_of, polygons
 from sds3d.formats.png import png
 
 
@@ -24,6 +24,7 @@ def write_obj(path: Path, mesh: Mesh, facts: Facts) -> None:
     points, point_of = np.unique(mesh.vertices, axis=0, return_inverse=True)
     corners = np.stack([point_of.reshape(-1), np.arange(len(mesh.uv)), np.arange(len(mesh.uv))], -1) + 1
     material = path.with_suffix(".mtl")
+    faces = [part for part in polygons(mesh) if len(part)]
     text = "\n".join(
         [
             f"# {GENERATOR} {facts_json(facts)}",
@@ -34,7 +35,7 @@ def write_obj(path: Path, mesh: Mesh, facts: Facts) -> None:
             _lines("vn {:.5f} {:.5f} {:.5f}", mesh.normals),
             "usemtl material",
             "s 1",
-            _lines("f {}/{}/{} {}/{}/{} {}/{}/{}", corners[mesh.faces].reshape(-1, 9)),
+            *(_lines("f" + " {}/{}/{}" * part.shape[1], corners[part].reshape(len(part), -1)) for part in faces),
             "",
         ]
     )
@@ -42,16 +43,16 @@ def write_obj(path: Path, mesh: Mesh, facts: Facts) -> None:
     # No light of its own and no highlight: the texture alone is the colour. Pr and Pm are read by newer programs.
     lines = ["newmtl material", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1"]
     lines.append(f"map_Kd {path.with_suffix('.png').name}")
-    if mesh.maps is None:
-        lines += [f"Pr {ROUGHNESS}", "Pm 0"]
-    else:
+    if grain := grain_of(mesh):
+        lines += [f"Pr {grain[0]:g}", f"Pm {grain[1]:g}"]
+    elif mesh.maps is not None:
         named = {"Pr": ("roughness", mesh.maps.roughness), "Pm": ("metallic", mesh.maps.metallic)}
         for word, (name, values) in named.items():
             pictures[f"{path.stem}_{name}.png"] = values
             lines += [f"{word} 1", f"map_{word} {path.stem}_{name}.png"]
-        if mesh.maps.normals is not None:
-            pictures[f"{path.stem}_normal.png"] = mesh.maps.normals
-            lines.append(f"norm {path.stem}_normal.png")
+    if mesh.maps is not None and mesh.maps.normals is not None:
+        pictures[f"{path.stem}_normal.png"] = mesh.maps.normals
+        lines.append(f"norm {path.stem}_normal.png")
     with ExitStack() as drafts:
         for name, picture in pictures.items():
             drafts.enter_context(replacing(path.with_name(name))).write_bytes(png(picture))

@@ -45,6 +45,8 @@ class Found:
     unit: Unit | None = None
     facts: dict[str, Any] | None = None
     """What the file says of its origin, where sds3d wrote it."""
+    quads: int = 0
+    """Faces of four corners; each is two of the first triangles here, cut from its first corner."""
 
     @property
     def layout(self) -> Layout:
@@ -148,8 +150,24 @@ def _by_trimesh(path: Path, kind: str) -> Found:
         head = path.read_bytes()[:80].decode("ascii", "replace")
         if said := re.match(rf"{GENERATOR} unit (m|cm|mm) up ([yz]) ", head):
             found.unit, found.up = said[1], said[2]  # type: ignore[assignment]
+    if kind == ".obj" and (quads := _leading_quads(path)):
+        # Their second triangle comes as (c, d, a).
+        found.quads, found.faces = quads, found.faces.copy()
+        found.faces[1 : 2 * quads : 2] = np.roll(found.faces[1 : 2 * quads : 2], 1, axis=1)
     found.facts = None if kind == ".stl" else facts_of(path)
     return found
+
+
+def _leading_quads(path: Path) -> int:
+    """How many of the faces of an OBJ file, from the first, have four corners."""
+    count = 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("f "):
+                if len(line.split()) != 5:
+                    break
+                count += 1
+    return count
 
 
 def _material(material: Any, found: Found) -> None:
@@ -202,9 +220,12 @@ def _usd(path: Path) -> Found:
     points = np.asarray(shape.GetPointsAttr().Get(), np.float64)
     corners = np.asarray(shape.GetFaceVertexIndicesAttr().Get(), np.int64)
     counts = np.asarray(shape.GetFaceVertexCountsAttr().Get())
-    if len(corners) == 0 or (counts != 3).any():
-        raise ValueError(f"{path.name} has faces that are no triangles, or none")
-    found = Found(points[corners], np.arange(len(corners)).reshape(-1, 3))
+    quads = int((counts == 4).sum())
+    if len(corners) == 0 or (counts[:quads] != 4).any() or (counts[quads:] != 3).any():
+        raise ValueError(f"{path.name} has faces that are no triangles and no quads before these, or none")
+    order = np.arange(len(corners))
+    cut = order[: 4 * quads].reshape(-1, 4)[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
+    found = Found(points[corners], np.concatenate([cut, order[4 * quads :].reshape(-1, 3)]), quads=quads)
     st = UsdGeom.PrimvarsAPI(shape).GetPrimvar("st")
     if st and st.GetInterpolation() == UsdGeom.Tokens.faceVarying:
         places = np.asarray(st.ComputeFlattened(), np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 
 from renderers.mesh import Mesh
 from sds3d.atomic import replacing, write_bytes
-from sds3d.formats.layout import GENERATOR, METRES, PLAIN, ROUGHNESS, Facts, Layout, checked, facts_json
+from sds3d.formats.layout import GENERATOR, METRES, PLAIN, Facts, Layout, checked, facts_json, grain_of, polygons
 from sds3d.formats.png import png
 
 ROOT, SHAPE, MATERIAL = "/asset", "/asset/mesh", "/asset/material"
@@ -61,10 +61,10 @@ def write_usdz(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> 
 def _pictures(mesh: Mesh) -> dict[str, bytes]:
     """The textures as PNG files, by what they hold."""
     found = {"color": mesh.texture}
-    if mesh.maps is not None:
+    if mesh.maps is not None and grain_of(mesh) is None:
         found |= {"roughness": mesh.maps.roughness, "metallic": mesh.maps.metallic}
-        if mesh.maps.normals is not None:
-            found["normal"] = mesh.maps.normals
+    if mesh.maps is not None and mesh.maps.normals is not None:
+        found["normal"] = mesh.maps.normals
     return {name: png(picture) for name, picture in found.items()}
 
 
@@ -82,11 +82,13 @@ def _stage(mesh: Mesh, facts: Facts, layout: Layout, stem: str) -> Any:
     stage.GetRootLayer().customLayerData = {GENERATOR: facts_json(facts)}
     # The corners of a seam share their point; texture coordinates and normals belong to the corners.
     points, point_of = np.unique(mesh.vertices, axis=0, return_inverse=True)
-    corners = np.ascontiguousarray(mesh.faces.reshape(-1), np.int32)
+    parts = polygons(mesh)
+    corners = np.concatenate([part.reshape(-1) for part in parts]).astype(np.int32)
+    counts = np.repeat(np.array([4, 3], np.int32), [len(part) for part in parts])
     shape = UsdGeom.Mesh.Define(stage, SHAPE)
     shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
     shape.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(points, np.float32)))
-    shape.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(mesh.faces), 3, np.int32)))
+    shape.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(counts))
     shape.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(point_of.reshape(-1)[corners].astype(np.int32)))
     shape.CreateExtentAttr([Gf.Vec3f(*points.min(0).tolist()), Gf.Vec3f(*points.max(0).tolist())])
     shape.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(mesh.normals[corners], np.float32)))
@@ -128,13 +130,13 @@ def _material(stage: Any, mesh: Mesh, stem: str) -> Any:
 
     surface.CreateInput("diffuseColor", kinds.Color3f).ConnectToSource(texture("color", "sRGB", "rgb"))
     roughness, metallic = (surface.CreateInput(name, kinds.Float) for name in ("roughness", "metallic"))
-    if mesh.maps is None:
-        roughness.Set(ROUGHNESS)
-        metallic.Set(0.0)
+    if grain := grain_of(mesh):
+        roughness.Set(grain[0])
+        metallic.Set(grain[1])
     else:
         roughness.ConnectToSource(texture("roughness", "raw", "r"))
         metallic.ConnectToSource(texture("metallic", "raw", "r"))
-        if mesh.maps.normals is not None:
-            surface.CreateInput("normal", kinds.Normal3f).ConnectToSource(texture("normal", "raw", "rgb"))
+    if mesh.maps is not None and mesh.maps.normals is not None:
+        surface.CreateInput("normal", kinds.Normal3f).ConnectToSource(texture("normal", "raw", "rgb"))
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", kinds.Token))
     return material

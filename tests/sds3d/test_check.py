@@ -107,6 +107,14 @@ def test_faults_are_named(tmp_path: Path) -> None:
     assert any("metallicFactor is 1" in line for line in check(tmp_path / "metal.glb")["wrong"])
 
 
+def test_crowded_edges_and_missing_files_are_told(tmp_path: Path) -> None:
+    fan = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nv 0 -1 0\nf 1 2 3\nf 1 2 4\nf 1 2 5\n"
+    (tmp_path / "fan.obj").write_text("mtllib gone.mtl\n" + fan)
+    report = check(tmp_path / "fan.obj")
+    assert report["crowded_edges"] == 1
+    assert report["wrong"] == ["gone.mtl, which it names, is not there; what it holds is left grey"]
+
+
 def test_coverage_and_overlap_are_measured(tmp_path: Path) -> None:
     quad = np.float32([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     normals = np.float32([[0, 0, 1]] * 4)

@@ -23,6 +23,7 @@ from sds3d.check import check
 from sds3d.distill import Result, Run
 from sds3d.export import export, mesh_for
 from sds3d.formats.reading import facts_of, read
+from sds3d.making import Made, made_for
 from sds3d.priors import open_prior
 from sds3d.record import Record
 from sds3d.splat_files import read_splats
@@ -70,7 +71,7 @@ def mesh(made: Path) -> Mesh:
 @pytest.fixture
 def made_before(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mesh is not made anew each time, and films are short."""
-    monkeypatch.setattr("sds3d.export.mesh_for", lambda *_: mesh)
+    monkeypatch.setattr("sds3d.export.made_for", lambda *_: Made(mesh))
     monkeypatch.setattr("sds3d.export.write_turntable", partial(write_turntable, frames=6, size=64))
 
 
@@ -144,6 +145,34 @@ def test_sizes_and_levels_of_detail_are_as_asked(made: Path, tmp_path: Path, cap
         assert found.pictures["color"] == (32, 32)
 
 
+def test_a_game_engine_gets_few_faces_with_the_light_of_many(small: RunConfig, tmp_path: Path) -> None:
+    """A normal map where it helps, by itself for some programs, by word for others; tangents beside it."""
+    scene = small.scene.build("cpu", torch.Generator().manual_seed(0))
+    made, asked = Result(scene, small, 2), wanted("unity", None)
+    (file,) = export(made, replace(asked, faces=80, texture=64), tmp_path / "a.glb")
+    assert any("normal map: without it the normals were" in remark for remark in file.remarks)
+    found = check(tmp_path / "a.glb")
+    assert "normal" in found["textures"] and "metallic_roughness" not in found["textures"]
+    assert found["material"]["metallicFactor"] == 0 and found["material"]["roughnessFactor"] == 0.902
+    bare = made_for(made, replace(asked, faces=80, texture=64, normal_map=False))
+    assert bare.mesh.maps is None and bare.remarks == ()
+    finer = made_for(made, replace(wanted("blender", None), refine=3))
+    assert finer.mesh.maps is None and finer.remarks == ("texture refined by 3 pictures",)
+
+
+@pytest.mark.parametrize("kind", ["obj", "usdz"])
+def test_quads_stay_quads(small: RunConfig, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pyinstantmeshes")
+    if kind == "usdz":
+        pytest.importorskip("pxr")
+    scene = small.scene.build("cpu", torch.Generator().manual_seed(0))
+    path = tmp_path / f"a.{kind}"
+    (file,) = export(Result(scene, small, 2), replace(wanted(None, kind), quad=True), path)
+    report = check(path)
+    assert report["faces"] == file.faces and report["quads"] > 0.6 * report["faces"] > 50
+    assert report["normals"]["turned"] < 0.05 and any("quads, and" in remark for remark in file.remarks)
+
+
 def test_splats_are_padded_and_say_where_they_are_from(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.ply"
     words = ["export", str(made), "--format", "splat-ply", "--sh-degree", "3", "--to", str(path), "--quiet"]
@@ -195,6 +224,11 @@ def test_mistakes_end_in_one_line_and_leave_nothing(made: Path, tmp_path: Path, 
         (["--lods", "9"], "lods is 9"),
         (["--flat-base"], "goes with --target print"),
         (["--sh-degree", "3"], "goes with --format splat-ply"),
+        (["--quad"], "--quad goes with obj, usda, usdz; glb is written in triangles"),
+        (["--quad", "--format", "obj", "--lods", "2"], "leave out --lods"),
+        (["--normal-map", "--format", "ply"], "--normal-map goes with glb, gltf, obj"),
+        (["--refine-texture", "5", "--format", "stl"], "meshes that have colours"),
+        (["--refine-texture", "-1"], "--refine-texture is -1"),
         (["--faces", "5000000"], "faces is 5000000; it lies between 50 and 1000000"),
         (["--texture", "4"], "texture is 4"),
         (["--size-m", "0"], "size_m is 0"),
@@ -252,13 +286,13 @@ def test_a_mesh_with_maps_is_not_robbed_of_them(small: RunConfig) -> None:
         whole = mesh_for(made)
         assert (whole.maps is not None) == (light == "studio")
         assert len(mesh_for(made, len(whole.faces), 64).faces) == len(whole.faces)
-        if light == "none":
-            assert len(mesh_for(made, 100).faces) <= 100
-            assert mesh_for(made, None, 32).texture.shape[0] == 32
-            continue
-        for faces, texture in ((100, None), (None, 32)):
-            with pytest.raises(ValueError, match=f"give --faces {len(whole.faces)} or more, --texture 64"):
-                mesh_for(made, faces, texture)
+        less = mesh_for(made, 100)
+        assert len(less.faces) <= 100 and (less.maps is None) == (whole.maps is None)
+        assert mesh_for(made, None, 32).texture.shape[0] == 32
+        if less.maps is not None and whole.maps is not None:
+            assert (less.maps.roughness == whole.maps.roughness[0, 0]).all()
+        with pytest.raises(ValueError, match="faces is 5000000"):
+            mesh_for(made, 5_000_000)
 
 
 @pytest.mark.usefixtures("made_before")

@@ -14,7 +14,8 @@ from numpy import ndarray
 from PIL import Image
 
 from renderers.mesh import Maps, Mesh
-from sds3d.formats.gltf import tangents, write_glb, write_gltf
+from renderers.tangents import tangents
+from sds3d.formats.gltf import write_glb, write_gltf
 from sds3d.formats.layout import Facts, Layout
 from sds3d.formats.obj import write_obj
 from sds3d.formats.shells import write_3mf, write_mesh_ply, write_stl
@@ -201,7 +202,9 @@ def test_usd_says_what_is_up_how_long_a_unit_is_and_what_to_show(tmp_path: Path)
 def with_maps(mesh: Mesh) -> Mesh:
     side = mesh.texture.shape[0]
     flat = np.zeros((side, side, 3), np.uint8) + np.array([128, 128, 255], np.uint8)
-    return replace(mesh, maps=Maps(np.full((side, side), 51, np.uint8), np.full((side, side), 204, np.uint8), flat))
+    rough, metal = np.full((side, side), 51, np.uint8), np.full((side, side), 204, np.uint8)
+    rough[0, 0] = 52
+    return replace(mesh, maps=Maps(rough, metal, flat))
 
 
 def test_materials_say_how_rough_and_how_metallic(tmp_path: Path) -> None:
@@ -214,8 +217,21 @@ def test_materials_say_how_rough_and_how_metallic(tmp_path: Path) -> None:
             else:
                 grain = np.asarray(material.metallicRoughnessTexture)
                 assert (material.metallicFactor, material.roughnessFactor) == (1, 1)
-                assert (grain[..., 1] == 51).all() and (grain[..., 2] == 204).all()
+                assert (grain[1:, :, 1] == 51).all() and (grain[..., 2] == 204).all()
                 assert material.normalTexture is not None
+
+
+def test_a_material_that_is_the_same_all_over_needs_no_texture(tmp_path: Path) -> None:
+    mesh = with_maps(signpost())
+    assert mesh.maps is not None
+    mesh.maps.roughness[:] = 51
+    (back,) = trimesh.load(written(tmp_path, "glb", mesh)).geometry.values()
+    material = back.visual.material
+    assert (material.metallicFactor, material.roughnessFactor) == (0.8, 0.2)
+    assert material.metallicRoughnessTexture is None and material.normalTexture is not None
+    written(tmp_path, "obj", mesh)
+    assert {"Pr 0.2", "Pm 0.8"} <= set((tmp_path / "sign.mtl").read_text().splitlines())
+    assert {path.name for path in tmp_path.glob("*.png")} == {"sign.png", "sign_normal.png"}
 
 
 def test_tangents_run_to_the_right_and_up_in_the_picture() -> None:
@@ -223,14 +239,16 @@ def test_tangents_run_to_the_right_and_up_in_the_picture() -> None:
     front = (
         (mesh.normals[:, 2] > 0.99) & (np.abs(mesh.vertices[:, 1] - 0.1) < 0.31) & (np.abs(mesh.vertices[:, 0]) < 0.41)
     )
-    found = tangents(mesh, mesh.normals)
+    found = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)
     word = front & (mesh.vertices[:, 2] > 0.09)
     assert word.sum() == 4
     assert found[word] == pytest.approx(np.tile([1, 0, 0, 1], (4, 1)), abs=1e-6)
     assert np.linalg.norm(found[:, :3], axis=-1) == pytest.approx(np.ones(len(found)))
     assert (found[:, :3] * mesh.normals).sum(-1) == pytest.approx(np.zeros(len(found)), abs=1e-6)
     mirrored = replace(mesh, uv=mesh.uv * np.float32([-1, 1]) + np.float32([1, 0]))
-    assert tangents(mirrored, mesh.normals)[word] == pytest.approx(np.tile([-1, 0, 0, -1], (4, 1)), abs=1e-6)
+    assert tangents(mesh.vertices, mesh.normals, mirrored.uv, mesh.faces)[word] == pytest.approx(
+        np.tile([-1, 0, 0, -1], (4, 1)), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("unit", ["m", "cm", "mm"])
