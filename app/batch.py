@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def table(content: bytes, flags: Sequence[str] = (), check: Callable[[Sequence[s
 
 def submitted(jobs: Jobs, batch: Batch, owner: str) -> Sent:
     """Puts the rows into the queue, one after another; what is not taken is told, and the rest goes on."""
-    name = time.strftime("%Y-%m-%d %H:%M:%S")
+    name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
     ids: list[str] = []
     wrong: list[str] = []
     for place, row in enumerate(batch.rows):
@@ -148,7 +149,7 @@ def _batch(
     """What was asked as rows, each looked at."""
     if not asked and not wrong:
         raise ValueError("there are no prompts; give one a line")
-    told, rows = [*wrong], []
+    told, rows = [*wrong], list[Row]()
     for number, changes in asked:
         try:
             if len(rows) >= MOST:

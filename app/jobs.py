@@ -200,11 +200,6 @@ class Jobs:
         """A file of a run by its name inside the run's folder. Raises Unknown for anything else."""
         return self.store.file(id, name)
 
-    def uploads(self) -> set[str]:
-        """Names of the uploaded files that runs started from."""
-        with self._mutex:
-            return {job.words[0] for job in self._jobs.values() if job.command == "texture" and job.words}
-
     def close(self) -> None:
         """The server goes; jobs that run go on, and the next server finds them."""
         self._closing = True

@@ -57,13 +57,9 @@ def main(words: list[str]) -> int:
     try:
         told = facts(path)
     except Exception as error:  # a broken file makes its readers fail in every way there is
-        words = " ".join(str(error).split()) or type(error).__name__
-        short = isinstance(error, MemoryError | ImportError) or any(mark in words for mark in _SHORT)
-        told = {
-            "refused": f"{path.name} takes more than {megabytes} MB of memory to open; simplify it first"
-            if short
-            else words
-        }
+        told = {"refused": " ".join(str(error).split()) or type(error).__name__}
+        if isinstance(error, MemoryError | ImportError) or any(mark in told["refused"] for mark in _SHORT):
+            told = {"refused": f"{path.name} takes more than {megabytes} MB of memory to open; simplify it first"}
     sys.stdout.write(json.dumps(told) + "\n")
     return 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.batch import LARGEST, MOST, pasted, table
+from app.batch import LARGEST, MOST, Batch, Row, pasted, submitted, table
+from app.jobs import Jobs
 
 PROMPTS = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=40).filter(
     lambda text: text.strip() and not text.strip().startswith(("-", "#"))
@@ -92,3 +94,19 @@ def test_there_is_an_end_to_prompts() -> None:
         table(b"a" * (LARGEST + 1))
     with pytest.raises(ValueError, match="no prompts"):
         pasted("\n# nothing\n")
+
+
+def test_a_batch_goes_into_the_queue_as_far_as_there_is_room(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "runs", at_once=0, each=3, waiting=9)
+    jobs.submit("generate", ("a cow",), "ann")
+    batch = Batch(
+        (Row(2, ("a cat",)), Row(3, ("a cat", "--out", "x")), Row(4, ("a dog",)), Row(5, ("a hen",))), ("one",)
+    )
+    sent = submitted(jobs, batch, "ann")
+    assert [jobs.get(id).prompt for id in sent.ids] == ["a cat", "a dog"]
+    assert {jobs.get(id).batch for id in sent.ids} == {sent.name} and jobs.get("a-cow").batch == ""
+    refused, full = sent.wrong[1:]
+    assert sent.wrong[0] == "one" and refused.startswith("row 3: --out") and full.startswith("row 5: you have 3 runs")
+    other = submitted(jobs, Batch((Row(1, ("a cat",)), Row(2, ("a dog",))), ()), "bob")
+    assert other.name != sent.name and len(other.ids) == 2
+    jobs.close()
