@@ -30,7 +30,7 @@ from sds3d.priors import EMBEDDED, TOY, is_embedded
 Kind = Literal["number", "whole", "yes", "choice", "numbers"]
 EMPTY = "none"
 """What stands in a field whose value is None, on the page and on the command line."""
-_RUN = ("steps", "views", "particles", "direction", "perp_neg")
+_RUN = ("steps", "views", "accumulate", "particles", "direction", "perp_neg")
 """Fields of a run itself that the page offers. The others are asked for elsewhere, or name files of the server."""
 _EXTRAS = ("lora_scale", "size", "guidance", "precision", "rows", "frugal")
 
