@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
+from torch.nn import functional
 
 from renderers.cameras import Cameras
+
+WIDEST_PICTURE = 2**15
+"""Pixels along a side, at most."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,27 @@ class Sighting:
     """Larger half side of its box in pixels; 0 where it was not drawn."""
     means2d_gradient: Float[Tensor, "B N 2"]
     """Gradient of the loss in the place where it landed, per pixel; zero before `backward`, which adds to it."""
+    means2d_absolute: Float[Tensor, "B N 2"] | None = None
+    """The same with the sizes of the pixels' shares added up, so that they never cancel; None unless wished for."""
 
     def joined(self, others: Sequence[Sighting]) -> Sighting:
         """This one's pictures and the others', as one."""
         every = (self, *others)
-        return Sighting(torch.cat([s.radii for s in every]), torch.cat([s.means2d_gradient for s in every]))
+        sizes = [s.means2d_absolute for s in every if s.means2d_absolute is not None]
+        absolute = torch.cat(sizes) if len(sizes) == len(every) else None
+        return Sighting(torch.cat([s.radii for s in every]), torch.cat([s.means2d_gradient for s in every]), absolute)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is drawn beyond the default; each costs time."""
+
+    antialiased: bool = False
+    """Splats fade by what the blur of the picture adds to their area (Yu et al. 2023; gsplat's rasterize_mode)."""
+    normals: bool = False
+    """Draw the splats' shortest axes, turned to the camera, as three more channels."""
+    absolute: bool = False
+    """Note `Sighting.means2d_absolute` (Ye et al. 2024; gsplat's absgrad)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,31 @@ class Lenses:
             cameras.height,
             cameras.width,
         )
+
+
+def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Rotation matrices of quaternions w, x, y, z of any length."""
+    w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
+    entries = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(entries, -1).view(-1, 3, 3)
+
+
+def normals(gaussians: Gaussians, lenses: Lenses) -> Float[Tensor, "B N 3"]:
+    """Unit vectors along the shortest axes, turned to each camera; differentiable in the quaternions.
+
+    A quaternion that is no rotation counts as none, so that it spoils nothing where its splat is not drawn.
+    """
+    shortest = gaussians.scales.argmin(-1)
+    length = gaussians.quats.norm(dim=-1, keepdim=True)
+    sound = torch.where((length > 0) & length.isfinite(), gaussians.quats, gaussians.quats.new_tensor([1.0, 0, 0, 0]))
+    axes = rotations(sound)[torch.arange(len(gaussians), device=shortest.device), :, shortest]
+    eyes = -(lenses.viewmats[:, :3, :3].mT @ lenses.viewmats[:, :3, 3:])[..., 0]
+    away = ((gaussians.means - eyes[:, None]) * axes).sum(-1, keepdim=True) > 0
+    return torch.where(away, -axes, axes)
 
 
 def record_gradient(tensor: Tensor) -> Tensor:
@@ -104,5 +149,8 @@ def check(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> None:
             raise ValueError(
                 f"{name} is {tensor.dtype} on {tensor.device}, but means are {kind} on {device}; they have to agree"
             )
-    if cameras.height < 1 or cameras.width < 1:
-        raise ValueError(f"a picture of {cameras.height} x {cameras.width} pixels has none; both have to be at least 1")
+    if not (1 <= cameras.height <= WIDEST_PICTURE and 1 <= cameras.width <= WIDEST_PICTURE):
+        size = f"{cameras.height} x {cameras.width}"
+        raise ValueError(f"a picture of {size} pixels cannot be drawn; either side has 1 to {WIDEST_PICTURE}")
+    if count * views >= 2**31:
+        raise ValueError(f"{count} splats before {views} cameras are too many to number; draw fewer cameras at once")

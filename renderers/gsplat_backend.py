@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers.gaussians import Gaussians, Lenses, Sighting, record_gradient
+from renderers.gaussians import Gaussians, Lenses, Sighting, Wish, normals, record_gradient
+
+_PLAIN = Wish()
 
 
-def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"], Float[Tensor, "B H W 1"], Sighting]:
-    """Colour and depth times alpha, and alpha, over nothing.
+def draw(
+    gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7.
 
     Raises ModuleNotFoundError with the name to install where gsplat is missing.
     """
@@ -19,20 +24,35 @@ def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"]
         from gsplat import rasterization
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("splats on a CUDA device need gsplat: pip install gsplat") from error
-    colour, alpha, info = rasterization(**arguments(gaussians, lenses))
+    layers, alpha, info = rasterization(**arguments(gaussians, lenses, wish))
+    # gsplat draws depth last; here it follows the colour.
+    colour = torch.cat([layers[..., :3], layers[..., -1:], layers[..., 3:-1]], -1)
     gradient = record_gradient(info["means2d"])
+    absolute = _absolute(info["means2d"]) if wish.absolute else None
     radii = info["radii"]
-    return colour, alpha, Sighting(radii.amax(-1) if radii.ndim == 3 else radii, gradient)
+    return colour, alpha, Sighting(radii.amax(-1) if radii.ndim == 3 else radii, gradient, absolute)
 
 
-def arguments(gaussians: Gaussians, lenses: Lenses) -> dict[str, Any]:
-    """How `gsplat.rasterization` is called: dense outputs, and depth as a fourth channel, times alpha."""
+def _absolute(means2d: Tensor) -> Tensor:
+    """Zeros, to which each `backward` adds what gsplat leaves in `means2d.absgrad` by then."""
+    total = torch.zeros_like(means2d, requires_grad=False)
+    if means2d.requires_grad:
+        means2d.register_hook(lambda _: total.add_(means2d.absgrad) and None)  # type: ignore[attr-defined]
+    return total
+
+
+def arguments(gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN) -> dict[str, Any]:
+    """How `gsplat.rasterization` is called: dense outputs, normals as colours, depth last, times alpha."""
+    colours = gaussians.colours
+    if wish.normals:
+        axes = normals(gaussians, lenses)
+        colours = torch.cat([colours.expand_as(axes), axes], -1)
     return {
         "means": gaussians.means,
         "quats": gaussians.quats,
         "scales": gaussians.scales,
         "opacities": gaussians.opacities,
-        "colors": gaussians.colours,
+        "colors": colours,
         "viewmats": lenses.viewmats,
         "Ks": lenses.intrinsics,
         "width": lenses.width,
@@ -42,4 +62,6 @@ def arguments(gaussians: Gaussians, lenses: Lenses) -> dict[str, Any]:
         "eps2d": 0.3,
         "packed": False,
         "render_mode": "RGB+D",
+        "rasterize_mode": "antialiased" if wish.antialiased else "classic",
+        "absgrad": wish.absolute,
     }

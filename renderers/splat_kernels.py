@@ -7,6 +7,7 @@ threads: tiles share nothing, and gradients are summed per splat in a fixed orde
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers import native
-from renderers.gaussians import Gaussians, Lenses, Sighting
+from renderers.gaussians import Gaussians, Lenses, Sighting, Wish, normals
 
 _TILE = 16
 _RECORD_FLOATS = 16
-_PAIR_SUMS = 12
+_PAIR_SUMS, _PAIR_SUMS_WITH_NORMALS = 12, 16
+_PLAIN = Wish()
 _PAIRS_WORTH_THREADS = 16_000
 """Below about this many (splat, tile) pairs one thread is done before others have woken up."""
 
@@ -29,8 +31,11 @@ def _pointers(*names: str) -> list[tuple[str, Any]]:
 
 class _Scene(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("views", "count", "height", "width", "threads", "colours_per_view")),
-        *_pointers("means", "quats", "scales", "opacities", "colours", "viewmats", "intrinsics"),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("views", "count", "height", "width", "threads", "colours_per_view", "antialiased")
+        ),
+        *_pointers("means", "quats", "scales", "opacities", "colours", "viewmats", "intrinsics", "normals"),
     ]
 
 
@@ -40,21 +45,36 @@ class _Plan(ctypes.Structure):
 
 class _Picture(ctypes.Structure):
     _fields_ = _pointers(
-        "colour", "alpha", "d_colour", "d_alpha", "pair_sums",
-        "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_means2d",
+        "colour", "alpha", "normal", "d_colour", "d_alpha", "d_normal", "pair_sums",
+        "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_normals", "d_means2d", "d_means2d_absolute",
     )  # fmt: skip
 
 
-def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"], Float[Tensor, "B H W 1"], Sighting]:
-    """Colour and depth times alpha, and alpha, over nothing.
+def draw(
+    gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7.
 
     Takes float32 tensors on the CPU. Raises OSError where the kernels are missing, ValueError where the splats
     cover too many tiles to be numbered.
     """
     inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colours]
+    inputs = [tensor.contiguous() for tensor in inputs]
+    axes = normals(gaussians, lenses).contiguous() if wish.normals else None
     gradient = torch.zeros(len(lenses.viewmats), len(gaussians), 2)
-    colour, alpha, radii = _Draw.apply(*(tensor.contiguous() for tensor in inputs), lenses, gradient)  # type: ignore[no-untyped-call]
-    return colour, alpha, Sighting(radii, gradient)
+    sighting = _Sums(gradient, torch.zeros_like(gradient) if wish.absolute else None)
+    colour, alpha, radii, normal = _Draw.apply(*inputs, axes, lenses, wish.antialiased, sighting)  # type: ignore[no-untyped-call]
+    if normal is not None:
+        colour = torch.cat([colour, normal], -1)
+    return colour, alpha, Sighting(radii, sighting.gradient, sighting.absolute)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Where the way back adds what it learns of the places in the pictures, [B,N,2]."""
+
+    gradient: Tensor
+    absolute: Tensor | None
 
 
 def _library() -> ctypes.CDLL:
@@ -65,14 +85,28 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _scene(inputs: list[Tensor], lenses: Lenses, threads: int) -> _Scene:
-    tensors = [*inputs, lenses.viewmats, lenses.intrinsics]
+def _scene(inputs: list[Tensor | None], lenses: Lenses, antialiased: bool, threads: int) -> _Scene:
+    """`inputs` are those of `_Draw`, normals last."""
+    *splats, axes = inputs
+    tensors = [*splats, lenses.viewmats, lenses.intrinsics, axes]
     for tensor in tensors:
+        if tensor is None:
+            continue
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
             found = f"{tensor.dtype} on {tensor.device}"
             raise ValueError(f"the kernels take contiguous float32 tensors on the CPU, not {found}")
-    sizes = len(lenses.viewmats), len(inputs[0]), lenses.height, lenses.width
-    return _Scene(*sizes, threads, int(inputs[4].ndim == 3), *(tensor.data_ptr() for tensor in tensors))
+    means, colours = splats[0], splats[4]
+    assert means is not None and colours is not None
+    sizes = len(lenses.viewmats), len(means), lenses.height, lenses.width
+    return _Scene(*sizes, threads, int(colours.ndim == 3), int(antialiased), *map(_address, tensors))
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _picture(**tensors: Tensor | None) -> _Picture:
+    return _Picture(**{name: _address(tensor) for name, tensor in tensors.items()})
 
 
 def _threads(pairs: int) -> int:
@@ -80,16 +114,16 @@ def _threads(pairs: int) -> int:
 
 
 class _Draw(torch.autograd.Function):
-    """means, quats, scales, opacities, colours -> colour and depth times alpha, alpha, radii."""
+    """means, quats, scales, opacities, colours, normals -> colour and depth times alpha, alpha, radii, normal."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        *inputs, lenses, gradient = arguments
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        *inputs, lenses, antialiased, sums = arguments
         library = _library()
         views, count, height, width = len(lenses.viewmats), len(inputs[0]), lenses.height, lenses.width
         records = torch.empty(views, count, _RECORD_FLOATS)
         radii = torch.empty(views, count, dtype=torch.int32)
-        scene = _scene(inputs, lenses, _threads(views * count))
+        scene = _scene(inputs, lenses, antialiased, _threads(views * count))
         plan = _Plan(records.data_ptr(), radii.data_ptr())
         total = library.sds3d_splats_project(ctypes.byref(scene), ctypes.byref(plan))
         if total >= 2**31:
@@ -97,28 +131,42 @@ class _Draw(torch.autograd.Function):
         tiles = views * -(-height // _TILE) * -(-width // _TILE)
         pairs = torch.empty(total, dtype=torch.int32)
         starts = torch.empty(tiles + 1, dtype=torch.int32)
-        colour = torch.empty(views, height, width, 4)
-        alpha = torch.empty(views, height, width, 1)
+        colour, alpha = torch.empty(views, height, width, 4), torch.empty(views, height, width, 1)
+        normal = None if inputs[5] is None else torch.empty(views, height, width, 3)
         scene.threads = _threads(total)
         plan.pairs, plan.starts = pairs.data_ptr(), starts.data_ptr()
-        picture = _Picture(colour.data_ptr(), alpha.data_ptr())
+        picture = _picture(colour=colour, alpha=alpha, normal=normal)
         library.sds3d_splats_draw(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))
-        ctx.save_for_backward(*inputs, colour, alpha, records, pairs, starts)
-        ctx.lenses, ctx.gradient = lenses, gradient
+        ctx.save_for_backward(*inputs, colour, alpha, normal, records, pairs, starts)
+        ctx.lenses, ctx.antialiased, ctx.sums = lenses, antialiased, sums
         ctx.mark_non_differentiable(radii)
-        return colour, alpha, radii
+        return colour, alpha, radii, normal
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        *inputs, colour, alpha, records, pairs, starts = ctx.saved_tensors
-        d_colour, d_alpha = (gradient.contiguous() for gradient in gradients[:2])
-        d_inputs = [torch.empty_like(tensor) for tensor in inputs]
-        d_means2d = torch.empty_like(ctx.gradient)
-        pair_sums = torch.empty(len(pairs), _PAIR_SUMS)
-        scene = _scene(inputs, ctx.lenses, _threads(len(pairs)))
+        *inputs, colour, alpha, normal, records, pairs, starts = ctx.saved_tensors
+        d_colour, d_alpha, d_normal = (None if each is None else each.contiguous() for each in _but_radii(gradients))
+        d_means, d_quats, d_scales, d_opacities, d_colours, d_normals = (
+            None if tensor is None else torch.empty_like(tensor) for tensor in inputs
+        )
+        sums = ctx.sums
+        d_means2d = torch.empty_like(sums.gradient)
+        absolute = None if sums.absolute is None else torch.empty_like(sums.absolute)
+        pair_sums = torch.empty(len(pairs), _PAIR_SUMS if normal is None else _PAIR_SUMS_WITH_NORMALS)
+        scene = _scene(inputs, ctx.lenses, ctx.antialiased, _threads(len(pairs)))
         plan = _Plan(records.data_ptr(), None, pairs.data_ptr(), starts.data_ptr())
-        tensors = [colour, alpha, d_colour, d_alpha, pair_sums, *d_inputs, d_means2d]
-        picture = _Picture(*(tensor.data_ptr() for tensor in tensors))
+        picture = _picture(
+            colour=colour, alpha=alpha, normal=normal, d_colour=d_colour, d_alpha=d_alpha, d_normal=d_normal,
+            pair_sums=pair_sums, d_means=d_means, d_quats=d_quats, d_scales=d_scales, d_opacities=d_opacities,
+            d_colours=d_colours, d_normals=d_normals, d_means2d=d_means2d, d_means2d_absolute=absolute,
+        )  # fmt: skip
         _library().sds3d_splats_backward(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))
-        ctx.gradient.add_(d_means2d)
-        return *d_inputs, None, None
+        sums.gradient.add_(d_means2d)
+        if sums.absolute is not None:
+            sums.absolute.add_(absolute)
+        return d_means, d_quats, d_scales, d_opacities, d_colours, d_normals, None, None, None
+
+
+def _but_radii(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    colour, alpha, _, normal = gradients
+    return colour, alpha, normal

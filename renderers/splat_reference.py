@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from renderers.gaussians import Gaussians, Lenses, Sighting, record_gradient
+from renderers.gaussians import Gaussians, Lenses, Sighting, Wish, normals, record_gradient, rotations
+
+__all__ = ["draw", "project", "rotations"]
 
 BLUR = 0.3
 """Added to both variances in the picture, pixels^2."""
@@ -27,9 +28,12 @@ OPAQUE = 0.999
 """An alpha is never above this."""
 FINISHED = 1e-4
 """A splat after which a pixel would let no more than this through is not drawn there, nor is any behind it."""
+LARGEST = 1e37
+"""A splat whose covariance in the picture has a greater determinant, pixels^4, is not drawn."""
 WIDEST = 3.33
 """Standard deviations that are drawn at most."""
 _PAIRS_AT_ONCE = 4_000_000
+_PLAIN = Wish()
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Projected:
     conics: Float[Tensor, "B N 3"]
     """xx, xy and yy entries of the inverse covariance, per pixel^2."""
     depths: Float[Tensor, "B N"]
+    opacities: Float[Tensor, "B N"]
     radii: Int32[Tensor, "B N"]
 
     @property
@@ -48,28 +53,29 @@ class Projected:
         return self.radii > 0
 
 
-def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "B H W 4"], Float[Tensor, "B H W 1"], Sighting]:
-    """Colour and depth times alpha, and alpha, over nothing."""
-    projected = project(gaussians, lenses)
+def draw(
+    gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7."""
+    projected = project(gaussians, lenses, wish.antialiased)
     gradient = record_gradient(projected.means2d)
-    pictures = [_blend(gaussians, projected, view, lenses) for view in range(len(projected.radii))]
+    absolute = torch.zeros_like(gradient) if wish.absolute else None
+    columns = [projected.depths[..., None], torch.ones_like(projected.depths[..., None])]
+    columns[1:1] = [normals(gaussians, lenses)] if wish.normals else []
+    features = torch.cat([gaussians.colours.expand(len(projected.radii), -1, -1), *columns], -1)
+    pictures = []
+    for view in range(len(projected.radii)):
+        sizes = None if absolute is None else absolute[view]
+        pictures.append(_blend(projected, features[view], view, lenses, sizes))
     layers = torch.stack(pictures).unflatten(1, (lenses.height, lenses.width))
-    return layers[..., :4], layers[..., 4:], Sighting(projected.radii, gradient)
+    return layers[..., :-1], layers[..., -1:], Sighting(projected.radii, gradient, absolute)
 
 
-def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Rotation matrices of quaternions w, x, y, z of any length."""
-    w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
-    entries = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(entries, -1).view(-1, 3, 3)
+def project(gaussians: Gaussians, lenses: Lenses, antialiased: bool = False) -> Projected:
+    """Where splats land and how wide (Zwicker et al. 2001, equation 31, with the clamps of gsplat).
 
-
-def project(gaussians: Gaussians, lenses: Lenses) -> Projected:
-    """Where splats land and how wide (Zwicker et al. 2001, equation 31, with the clamps of gsplat)."""
+    `antialiased`: opacities shrink by the root of the ratio of the determinants before and after the blur.
+    """
     k, height, width = lenses.intrinsics, lenses.height, lenses.width
     turn = lenses.viewmats[:, None, :3, :3]
     x, y, z = (torch.einsum("bij,nj->bni", turn[:, 0], gaussians.means) + lenses.viewmats[:, None, :3, 3]).unbind(-1)
@@ -82,57 +88,73 @@ def project(gaussians: Gaussians, lenses: Lenses) -> Projected:
     jacobian = torch.stack([fx / z, nil, -fx * tx / z**2, nil, fy / z, -fy * ty / z**2], -1).unflatten(-1, (2, 3))
     shape = jacobian @ turn @ (rotations(gaussians.quats) * gaussians.scales[:, None])
     covariance = shape @ shape.mT
-    a, b, c = covariance[..., 0, 0] + BLUR, covariance[..., 0, 1], covariance[..., 1, 1] + BLUR
+    a, b, c = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    sharp = a * c - b * b
+    a, c = a + BLUR, c + BLUR
     determinant = a * c - b * b
-    within = within & (determinant > 0) & (gaussians.opacities >= FAINTEST)
-    determinant = torch.where(determinant > 0, determinant, 1.0)
+    sane = (determinant > 0) & (determinant <= LARGEST)
+    determinant = torch.where(sane, determinant, 1.0)
+    opacities = gaussians.opacities.expand_as(z)
+    if antialiased:
+        flat = sharp <= 0
+        opacities = opacities * torch.where(flat, 0.0, (torch.where(flat, 1.0, sharp) / determinant).sqrt())
+    within = within & sane & (opacities >= FAINTEST)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
     conics = torch.stack([c, -b, a], -1) / determinant[..., None]
     with torch.no_grad():
-        extent = (2 * (gaussians.opacities / FAINTEST).clamp_min(1).log()).sqrt().clamp_max(WIDEST)
-        boxes = (extent[:, None] * torch.stack([a, c], -1).sqrt()).ceil()
+        extent = (2 * (opacities / FAINTEST).clamp_min(1).log()).sqrt().clamp_max(WIDEST)
+        boxes = (extent[..., None] * torch.stack([a, c], -1).sqrt()).ceil()
         size = torch.tensor([width, height], dtype=boxes.dtype, device=boxes.device)
         inside = ((means2d + boxes > 0) & (means2d - boxes < size)).all(-1) & (boxes > 0).any(-1)
         radii = torch.where(within & inside, boxes.amax(-1).clamp_max(1e9), 0).to(torch.int32)
-    return Projected(means2d, conics, z, radii)
+    return Projected(means2d, conics, z, opacities, radii)
 
 
 def _clamped(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(value, low), high)
 
 
-def _blend(gaussians: Gaussians, projected: Projected, view: int, lenses: Lenses) -> Float[Tensor, "P 5"]:
-    """Red, green, blue and depth times alpha, and alpha, of every pixel of one picture."""
+def _blend(
+    projected: Projected, features: Float[Tensor, "N F"], view: int, lenses: Lenses, absolute: Tensor | None
+) -> Float[Tensor, "P F"]:
+    """The features, times what splats add to them, of every pixel of one picture.
+
+    Gradients of the centres add their sizes to `absolute`.
+    """
     rows = projected.visible[view].nonzero()[:, 0]
     rows = rows[projected.depths[view, rows].argsort(stable=True)]
-    colours = gaussians.colours if gaussians.colours.ndim == 2 else gaussians.colours[view]
-    depths = projected.depths[view, rows, None]
-    features = torch.cat([colours[rows], depths, torch.ones_like(depths)], -1)
-    means2d, conics, opacities = projected.means2d[view, rows], projected.conics[view, rows], gaussians.opacities[rows]
-    across = torch.arange(lenses.width, dtype=features.dtype, device=features.device) + 0.5
-    down = torch.arange(lenses.height, dtype=features.dtype, device=features.device) + 0.5
-    pixels = torch.cartesian_prod(down, across).flip(-1)
-    chunks = pixels.split(max(1, _PAIRS_AT_ONCE // max(1, len(rows))))
+    kind, device = features.dtype, features.device
+    across = torch.arange(lenses.width, dtype=kind, device=device) + 0.5
+    down = torch.arange(lenses.height, dtype=kind, device=device) + 0.5
+    chunks = torch.cartesian_prod(down, across).flip(-1).split(max(1, _PAIRS_AT_ONCE // max(1, len(rows))))
+    means2d, conics = projected.means2d[view, rows], projected.conics[view, rows]
+    opacities, features = projected.opacities[view, rows], features[rows]
+
+    def note(gradient: Tensor | None) -> None:
+        if absolute is not None and gradient is not None:
+            absolute.index_add_(0, rows, gradient.abs().sum(0))
+
+    def shown(*splats: Tensor) -> Tensor:
+        means2d, conics, opacities, features, pixels = splats
+        offsets = means2d - pixels[:, None]
+        if absolute is not None and offsets.requires_grad:
+            offsets.register_hook(note)
+        return _weights(offsets, conics, opacities) @ features
+
     # Weights are worked out again on the way back: to keep those of all pixels would take gigabytes.
-    drawn = [checkpoint(_shown, means2d, conics, opacities, chunk, features, use_reentrant=False) for chunk in chunks]
+    drawn = [checkpoint(shown, means2d, conics, opacities, features, chunk, use_reentrant=False) for chunk in chunks]
     return torch.cat(drawn)
 
 
-def _shown(means2d: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor, features: Tensor) -> Tensor:
-    return _weights(means2d, conics, opacities, pixels) @ features
-
-
 def _weights(
-    means2d: Float[Tensor, "V 2"],
-    conics: Float[Tensor, "V 3"],
-    opacities: Float[Tensor, " V"],
-    pixels: Float[Tensor, "P 2"],
+    offsets: Float[Tensor, "P V 2"], conics: Float[Tensor, "V 3"], opacities: Float[Tensor, " V"]
 ) -> Float[Tensor, "P V"]:
-    """What splats, nearest first, add to pixels: alpha times what those before let through.
+    """What splats, nearest first, add to pixels that lie `offsets` from them: alpha times what those before let
+    through.
 
     Kerbl et al. 2023, equation 3.
     """
-    dx, dy = (means2d - pixels[:, None]).unbind(-1)
+    dx, dy = offsets.unbind(-1)
     xx, xy, yy = conics.unbind(-1)
     s = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
     alpha = (opacities * torch.exp(-s)).clamp_max(OPAQUE)

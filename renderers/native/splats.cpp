@@ -1,4 +1,6 @@
 // The C ABI of the splat kernels. Every pointer is checked by the caller; nothing is kept between calls.
+#include <vector>
+
 #include "splats.h"
 
 using sds3d::Picture, sds3d::Plan, sds3d::Scene;
@@ -17,6 +19,7 @@ extern "C" void sds3d_splats_draw(const Scene* scene, const Plan* plan, const Pi
 
 // Fills the gradients of the scene from those of the picture.
 extern "C" void sds3d_splats_backward(const Scene* scene, const Plan* plan, const Picture* picture) {
-  sds3d::draw_backward(*scene, *plan, *picture);
-  sds3d::project_backward(*scene, *plan, *picture);
+  std::vector<int32_t> last_of_tile(int64_t(scene->views) * sds3d::tiles_across(*scene) * sds3d::tiles_down(*scene));
+  sds3d::draw_backward(*scene, *plan, *picture, last_of_tile.data());
+  sds3d::project_backward(*scene, *plan, *picture, last_of_tile.data());
 }

@@ -19,6 +19,7 @@ struct Scene {
   int32_t views, count, height, width;
   int32_t threads;
   int32_t colours_per_view;    // 0: colours are [N,3]; 1: [V,N,3]
+  int32_t antialiased;         // 1: opacities shrink by what the blur adds to a splat's area
   const float* means;          // [N,3]
   const float* quats;          // [N,4], wxyz, any length
   const float* scales;         // [N,3], standard deviations
@@ -26,6 +27,7 @@ struct Scene {
   const float* colours;
   const float* viewmats;       // [V,4,4]
   const float* intrinsics;     // [V,3,3], pixels
+  const float* normals;        // [V,N,3], drawn like colours; or null
 };
 
 // A splat in one picture. With dx, dy the way from the pixel's centre to (x, y), in pixels,
@@ -50,21 +52,27 @@ struct Plan {
 struct Picture {
   float* colour;               // [V,H,W,4]: red, green, blue and depth, each times alpha
   float* alpha;                // [V,H,W]
+  float* normal;               // [V,H,W,3], times alpha; null without normals, as is all of theirs
   const float* d_colour;       // their gradients, for the way back
   const float* d_alpha;
-  float* pair_sums;            // [P,SUMS], scratch for the way back
+  const float* d_normal;
+  float* pair_sums;            // [P, sums_per_pair], scratch for the way back
   float* d_means;              // [N,3]; all below are written, not added to
   float* d_quats;              // [N,4]
   float* d_scales;             // [N,3]
   float* d_opacities;          // [N]
   float* d_colours;            // as `colours`
+  float* d_normals;            // [V,N,3]
   float* d_means2d;            // [V,N,2], pixels
+  float* d_means2d_absolute;   // the same, but sizes of the pixels' shares are added up; or null
 };
 
-// What the way back sums over the pixels of one pair: the gradients of colour and depth, and the moments
-// 1, dx, dy, dx^2, dx dy, dy^2 of the gradient of the exponent s, where alpha = opacity * e^-s.
-enum Sums { RED, GREEN, BLUE, DEPTH, S, SX, SY, SXX, SXY, SYY, SUMS = 12 };
+// What the way back sums over the pixels of one pair: the gradients of colour and depth; the moments
+// 1, dx, dy, dx^2, dx dy, dy^2 of the gradient of the exponent s, where alpha = opacity * e^-s; the sizes of the
+// gradients of log2(alpha) in x and y; the gradients of the normal.
+enum Sums { RED, GREEN, BLUE, DEPTH, S, SX, SY, SXX, SXY, SYY, SIZE_X, SIZE_Y, NORMAL_X, NORMAL_Y, NORMAL_Z, SUMS = 16 };
 
+static inline int sums_per_pair(const Scene& scene) { return scene.normals ? SUMS : NORMAL_X; }
 static inline int tiles_across(const Scene& scene) { return (scene.width + TILE - 1) / TILE; }
 static inline int tiles_down(const Scene& scene) { return (scene.height + TILE - 1) / TILE; }
 static inline const float* colours_of(const Scene& scene, int view) {
@@ -79,9 +87,9 @@ int64_t number_pairs(const Scene& scene, const Plan& plan);
 // Fills `pairs` and `starts`, nearest splats first.
 void sort_into_tiles(const Scene& scene, const Plan& plan);
 void draw(const Scene& scene, const Plan& plan, const Picture& picture);
-// From the gradients of the picture to `pair_sums`.
-void draw_backward(const Scene& scene, const Plan& plan, const Picture& picture);
+// From the gradients of the picture to `pair_sums`, of each tile only up to the row `last_of_tile` of its list.
+void draw_backward(const Scene& scene, const Plan& plan, const Picture& picture, int32_t* last_of_tile);
 // From `pair_sums` to the gradients of the scene.
-void project_backward(const Scene& scene, const Plan& plan, const Picture& picture);
+void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile);
 
 }  // namespace sds3d

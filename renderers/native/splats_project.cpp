@@ -15,6 +15,8 @@ namespace {
 constexpr float LOG2_E = 1.44269504f;
 constexpr float WIDEST = 3.33f;        // standard deviations that are drawn at most
 constexpr float SHORTEST = 1e-12f;     // a quaternion is never divided by less
+constexpr float LARGEST = 1e37f;       // pixels^4; a greater determinant is not drawn
+constexpr float FLATTEST = 1e-20f;     // pixels^4; nor is anything by a smaller determinant
 
 struct V3 {
   Floats x, y, z;
@@ -96,9 +98,10 @@ struct Seen {
   V3 t0, t1, u0, u1;                   // rows of T, and of T S
   Floats x, y;                             // where they land
   Floats a, b, c, determinant;             // covariance ((a, b), (b, c)) there, blurred
+  Floats sharp, fade;                      // determinant before the blur; what opacity is multiplied by
 
   // `drawn`: lanes that count; the others are put where nothing divides by zero.
-  Seen(const Splats& splats, const Lens& lens, Ints drawn) {
+  Seen(const Splats& splats, const Lens& lens, Ints drawn, bool antialiased) {
     px = dot(lens.world[0], splats.mean) + lens.offset[0];
     py = dot(lens.world[1], splats.mean) + lens.offset[1];
     z = dot(lens.world[2], splats.mean) + lens.offset[2];
@@ -117,8 +120,11 @@ struct Seen {
     t0 = {j00 * w[0][0] + j02 * w[2][0], j00 * w[0][1] + j02 * w[2][1], j00 * w[0][2] + j02 * w[2][2]};
     t1 = {j11 * w[1][0] + j12 * w[2][0], j11 * w[1][1] + j12 * w[2][1], j11 * w[1][2] + j12 * w[2][2]};
     u0 = splats.covariance * t0, u1 = splats.covariance * t1;
-    a = dot(u0, t0) + BLUR, b = dot(u0, t1), c = dot(u1, t1) + BLUR;
+    a = dot(u0, t0), b = dot(u0, t1), c = dot(u1, t1);
+    sharp = larger(a * c - b * b, Floats{});
+    a += BLUR, c += BLUR;
     determinant = choose(drawn, a * c - b * b, same(1.0f));
+    fade = antialiased ? root(sharp / determinant) : same(1.0f);
   }
 };
 
@@ -131,12 +137,18 @@ void tiles_touched(float centre, float reach, int pixels, int16_t& first, int16_
   number = any ? int16_t(int(high) / TILE - int(low) / TILE + 1) : 0;
 }
 
+// Half the width of what is drawn, in standard deviations.
+float extent_of(float opacity) {
+  return std::min(WIDEST, std::sqrt(2 * std::log(std::max(opacity / FAINTEST, 1.0f))));
+}
+
 void record(const Scene& scene, const Seen& seen, int lane, float opacity, float extent, const float* colour,
             Record& r, int32_t& radius) {
   r = Record{};
   radius = 0;
   const float z = seen.z[lane], determinant = seen.determinant[lane];
-  if (!(z >= NEAR && z <= FAR && determinant > 0 && opacity >= FAINTEST)) return;  // also for NaN
+  const bool sane = determinant > 0 && determinant <= LARGEST;
+  if (!(z >= NEAR && z <= FAR && sane && opacity >= FAINTEST)) return;  // also for NaN
   const float spread_x = std::sqrt(seen.a[lane]), spread_y = std::sqrt(seen.c[lane]);
   const float x = seen.x[lane], y = seen.y[lane];
   const float box_x = std::ceil(extent * spread_x), box_y = std::ceil(extent * spread_y);
@@ -162,13 +174,14 @@ void project_block(const Scene& scene, const Plan& plan, int first) {
   const int lanes = std::min(LANES, scene.count - first);
   float extents[LANES];
   for (int lane = 0; lane < lanes; ++lane)
-    extents[lane] = std::min(WIDEST, std::sqrt(2 * std::log(std::max(splats.opacity[lane] / FAINTEST, 1.0f))));
+    extents[lane] = extent_of(splats.opacity[lane]);
   for (int view = 0; view < scene.views; ++view) {
-    const Seen seen(splats, Lens(scene, view), Ints{} == 0);
+    const Seen seen(splats, Lens(scene, view), Ints{} == 0, scene.antialiased);
     for (int lane = 0; lane < lanes; ++lane) {
       const int64_t row = int64_t(view) * scene.count + first + lane;
-      record(scene, seen, lane, splats.opacity[lane], extents[lane], colours_of(scene, view) + 3 * int64_t(first + lane),
-             plan.records[row], plan.radii[row]);
+      const float opacity = splats.opacity[lane] * seen.fade[lane];
+      record(scene, seen, lane, opacity, scene.antialiased ? extent_of(opacity) : extents[lane],
+             colours_of(scene, view) + 3 * int64_t(first + lane), plan.records[row], plan.radii[row]);
     }
   }
 }
@@ -179,10 +192,23 @@ struct Gradients {
   Floats opacity = {};
   Symmetric covariance = {};
 
+  // Adds the lanes of `more` that a camera drew; what it did not draw may hold anything.
+  void add(Ints drawn, const Gradients& more) {
+    const auto some = [&](Floats& sum, Floats value) { sum += keep(drawn, value); };
+    some(mean.x, more.mean.x), some(mean.y, more.mean.y), some(mean.z, more.mean.z);
+    some(colour.x, more.colour.x), some(colour.y, more.colour.y), some(colour.z, more.colour.z);
+    some(opacity, more.opacity);
+    some(covariance.xx, more.covariance.xx), some(covariance.xy, more.covariance.xy);
+    some(covariance.xz, more.covariance.xz), some(covariance.yy, more.covariance.yy);
+    some(covariance.yz, more.covariance.yz), some(covariance.zz, more.covariance.zz);
+  }
+
   // Adds what one camera saw: `pair` are the sums over its tiles. Returns the gradient of where they land.
-  void add(const Floats* pair, const Splats& splats, const Lens& lens, const Seen& seen, Floats& d_x, Floats& d_y) {
+  void add(const Floats* pair, const Splats& splats, const Lens& lens, const Seen& seen, bool antialiased, Floats& d_x,
+           Floats& d_y) {
     colour.x += pair[RED], colour.y += pair[GREEN], colour.z += pair[BLUE];
-    opacity -= pair[S] / larger(splats.opacity, same(FAINTEST));
+    const Floats d_faded = -pair[S] / larger(splats.opacity * seen.fade, same(FAINTEST));
+    opacity += d_faded * seen.fade;
     // The inverse Y = ((k, l), (l, m)) of the covariance; s = k dx^2 / 2 + l dx dy + m dy^2 / 2.
     const Floats k = seen.c / seen.determinant, l = -seen.b / seen.determinant, m = seen.a / seen.determinant;
     d_x = k * pair[SX] + l * pair[SY];
@@ -190,7 +216,8 @@ struct Gradients {
     // d covariance = -Y dY Y, with dY = ((SXX, SXY), (SXY, SYY)) / 2.
     const Floats p = k * pair[SXX] + l * pair[SXY], q = k * pair[SXY] + l * pair[SYY];
     const Floats r = l * pair[SXX] + m * pair[SXY], s = l * pair[SXY] + m * pair[SYY];
-    const Floats d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
+    Floats d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
+    if (antialiased) add_fade(splats, seen, d_faded, d_a, d_b, d_c);
     add_covariance(seen.t0, seen.t1, d_a, d_b, d_c);
     // dT = 2 D T S, and dJ = dT W^T.
     const V3 d_t0 = {2 * (d_a * seen.u0.x + d_b * seen.u1.x), 2 * (d_a * seen.u0.y + d_b * seen.u1.y),
@@ -200,6 +227,15 @@ struct Gradients {
     const Floats d_j00 = dot(lens.world[0], d_t0), d_j02 = dot(lens.world[2], d_t0);
     const Floats d_j11 = dot(lens.world[1], d_t1), d_j12 = dot(lens.world[2], d_t1);
     add_mean(lens, seen, d_x, d_y, d_j00, d_j02, d_j11, d_j12, pair[DEPTH]);
+  }
+
+  // fade^2 = sharp / determinant, and d sharp = ((c, -b), (-b, a)) for the covariance without blur.
+  static void add_fade(const Splats& splats, const Seen& seen, Floats d_faded, Floats& d_a, Floats& d_b, Floats& d_c) {
+    const Floats half = 0.5f * d_faded * splats.opacity * seen.fade;
+    const Floats lone = keep(seen.sharp > 0.0f, half / larger(seen.sharp, same(FLATTEST))), both = half / seen.determinant;
+    d_a += (seen.c - BLUR) * lone - seen.c * both;
+    d_b -= seen.b * (lone - both);
+    d_c += (seen.a - BLUR) * lone - seen.a * both;
   }
 
   // dS = T^T D T.
@@ -254,27 +290,39 @@ struct Gradients {
   }
 };
 
+// Whether a row of `records` is drawn after another of the same picture.
+bool comes_after(const Plan& plan, int32_t row, int32_t other) {
+  const float depth = plan.records[row].depth, other_depth = plan.records[other].depth;
+  return depth > other_depth || (depth == other_depth && row > other);
+}
+
 // Sums the pairs of one register of splats before one camera. Returns the lanes that have any.
-Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, int view, int first, Floats* total) {
-  const int lanes = std::min(LANES, scene.count - first);
+Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int view,
+               int first, Floats* total) {
+  const int lanes = std::min(LANES, scene.count - first), width = sums_per_pair(scene), across = tiles_across(scene);
+  last_of_tile += int64_t(view) * across * tiles_down(scene);
   float sums_of[SUMS][LANES] = {};
   Ints drawn = {};
   for (int lane = 0; lane < lanes; ++lane) {
-    const Record& r = plan.records[int64_t(view) * scene.count + first + lane];
-    const int pairs = int(r.tiles_x) * r.tiles_y;
-    if (pairs == 0) continue;
-    drawn[lane] = -1;
-    const float* pair = picture.pair_sums + SUMS * int64_t(r.first_pair);
+    const int32_t row = view * scene.count + first + lane;
+    const Record& r = plan.records[row];
+    const float* pair = picture.pair_sums + width * int64_t(r.first_pair);
     float sum[SUMS] = {};
-    for (int k = 0; k < pairs; ++k, pair += SUMS)
-      for (int i = 0; i < SUMS; ++i) sum[i] += pair[i];
+    for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
+      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x, pair += width) {
+        const int32_t last = last_of_tile[y * across + x];
+        if (last < 0 || comes_after(plan, row, last)) continue;
+        drawn[lane] = -1;
+        for (int i = 0; i < NORMAL_X; ++i) sum[i] += pair[i];
+        for (int i = NORMAL_X; i < width; ++i) sum[i] += pair[i];
+      }
     for (int i = 0; i < SUMS; ++i) sums_of[i][lane] = sum[i];
   }
   for (int i = 0; i < SUMS; ++i) total[i] = load(sums_of[i]);
   return drawn;
 }
 
-void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, int first) {
+void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int first) {
   const Splats splats(scene, first);
   const int lanes = std::min(LANES, scene.count - first);
   const auto scatter = [&](float* array, int width, int column, Floats value) {
@@ -284,23 +332,33 @@ void project_block_backward(const Scene& scene, const Plan& plan, const Picture&
     scatter(array, 3, 0, d.x), scatter(array, 3, 1, d.y), scatter(array, 3, 2, d.z);
   };
   Gradients gradients;
+  Ints ever = {};
   for (int view = 0; view < scene.views; ++view) {
     const int64_t offset = int64_t(view) * scene.count;
     Floats pair[SUMS], d_x = {}, d_y = {};
-    const Ints drawn = sum_pairs(scene, plan, picture, view, first, pair);
+    const Ints drawn = sum_pairs(scene, plan, picture, last_of_tile, view, first, pair);
     const Lens lens(scene, view);
-    const Seen seen(splats, lens, drawn);
-    gradients.add(pair, splats, lens, seen, d_x, d_y);
-    scatter(picture.d_means2d + 2 * offset, 2, 0, d_x);
-    scatter(picture.d_means2d + 2 * offset, 2, 1, d_y);
+    const Seen seen(splats, lens, drawn, scene.antialiased);
+    Gradients here;
+    here.add(pair, splats, lens, seen, scene.antialiased, d_x, d_y);
+    gradients.add(drawn, here);
+    ever |= drawn;
+    scatter(picture.d_means2d + 2 * offset, 2, 0, keep(drawn, d_x));
+    scatter(picture.d_means2d + 2 * offset, 2, 1, keep(drawn, d_y));
+    if (picture.d_means2d_absolute) {
+      scatter(picture.d_means2d_absolute + 2 * offset, 2, 0, pair[SIZE_X] / LOG2_E);
+      scatter(picture.d_means2d_absolute + 2 * offset, 2, 1, pair[SIZE_Y] / LOG2_E);
+    }
+    if (scene.normals)
+      scatter_colour(picture.d_normals + 3 * offset, {pair[NORMAL_X], pair[NORMAL_Y], pair[NORMAL_Z]});
     if (scene.colours_per_view) scatter_colour(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
   }
   if (!scene.colours_per_view) scatter_colour(picture.d_colours, gradients.colour);
   Floats d_scale[3], d_quat[4];
   gradients.shape(splats, d_scale, d_quat);
   scatter_colour(picture.d_means, gradients.mean);
-  for (int k = 0; k < 3; ++k) scatter(picture.d_scales, 3, k, d_scale[k]);
-  for (int k = 0; k < 4; ++k) scatter(picture.d_quats, 4, k, d_quat[k]);
+  for (int k = 0; k < 3; ++k) scatter(picture.d_scales, 3, k, keep(ever, d_scale[k]));
+  for (int k = 0; k < 4; ++k) scatter(picture.d_quats, 4, k, keep(ever, d_quat[k]));
   scatter(picture.d_opacities, 1, 0, gradients.opacity);
 }
 
@@ -311,9 +369,9 @@ void project(const Scene& scene, const Plan& plan) {
   for (int first = 0; first < scene.count; first += LANES) project_block(scene, plan, first);
 }
 
-void project_backward(const Scene& scene, const Plan& plan, const Picture& picture) {
+void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile) {
 #pragma omp parallel for schedule(static) num_threads(scene.threads) if (scene.threads > 1)
-  for (int first = 0; first < scene.count; first += LANES) project_block_backward(scene, plan, picture, first);
+  for (int first = 0; first < scene.count; first += LANES) project_block_backward(scene, plan, picture, last_of_tile, first);
 }
 
 }  // namespace sds3d
