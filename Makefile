@@ -1,7 +1,9 @@
 # make demo   set up, then turn "a teddy bear" into a textured mesh
+# make app    set up, then serve the page on 127.0.0.1
 # make test   set up, then run every check that needs no GPU
 #
-# Both make their own virtual environment. PYTHON=... picks the interpreter, PROMPT=... and OUT=... the demo's.
+# All make their own virtual environment. PYTHON=... picks the interpreter, PROMPT=... and OUT=... are the demo's, APP=...
+# holds options of `sds3d app`.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROMPT ?= a teddy bear
@@ -16,16 +18,19 @@ SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/na
 # Tests share the machine: idle worker threads sleep there. A run on an idle machine is faster where they spin.
 test test-slow: export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-slow format constraints clean
+.PHONY: help demo app test test-slow format constraints clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
 
 demo: $(VENV)/.for-runs
 	@if [ -f "$(OUT)/asset.glb" ]; then echo "Made before; for another: make demo OUT=runs/other PROMPT='a cat'"; \
 	elif [ -f "$(OUT)/run.yaml" ]; then $(BIN)/sds3d resume "$(OUT)"; \
 	else $(BIN)/sds3d generate "$(PROMPT)" --out "$(OUT)"; fi
 	@echo "The asset: $(abspath $(OUT))/asset.glb"
+
+app: $(VENV)/.for-app
+	@$(BIN)/sds3d app --open $(APP)
 
 test: $(VENV)/.for-tests
 	$(BIN)/ruff check .
@@ -59,7 +64,12 @@ $(VENV)/.for-runs: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e .
 	@touch $@
 
+$(VENV)/.for-app: $(SOURCES) | $(BIN)/python
+	@echo "Installing sds3d and its page into $(VENV) (the first time takes a minute or two)"
+	$(PIP_INSTALL) -e ".[app]"
+	@touch $(VENV)/.for-runs $@
+
 $(VENV)/.for-tests: $(SOURCES) | $(BIN)/python
 	@echo "Installing sds3d and its checks into $(VENV) (the first time takes a minute or two)"
-	$(PIP_INSTALL) -e ".[dev,train,hub]"
+	$(PIP_INSTALL) -e ".[dev,train,hub,app]"
 	@touch $(VENV)/.for-runs $@

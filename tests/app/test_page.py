@@ -1,0 +1,132 @@
+"""The page and its endpoints, served without a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.__main__ import main
+from app.actions import Actions
+from app.jobs import Jobs
+from tests.app.waiting import over, swept
+
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+gradio = pytest.importorskip("gradio", reason='gradio is missing (pip install "sds3d[app]")')
+STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
+ENDPOINTS = {
+    *("batch", "cancel", "compare", "delete", "estimate", "export", "exports", "fields", "generate"),
+    *("refine", "resume", "runs", "status", "texture"),
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Any]]:
+    """(the runs, a client of the page's API)."""
+    from gradio_client import Client
+
+    from app.page.build import page
+    from app.page.look import styles, theme
+
+    folder = tmp_path_factory.mktemp("page")
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "served")
+    jobs = Jobs(folder / "runs", command=STUB)
+    made = page(Actions(jobs))
+    _, address, _ = made.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=theme(),
+        css=styles(),
+        allowed_paths=[str(jobs.store.runs)],
+        blocked_paths=[str(jobs.store.desk)],
+        enable_monitoring=False,
+        run_history=False,
+    )
+    yield jobs, Client(address, verbose=False, download_files=str(folder / "fetched"))
+    made.close(verbose=False)
+    swept(jobs)
+    if before is None:
+        del os.environ["GRADIO_TEMP_DIR"]
+    else:
+        os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def test_the_endpoints_are_those_of_the_docs(served: tuple[Jobs, Any]) -> None:
+    told = served[1].view_api(return_format="dict")
+    assert {name.strip("/") for name in told["named_endpoints"]} == ENDPOINTS
+    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text()
+    assert all(f"`{name}`" in text for name in ENDPOINTS)
+
+
+def test_a_program_makes_looks_at_and_deletes_a_run(served: tuple[Jobs, Any]) -> None:
+    jobs, client = served
+    id = client.predict({"prompt": "a cat", "seed": 3, "values": {"steps": 20}}, api_name="/generate")
+    assert jobs.get(id).words[0] == "a cat" and {"--seed", "3", "--steps", "20"} <= {*jobs.get(id).words}
+    client.predict(id, api_name="/cancel")
+    over(jobs, id)
+    told = client.predict(id, api_name="/status")
+    assert told["state"] == "stopped" and told["prompt"] == "a cat"
+    assert [run["id"] for run in client.predict("cat", 0, api_name="/runs")["runs"]] == [id]
+    client.predict(id, api_name="/delete")
+    assert jobs.list() == []
+
+
+def test_mistakes_come_back_in_one_line(served: tuple[Jobs, Any]) -> None:
+    client = served[1]
+    for asked, words in (
+        ({"prompt": "a tedy baer"}, "nearest: "),
+        ({"prompt": "a cat", "objective": "sdss"}, "did you mean sds"),
+        ({"prompt": "a cat", "image": "/etc/passwd"}, "is not taken"),
+        ({"prompt": "a cat", "values": {"source": "/etc"}}, "unknown field"),
+        ({"prompt": "a cat", "seed": "x"}, "expected a whole number"),
+    ):
+        with pytest.raises(Exception, match=words) as refused:
+            client.predict(asked, api_name="/generate")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(Exception, match="there is no run"):
+        client.predict("../..", api_name="/status")
+    with pytest.raises(Exception, match="no uploaded file"):
+        client.predict({"path": "/etc/passwd"}, {"prompt": "a cat"}, api_name="/texture")
+
+
+def test_the_fields_of_a_choice_are_told(served: tuple[Jobs, Any]) -> None:
+    told = served[1].predict({"objective": "csd"}, api_name="/fields")
+    assert any(group["title"] == "Objective: csd" for group in told) and json.dumps(told)
+
+
+def test_many_prompts_are_taken_and_each_refusal_is_told(served: tuple[Jobs, Any]) -> None:
+    jobs, client = served
+    told = client.predict("a cat\nsomething unheard of\na dog", {"values": {"steps": 5}}, api_name="/batch")
+    assert len(told["runs"]) == 2 and len(told["wrong"]) == 1 and "row 2" in told["wrong"][0]
+    assert all("--steps" in jobs.get(id).words for id in told["runs"])
+    for id in told["runs"]:
+        jobs.cancel(id, at_once=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--share"], "give --auth"),
+        (["--auth", "me"], "USER:PASSWORD"),
+        (["--port", "x"], "invalid int"),
+        (["runs"], "unrecognized"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(words: list[str], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        main(words)
+
+
+def test_without_gradio_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ImportError, match=r'pip install "sds3d\[app\]"'):
+        main(["--runs", str(tmp_path)])
