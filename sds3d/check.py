@@ -1,4 +1,4 @@
-"""What a mesh file holds and what is wrong with it, in numbers.
+"""What a file of a mesh or of splats holds and what is wrong with it, in numbers.
 
 `wrong` lists what a user would trip over; what is merely unusual stands in the numbers. Shapes: V vertices, F
 triangles.
@@ -17,9 +17,10 @@ from numpy import ndarray
 from renderers.mesh import Surface
 from renderers.triangles import Triangles
 from renderers.zbuffer import rasterise
-from sds3d.formats.reading import Found, facts_of, gltf_json, read
+from sds3d.check_splats import check_splats
+from sds3d.formats.reading import Found, read
 from sds3d.formats.solid import shells
-from sds3d.formats.splats import EXTENSION
+from sds3d.formats.splat_reading import holds_splats
 from sds3d.load_mesh import missing
 from sds3d.validators import verdict
 
@@ -27,7 +28,6 @@ ATLAS = 512
 """Texels along a side of the square in which texture coordinates are counted."""
 OVERLAP = 0.02
 """Share of the used texels that may lie under two triangles: borders do."""
-_KNOWN = "the extension's own names for attributes, which this version of the validator does not know"
 MOST_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
 
@@ -36,8 +36,8 @@ def check(path: Path) -> dict[str, Any]:
     """All that is known of a file. Raises OSError where it cannot be read, ValueError where it holds no mesh."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if splats := _splats(path):
-        return splats
+    if holds_splats(path):
+        return check_splats(path)
     found = read(path)
     if len(found.faces) > MOST_FACES:
         raise ValueError(f"{path.name} has {len(found.faces):,} faces; up to {MOST_FACES:,} are checked")
@@ -144,27 +144,3 @@ def _covered(corners: Float[ndarray, "F 3 2"]) -> tuple[float, float]:
     flat = np.concatenate([corners.reshape(-1, 2) * ATLAS, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
     seen = rasterise(flat[None], np.arange(len(flat), dtype=np.int32).reshape(-1, 3), ATLAS, ATLAS).seen
     return float(seen.mean()), laid
-
-
-def _splats(path: Path) -> dict[str, Any] | None:
-    """The report on a file of splats; None for any other."""
-    kind = path.suffix.lower()
-    if kind in (".glb", ".gltf"):
-        tree = gltf_json(path)
-        if EXTENSION not in tree.get("extensionsUsed", []):
-            return None
-        count = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]["count"]
-    elif kind == ".ply" and b"f_dc_0" in path.open("rb").read(4096):
-        from sds3d.splat_files import read_splats
-
-        count = len(read_splats(path).means)
-    else:
-        return None
-    origin, said, wrong = facts_of(path), verdict(path), []
-    if said.get("errors"):
-        real = [line for line in said["messages"] if EXTENSION not in line]
-        said = {**said, "errors": len(real), "messages": [*real, f"left out: {_KNOWN}"]}
-        wrong = real
-    return {"file": path.name, "bytes": path.stat().st_size, "splats": count, "verdict": said,
-            "origin": {k: origin[k] for k in ("prompt", "seed") if k in origin} if origin else None,
-            "wrong": wrong}  # fmt: skip

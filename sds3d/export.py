@@ -144,9 +144,9 @@ def _splats(made: Result, wanted: Wanted, path: Path) -> Exported:
         case "splat-ply":
             write_splats(path, scene, wanted.degree, provenance(made))
         case "splat":
-            splats.write_splat(path, scene)
+            splats.write_splat(path, scene, provenance(made))
         case "spz":
-            splats.write_spz(path, scene)
+            splats.write_spz(path, scene, provenance(made))
         case _:
             splats.write_splat_glb(path, scene, provenance(made))
     return Exported(path, 0, None, (f"{len(scene.means)} splats",))
@@ -156,11 +156,11 @@ def _pictures(made: Result, mesh: Mesh, kind: str, path: Path) -> Exported:
     shown, match = MeshScene(mesh), likeness(made.scene, mesh)
     match kind:
         case "contact":
-            write_contact(path, shown)
+            write_contact(path, shown, facts=provenance(made, match))
         case "card":
             write_card(path, shown, made.config.prompt, _summary(made, mesh, match), provenance(made, match))
         case _:
-            write_turntable(path, shown)
+            write_turntable(path, shown, facts=provenance(made, match))
     return Exported(path, 0, None)
 
 

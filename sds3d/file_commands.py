@@ -94,8 +94,8 @@ def check(words: list[str]) -> int:
     """`sds3d check FILE`: what a file holds, and what is wrong with it; 1 where something is."""
     from sds3d.check import check as look
 
-    p = parser("sds3d check", "Says what a mesh file holds and what is wrong with it (exit code 1 where something is).")
-    p.add_argument("file", type=Path, metavar="FILE", help="GLB, glTF, OBJ, PLY, STL, 3MF or USD")
+    p = parser("sds3d check", "Says what a file holds and what is wrong with it (exit code 1 where something is).")
+    p.add_argument("file", type=Path, metavar="FILE", help="GLB, glTF, OBJ, PLY, STL, 3MF or USD; .splat, .spz")
     p.add_argument("--json", action="store_true", help="as JSON")
     given = p.parse_args(words)
     report = look(given.file)
@@ -127,7 +127,7 @@ def reproduce(words: list[str]) -> int:
     from sds3d.reproduce import asked_again, differences, same
 
     p = parser("sds3d reproduce", "Runs once more what a file of sds3d came from, and says whether it gave the same.")
-    p.add_argument("file", type=Path, metavar="FILE", help="GLB, glTF, OBJ, PLY, 3MF, USD or card that sds3d wrote")
+    p.add_argument("file", type=Path, metavar="FILE", help="any file that sds3d export wrote")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
     add_telling(p)
     given = p.parse_args(words)

@@ -8,6 +8,7 @@ from typing import Any
 from configs import files
 from configs.run import RunConfig
 from sds3d.distill import Result
+from sds3d.formats.origin import BESIDE, beside
 from sds3d.formats.reading import facts_of
 from sds3d.provenance import fingerprint, prior_checksum, versions
 from sds3d.record import Record
@@ -20,9 +21,12 @@ def asked_again(file: Path) -> tuple[dict[str, Any], RunConfig]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    if file.suffix.lower() in (".stl", ".splat", ".spz", ".gif", ".webp", ".mp4"):
-        raise ValueError(f"{file.suffix[1:]} files have no room for their origin; take the run's GLB, PLY, 3MF or USD")
     facts = facts_of(file)
+    if facts is None and file.suffix.lower() in BESIDE:
+        raise ValueError(
+            f"{file.suffix[1:].lower()} files have no room for their origin, and there is no {beside(file).name} "
+            f"that belongs to {file.name}; take the run's GLB, PLY, 3MF or USD"
+        )
     if not facts or not isinstance(facts.get("run"), str):
         raise ValueError(f"{file.name} does not say which run it came from; sds3d has to have written it")
     row = files.load(facts["run"], file.name)

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from renderers.density import AnySplats, SplatCloud
 from sds3d.atomic import write_bytes
-from sds3d.formats.layout import Facts
+from sds3d.formats.layout import NONE, Facts
 from sds3d.formats.shells import comments
 
-NONE: Facts = {}
-"""Nothing is said."""
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
 """Harmonics per channel that a degree has."""
 

@@ -28,6 +28,8 @@ Unit = Literal["m", "cm", "mm"]
 Stand = Literal["free", "ground", "centre"]
 Facts = Mapping[str, object]
 """What a file says of its origin; JSON values."""
+NONE: Facts = {}
+"""Nothing is said."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
+from sds3d.formats import origin
 from sds3d.formats.layout import GENERATOR, Layout, Unit, Up
 from sds3d.formats.usd import needs_usd
 
@@ -83,23 +84,23 @@ def facts_of(path: Path) -> dict[str, Any] | None:
         return extras if isinstance(extras, dict) else None
     if kind == ".obj":
         with path.open(encoding="utf-8", errors="replace") as lines:
-            return _parsed(next(lines, "").removeprefix(f"# {GENERATOR} "))
+            return origin.parsed(next(lines, "").removeprefix(f"# {GENERATOR} "))
     if kind == ".ply":
-        return _parsed("".join(re.findall(r"(?m)^comment \|(.*)\|$", _ply_head(path))))
+        return origin.parsed("".join(re.findall(r"(?m)^comment \|(.*)\|$", _ply_head(path))))
     if kind == ".png":
         from PIL import Image
 
         with Image.open(path) as picture:
-            return _parsed(str(picture.info.get(GENERATOR, "")))
+            return origin.parsed(str(picture.info.get(GENERATOR, "")))
+    if kind in origin.BESIDE:
+        return origin.read_beside(path)
+    if kind == ".spz":
+        return origin.parsed(origin.gzip_comment(path.read_bytes()))
+    if kind == ".mp4":
+        return origin.parsed(origin.film_comment(path.read_bytes()))
+    if kind in (".gif", ".webp"):
+        return origin.parsed(origin.picture_comment(path))
     return read(path).facts if kind in MESHES else None
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        return None
-    return facts if isinstance(facts, dict) else None
 
 
 def gltf_json(path: Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _by_trimesh(path: Path, kind: str) -> Found:
         # Their second triangle comes as (c, d, a).
         found.quads, found.faces = quads, found.faces.copy()
         found.faces[1 : 2 * quads : 2] = np.roll(found.faces[1 : 2 * quads : 2], 1, axis=1)
-    found.facts = None if kind == ".stl" else facts_of(path)
+    found.facts = facts_of(path)
     return found
 
 
@@ -201,7 +202,7 @@ def _3mf(path: Path) -> Found:
     found = Found(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
     for entry in tree.iter(space + "metadata"):
         if entry.attrib.get("name") == "Description":
-            found.facts = _parsed(entry.text or "")
+            found.facts = origin.parsed(entry.text or "")
     return found
 
 
@@ -243,7 +244,7 @@ def _usd(path: Path) -> Found:
                 value = shader.GetInput(name).Get() if shader.GetInput(name) else None
                 if value is not None:
                     found.material[name] = round(float(value), 6)
-    found.facts = _parsed(stage.GetRootLayer().customLayerData.get(GENERATOR, ""))
+    found.facts = origin.parsed(stage.GetRootLayer().customLayerData.get(GENERATOR, ""))
     return found
 
 

@@ -13,6 +13,7 @@ from numpy import ndarray
 from renderers.mesh import Mesh
 from sds3d.atomic import replacing, write_bytes
 from sds3d.formats.layout import GENERATOR, PLAIN, Facts, Layout, checked, facts_json
+from sds3d.formats.origin import write_with_origin
 
 COMMENT = 200
 """Characters of the facts in one comment of a PLY file; some readers take no long lines."""
@@ -66,9 +67,8 @@ def write_mesh_ply(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN)
 
 
 def write_stl(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
-    """Binary STL: triangles alone. Its 80 bytes of text hold the unit and as much of the facts as fits.
-
-    Errors as in `write_glb`.
+    """Binary STL: triangles alone. Its 80 bytes of text hold the unit, the seed and the start of the scene's checksum
+    and of the prompt; all of the facts stand in a file beside it. Errors as in `write_glb`.
     """
     checked(mesh)
     triangle = np.zeros(len(mesh.faces), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])
@@ -76,8 +76,10 @@ def write_stl(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> N
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangle["normal"] = across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-30)
     triangle["corners"] = corners
-    said = f"{GENERATOR} unit {layout.unit} up {layout.up} {facts_json(facts, plain=True)}"
-    write_bytes(path, said.encode()[:80].ljust(80) + np.uint32(len(triangle)).tobytes() + triangle.tobytes())
+    short = [str(facts.get(name, "unknown")) for name in ("seed", "scene_sha256", "prompt")]
+    said = f"{GENERATOR} unit {layout.unit} up {layout.up} seed {short[0]} scene {short[1][:12]} {short[2]}"
+    head = said.encode("ascii", "replace")[:80].ljust(80)
+    write_with_origin(path, head + np.uint32(len(triangle)).tobytes() + triangle.tobytes(), facts)
 
 
 def write_3mf(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:

@@ -6,7 +6,6 @@ and logarithms. Shapes: N splats.
 
 from __future__ import annotations
 
-import gzip
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from renderers.density import AnySplats
 from renderers.harmonics import CONSTANT
 from sds3d.atomic import write_bytes
 from sds3d.formats.gltf import VERTICES, Tree
-from sds3d.formats.layout import Facts
+from sds3d.formats.layout import NONE, Facts
+from sds3d.formats.origin import gzipped, write_with_origin
 
 EXTENSION = "KHR_gaussian_splatting"
 SPZ_BITS = 12
@@ -74,9 +74,10 @@ def _bytes(values: ndarray) -> ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-def write_splat(path: Path, splats: AnySplats) -> None:
+def write_splat(path: Path, splats: AnySplats, facts: Facts = NONE) -> None:
     """The 32 bytes a splat of web viewers (.splat), the most visible first; harmonics above degree 0 have no place.
 
+    `facts` stand in a file beside it.
     Raises ValueError for splats that cannot be written, OSError when the disk refuses.
     """
     rows = _columns(splats)
@@ -85,11 +86,14 @@ def write_splat(path: Path, splats: AnySplats) -> None:
     table["mean"], table["scale"] = rows.means, rows.scales
     table["rgba"] = _bytes(255 * np.concatenate([rows.colours, rows.opacities[:, None]], -1))
     table["quat"] = _bytes(128 * rows.quats + 128)
-    write_bytes(path, table[order].tobytes())
+    write_with_origin(path, table[order].tobytes(), facts)
 
 
-def write_spz(path: Path, splats: AnySplats) -> None:
-    """SPZ, version 2, which every reader of the format takes: a tenth of the size of a PLY. Errors as `write_splat`."""
+def write_spz(path: Path, splats: AnySplats, facts: Facts = NONE) -> None:
+    """SPZ, version 2, which every reader of the format takes: a tenth of the size of a PLY.
+
+    `facts` go to the comment that a gzip file may have. Errors as `write_splat`.
+    """
     rows = _columns(splats)
     fixed = (rows.means * 2**SPZ_BITS).round().astype(np.int64)
     if np.abs(fixed).max() >= 2**23:
@@ -107,7 +111,7 @@ def write_spz(path: Path, splats: AnySplats) -> None:
         _bytes(128 * rows.sh[:, 1:] + 128),
     ]
     body = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-    write_bytes(path, gzip.compress(header + body, mtime=0))
+    write_bytes(path, gzipped(header + body, facts))
 
 
 def write_splat_glb(path: Path, splats: AnySplats, facts: Facts) -> None:

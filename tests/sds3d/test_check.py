@@ -226,7 +226,7 @@ def test_check_answers_in_words_and_in_json(tmp_path: Path, capsys: pytest.Captu
     write_splat_glb(tmp_path / "s.glb", scene, FACTS)
     assert main(["check", str(tmp_path / "s.glb"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["splats"] == 20 and report["origin"] == {"prompt": "a signpost", "seed": 5}
+    assert report["splats"] == 20 and report["origin"] == FACTS
 
 
 def test_validators_that_are_missing_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,9 @@ def test_every_kind_of_file_comes_out_of_a_run(made: Path, tmp_path: Path, kind:
     if kind in ("gif", "webp"):
         with Image.open(path) as film:
             assert film.n_frames == 2 and film.size == (64, 64)
-    if kind == "card":
-        facts = facts_of(path)
-        assert facts is not None and facts["prompt"] == "a red teddy bear"
+    facts = facts_of(path)
+    assert facts is not None and facts["prompt"] == "a red teddy bear", "every kind says where it is from"
+    assert files.load(facts["run"], kind) == Record.open(made).config()
 
 
 @pytest.mark.usefixtures("made_before")

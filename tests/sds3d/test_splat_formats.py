@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,16 @@ import pytest
 import torch
 
 from renderers.density import SplatCloud
+from sds3d.check import check
+from sds3d.formats.origin import gzip_comment
+from sds3d.formats.reading import facts_of
+from sds3d.formats.splat_reading import splats_in
 from sds3d.formats.splats import write_splat, write_splat_glb, write_spz
+from sds3d.reproduce import asked_again
+from sds3d.splat_files import write_splats
 
 C0 = 0.28209479177387814
+FACTS = {"prompt": "a blue émeu", "seed": 3}
 
 
 @pytest.fixture
@@ -120,3 +128,69 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(cloud: SplatCloud,
     with pytest.raises(ValueError, match="SPZ files reach to 2047"):
         write_spz(tmp_path / "a.spz", replace(cloud, means=cloud.means + 3000))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["ply", "splat", "spz", "glb"])
+def test_splats_are_read_back_and_checked(cloud: SplatCloud, tmp_path: Path, kind: str) -> None:
+    path, known = tmp_path / f"a.{kind}", plain(cloud)
+    writers = {"ply": lambda p, c: write_splats(p, c, facts=FACTS), "glb": lambda p, c: write_splat_glb(p, c, FACTS)}
+    writers |= {"splat": lambda p, c: write_splat(p, c, FACTS), "spz": lambda p, c: write_spz(p, c, FACTS)}
+    writers[kind](path, cloud)
+    back = plain(splats_in(path))
+    order = np.argsort(-known["opacity"] * known["scales"].prod(-1), kind="stable") if kind == "splat" else slice(None)
+    for name, off in (("means", 2.5e-4), ("opacity", 0.0041), ("colour", 0.004), ("quats", 0.2)):
+        assert back[name] == pytest.approx(known[name][order], abs=off), name
+    assert back["scales"] == pytest.approx(known["scales"][order], rel=0.04)
+    report = check(path)
+    assert (report["splats"], report["degree"], report["wrong"]) == (50, 0 if kind == "splat" else 1, [])
+    assert report["bounds"]["to"] == pytest.approx(cloud.means.amax(0).tolist(), abs=1e-3)
+    assert report["origin"] == FACTS
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_faults_of_splats_are_named(cloud: SplatCloud, tmp_path: Path) -> None:
+    means = cloud.means.clone()
+    means[3, 1], means[4, 0] = float("nan"), 1e6
+    write_splats(tmp_path / "a.ply", replace(cloud, means=means, logit_opacities=cloud.logit_opacities - 30))
+    wrong = check(tmp_path / "a.ply")["wrong"]
+    assert [line.split(" ", 1)[1] for line in wrong] == [
+        "splats have values that are not finite numbers",
+        "splats are too faint to be seen",
+        "splats lie more than 100 times as far out as the median one",
+    ]
+    write_spz(tmp_path / "a.spz", cloud)
+    whole = (tmp_path / "a.spz").read_bytes()
+    for name, content, said in (
+        ("b.spz", gzip.compress(gzip.decompress(whole)[:-1]), "cut short"),
+        ("c.spz", whole[:-30], "cannot be read as SPZ"),
+        ("d.spz", b"x", "cannot be read as SPZ"),
+        ("e.spz", gzip.compress(b"NGSP" + bytes([9]) + bytes(20)), "SPZ of version 9"),
+        ("f.splat", b"x" * 33, "32 for each splat"),
+        ("g.splat", b"", "and not 0"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=said):
+            check(tmp_path / name)
+
+
+def test_an_spz_file_with_a_comment_is_still_a_gzip_file(cloud: SplatCloud, tmp_path: Path) -> None:
+    """The comment is where RFC 1952 has it: Python's reader and the system's both pass over it."""
+    write_spz(tmp_path / "a.spz", cloud)
+    write_spz(tmp_path / "b.spz", cloud, FACTS)
+    plain_bytes, said = (tmp_path / "a.spz").read_bytes(), (tmp_path / "b.spz").read_bytes()
+    assert gzip.decompress(plain_bytes) == gzip.decompress(said) == zlib.decompress(said, 31)
+    assert json.loads(gzip_comment(said)) == FACTS and gzip_comment(plain_bytes) == ""
+    named = said[:3] + bytes([16 | 8 | 4]) + said[4:10] + b"\x03\x00abc" + b"name\0" + said[10:]
+    assert json.loads(gzip_comment(named)) == FACTS and zlib.decompress(named, 31) == gzip.decompress(said)
+
+
+def test_an_origin_beside_a_file_belongs_to_it_alone(cloud: SplatCloud, tmp_path: Path) -> None:
+    write_splat(tmp_path / "a.splat", cloud, FACTS)
+    assert facts_of(tmp_path / "a.splat") == FACTS
+    (tmp_path / "b.splat").write_bytes((tmp_path / "a.splat").read_bytes()[:-32])
+    (tmp_path / "a.splat.origin.json").rename(tmp_path / "b.splat.origin.json")
+    assert facts_of(tmp_path / "a.splat") is None and facts_of(tmp_path / "b.splat") is None
+    with pytest.raises(
+        ValueError, match=r"no room for their origin, and there is no b\.splat\.origin\.json that belongs"
+    ):
+        asked_again(tmp_path / "b.splat")
