@@ -15,6 +15,7 @@ namespace sds3d {
 constexpr float EXHAUSTED = 1e-4f;            // a ray that lets less than this through takes no more samples
 constexpr float FLATTEST = 1e-6f;             // added to the squared length of a gradient that is made a normal
 constexpr float FARTHEST = 1e5f;              // a ball that begins farther away than this is not seen
+constexpr float LONGEST = 2.5f;               // no ray of unit direction is in the ball for longer
 constexpr int PATCH = 8;                      // pixels along a side of what one thread takes at a time
 
 // What is seen of a ray, LAYERS floats: colour, alpha, and sums of weight times distance, normal, and the square of
@@ -87,7 +88,8 @@ struct Ray {
     per_step = 1.0f / v.step;
     const float inside = middle * middle - square;
     if (!(inside > 0)) return;
-    const float half = std::sqrt(inside), from = std::max(middle - half, 0.0f), until = middle + half;
+    const float half = std::sqrt(inside), from = std::max(middle - half, 0.0f);
+    const float until = std::min(middle + half, from + LONGEST);
     if (!(until > from && from < FARTHEST)) return;
     at = int(std::ceil(from * per_step - jitter));
     end = int(std::floor(until * per_step - jitter)) + 1;
