@@ -1,7 +1,8 @@
 """Run by an interpreter that has bpy: opens files in Blender and says what is there. Needs nothing else of ours.
 
 Usage: python blender_reads.py JOB.json, with {"files": [...], "out": "answers.json"} and, to have pictures too,
-{"render": FILE, "c2w": [[4 x 4], ...], "fov": radians, "size": pixels, "folder": where to}.
+{"render": FILE, "c2w": [[4 x 4], ...], "fov": radians, "size": pixels, "folder": where to}; to have Blender's own
+tangents of the corners of a glTF file, {"tangents": FILE}.
 """
 
 from __future__ import annotations
@@ -128,8 +129,19 @@ def pictures(job: dict) -> None:
         bpy.ops.render.render(write_still=True)
 
 
+def tangents(path: str) -> list[list[float]]:
+    """For every corner its point, and the tangent and the sign that Blender makes of the texture coordinates."""
+    mesh = opened(path)[0].data
+    mesh.calc_tangents()
+    return [
+        [*mesh.vertices[loop.vertex_index].co, *loop.tangent, loop.bitangent_sign, *loop.normal] for loop in mesh.loops
+    ]
+
+
 wanted = json.loads(Path(sys.argv[1]).read_text())
 answers = {path: told(path) for path in wanted["files"]}
+if "tangents" in wanted:
+    answers["tangents"] = tangents(wanted["tangents"])
 answers["version"] = bpy.app.version_string
 Path(wanted["out"]).write_text(json.dumps(answers))
 if "render" in wanted:

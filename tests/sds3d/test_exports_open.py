@@ -22,8 +22,11 @@ from PIL import Image
 from renderers.mesh import Maps, Mesh, MeshScene, around
 from renderers.meshing import Meshing, mesh_of
 from renderers.splats import Splats
+from renderers.tangents import tangents
+from renderers.transfer import bumped
 from sds3d.export import write_mesh
 from sds3d.formats.layout import Layout
+from sds3d.making import fewer
 from sds3d.targets import KINDS, TARGETS, wanted
 from sds3d.validators import verdict
 from tests.sds3d.signpost import BLUE, GREEN, GREY, RED, TIP, signpost
@@ -126,6 +129,21 @@ def test_blender_sees_the_signpost_as_it_is(tmp_path: Path, target: str) -> None
         assert where[GREY][2] < -0.2 and where[GREY][1] < 0, kind  # the patch is a little to the front, Blender's -Y
         if kind != "ply":
             assert (found["metallic"], found["roughness"]) == pytest.approx((0, 0.9)), kind
+
+
+@needs_blender
+def test_blender_bends_light_in_the_same_frames(tmp_path: Path) -> None:
+    """Blender leaves a file's tangents aside and makes its own; a normal map looks right where both are the same."""
+    mesh = bumped(fewer(replace(asset(2), maps=None), 500), asset(2).surface)
+    write_mesh(tmp_path / "a.glb", "glb", mesh, FACTS, Layout())
+    theirs = np.array(ask(tmp_path, {"files": [], "tangents": str(tmp_path / "a.glb")})["tangents"])
+    corners = mesh.faces.reshape(-1)
+    ours = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)[corners]
+    assert theirs[:, :3] == pytest.approx(Layout("z").turned(mesh.vertices)[corners], abs=1e-5)
+    angle = np.degrees(np.arccos((theirs[:, 3:6] * Layout("z").turned(ours[:, :3])).sum(-1).clip(-1, 1)))
+    print(f"tangents: {np.mean(angle):.3f} degrees off on average, 99 % below {np.quantile(angle, 0.99):.2f}")
+    assert np.quantile(angle, 0.99) < 1
+    assert (theirs[:, 6] == ours[:, 3]).mean() > 0.999
 
 
 @needs_blender
