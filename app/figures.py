@@ -146,17 +146,16 @@ def finished(folder: Path) -> tuple[Path, ...]:
 def _comparison(job: Job, folder: Path, log: Path, place: int) -> Progress:
     done, total = _counted(job, folder)
     now: dict[str, Any] = next((row for row in reversed(tail(log)) if "share" in row), {})
-    # The line of a run that is over already stands until the next run says its first one.
-    share = (_number(now.get("share")) or 0.0) % 1.0 if not job.over else 0.0
-    left = _number(now.get("left_seconds"))
-    rest = max(0, total - done - 1)
-    whole = left / (1 - share) if left is not None and share < 1 else None
+    results = [document(path) for path in folder.glob("runs/*/result.json")]
+    counted = any(all(row.get(key) == now.get(key) for key in ("objective", "seed")) for row in results)
+    # What the log says last may be of a run that is among those that are done.
+    share = 0.0 if job.over or counted else _number(now.get("share")) or 0.0
     files = finished(folder)
     return Progress(
         step=done,
         steps=total,
         share=min(1.0, (done + share) / total) if total else 0.0,
-        seconds_left=left + rest * whole if left is not None and whole is not None and not job.over else None,
+        seconds_left=None if job.over else _left(now, results, total - done - share),
         place=place,
         said=said(log),
         previews=tuple(sorted(folder.glob("runs/*/front.png"))),
@@ -167,13 +166,22 @@ def _comparison(job: Job, folder: Path, log: Path, place: int) -> Progress:
     )
 
 
+def _left(now: dict[str, Any], results: list[dict[str, Any]], runs: float) -> float | None:
+    """Seconds that so many runs of a comparison will take, by the last line of one or by those that are done."""
+    share, left = _number(now.get("share")), _number(now.get("left_seconds"))
+    if share is not None and left is not None and 0 < share < 1:
+        return runs * left / (1 - share)
+    known = [seconds for row in results if (seconds := _number(row.get("seconds"))) is not None]
+    return runs * sum(known) / len(known) if known else None
+
+
 def _counted(job: Job, folder: Path) -> tuple[int, int]:
     """(runs of a comparison that are done, all runs)."""
     from sds3d.compare import OBJECTIVES
 
     done = sum(1 for _ in folder.glob("runs/*/result.json"))
     given: dict[str, str] = {}
-    for word, after in zip(job.words, (*job.words[1:], ""), strict=True):
+    for word, after in zip(job.words, (*job.words[1:], ""), strict=False):
         name, sign, value = word.partition("=")
         given[name] = value if sign else after
     names = {name.strip() for name in given.get("--objectives", OBJECTIVES).split(",") if name.strip()}

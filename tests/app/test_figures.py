@@ -108,17 +108,27 @@ def test_the_reason_of_a_failure_is_what_was_said_last(tmp_path: Path, text: str
     assert trouble(tmp_path / "job.log") == reason
 
 
-def test_what_a_comparison_says_is_counted(tmp_path: Path) -> None:
-    words = ("a cat", "--objectives", "sds,csd", "--seeds", "2", "--minutes", "2")
-    job = Job("x", "compare", words, state="running")
-    (tmp_path / "runs" / "sds-seed-0").mkdir(parents=True)
-    (tmp_path / "runs" / "sds-seed-0" / "result.json").write_text("{}")
-    said_last = {"objective": "csd", "seed": 0, "step": 9, "share": 0.5, "left_seconds": 60.0}
-    (tmp_path / "job.log").write_text('{"message": "three to do"}\n' + json.dumps(said_last) + "\n")
-    progress = progress_of(job, tmp_path, tmp_path / "job.log")
-    assert (progress.step, progress.steps, progress.share) == (1, 4, 0.375)
-    assert progress.seconds_left == pytest.approx(60 + 2 * 120)
-    assert progress.said == "three to do"
+def a_comparison(folder: Path, done: int, line: dict[str, object]) -> tuple[float, float | None]:
+    """(share, seconds left) of four runs, so many of them done, and with that last line."""
+    job = Job("x", "compare", ("a cat", "--objectives=sds,csd", "--seeds", "2", "--minutes", "2"), state="running")
+    for seed, objective in [(seed, name) for seed in (0, 1) for name in ("sds", "csd")][:done]:
+        result = {"objective": objective, "seed": seed, "seconds": 130.0}
+        run = folder / "runs" / f"{objective}-seed-{seed}"
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "result.json").write_text(json.dumps(result))
+    (folder / "job.log").write_text('{"message": "four to do"}\n' + json.dumps(line) + "\n")
+    progress = progress_of(job, folder, folder / "job.log")
+    assert (progress.step, progress.steps, progress.said) == (done, 4, "four to do")
+    return progress.share, progress.seconds_left
+
+
+def test_what_a_comparison_says_is_counted_once(tmp_path: Path) -> None:
+    line = {"objective": "csd", "seed": 0, "step": 9, "share": 0.5, "left_seconds": 60.0}
+    last = {**line, "share": 1.0, "left_seconds": 0.0}
+    assert a_comparison(tmp_path, 0, {}) == (0.0, None)
+    assert a_comparison(tmp_path, 1, line) == (0.375, 60 + 2 * 120)
+    assert a_comparison(tmp_path, 1, last) == (0.5, 2 * 130), "being measured"
+    assert a_comparison(tmp_path, 2, last) == (0.5, 2 * 130), "and written down"
 
 
 # --- how runs ended ---
