@@ -3,8 +3,8 @@
     python benchmarks/exports.py [RUN ...] [--repeats 3] [--texture 1024] [-- --refine-texture 80]
 
 Runs are folders of finished runs, by default those of runs/gallery. Each export is one `sds3d export` in a process of
-its own, everything included: start, mesh, likeness, writing and reading back. What stands after -- goes to that
-command. Times mean something on an idle machine only. Exit code 1 where the median export takes more than the bar of 20 s.
+its own: start, mesh, likeness, writing and reading back. What stands after -- goes to that command. Times mean
+something on an idle machine only. Exit code 1 where the median export takes more than the bar of 20 s.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def _loop(path: Path, pictures: list[UInt8[ndarray, "H W 3"]], facts: Facts) -> 
     from PIL import Image
 
     first, *rest = [Image.fromarray(picture) for picture in pictures]
-    said: dict[str, object] = {}
+    said: dict[str, Any] = {}
     if facts and path.suffix == ".gif":
         said["comment"] = facts_json(facts).encode()
     elif facts:
