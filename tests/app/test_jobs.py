@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -144,6 +146,30 @@ def test_an_owner_has_a_share_and_the_queue_an_end(runs: Path) -> None:
     jobs.cancel(second.id)
     jobs.submit("generate", ("slow cat",), "ann")
     swept(jobs)
+
+
+def test_twenty_people_at_once_are_served_or_told_to_wait(runs: Path) -> None:
+    jobs = Jobs(runs, at_once=2, waiting=10, each=2, command=STUB)
+    told: list[str] = []
+    ids: list[str] = []
+
+    def visit(number: int) -> None:
+        for _ in range(3):
+            try:
+                ids.append(jobs.submit("generate", ("quick cat",), f"visitor {number}").id)
+            except Full as full:
+                told.append(str(full))
+
+    people = [threading.Thread(target=visit, args=(number,)) for number in range(20)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert len(ids) + len(told) == 60 and len(ids) == len({*ids}) and 10 <= len(ids) <= 40
+    for id in ids:
+        assert over(jobs, id).state == "done"
+        assert starts(jobs, id) == ["generate"]
+    jobs.close()
 
 
 def test_the_same_prompt_gets_a_folder_of_its_own_each_time(jobs: Jobs) -> None:
@@ -356,6 +382,22 @@ def test_a_job_whose_number_another_process_has_is_over(runs: Path) -> None:
     bystander.kill()
     bystander.wait()
     again.close()
+
+
+def test_only_who_writes_into_the_log_is_ended(runs: Path) -> None:
+    """The log is locked, by what a job left behind, but its number is another's by now."""
+    jobs = Jobs(runs, at_once=0, command=STUB)
+    process = jobs.store.process(jobs.submit("generate", ("quick cat",), "ann").id)
+    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    with process.log.open("ab") as left_behind:
+        fcntl.flock(left_behind, fcntl.LOCK_EX)
+        for number in (str(bystander.pid), "999999999", "", "x", "-1", "0"):
+            process.number.write_text(number)
+            assert process.alive() and process.pid() is None and not process.end(at_once=True)
+    assert not process.alive() and bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    jobs.close()
 
 
 def test_a_damaged_record_takes_nothing_else_along(runs: Path) -> None:
