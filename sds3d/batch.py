@@ -68,6 +68,8 @@ def batch(words: list[str]) -> int:
 
 def prompts_of(file: Path) -> list[str]:
     """Lines of a file that say something. Raises OSError or ValueError."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; expected a text file with a prompt on each line")
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError:

@@ -162,7 +162,10 @@ def shown(prompt: Prompt, config: RunConfig, prior: Prior) -> Prompt:
     if not config.image:
         return prompt
     if not isinstance(prior, Seeing):
-        raise ValueError(f"the prior {config.prior} sees no pictures, only text; leave --image out")
+        more = (
+            ", or give Stable Diffusion an IP-Adapter with --extras.adapter" if isinstance(prior, FamilyPrior) else ""
+        )
+        raise ValueError(f"the prior {config.prior} sees no pictures, only text; leave --image out{more}")
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -247,7 +247,7 @@ def _pixart(told: bool = True) -> Any:
     from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
     transformer = PixArtTransformer2DModel(
-        sample_size=16,
+        sample_size=128 if told else 16,  # By which its pipeline knows whether to tell sizes.
         patch_size=2,
         num_layers=2,
         attention_head_dim=12,
