@@ -14,7 +14,10 @@ MOST = 400
 TEXTS = frozenset(("negative", "part"))
 """Flags whose value is free text."""
 FILES = frozenset(
-    ("out", "image", "source", "model", "debias", "extras.lora", "extras.words", "extras.vae", "to", "config")
+    (
+        *("out", "image", "source", "model", "debias", "to", "config"),
+        *("extras.lora", "extras.words", "extras.adapter", "extras.vae"),
+    )
 )
 """Flags that name files of the server."""
 NAMED = frozenset(("prior",))

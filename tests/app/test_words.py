@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.words import FILES, LONGEST, changed, checked
+from app.words import FILES, LONGEST, NAMED, changed, checked
+from configs.run import RunConfig
 
 
 @pytest.mark.parametrize(
@@ -84,3 +89,19 @@ def test_a_run_or_an_upload_stands_before_the_prompt() -> None:
     assert checked(("a-cat", "a dog", "--seed", "1"), 2) == ("a-cat", "a dog", "--seed", "1")
     with pytest.raises(ValueError, match="prompt is missing"):
         checked(("a-cat",), 2)
+
+
+def texts_of(value: object, before: str = "") -> Iterator[str]:
+    """Names of the fields of a run that take any text."""
+    for f in fields(value):  # type: ignore[arg-type]
+        inner = getattr(value, f.name)
+        if is_dataclass(inner):
+            yield from texts_of(inner, f"{before}{f.name}.")
+        elif get_type_hints(type(value))[f.name] is str:
+            yield before + f.name
+
+
+def test_it_is_known_of_every_text_of_a_run_whether_it_names_a_file() -> None:
+    """A new field that takes a text has to be put on one of the lists."""
+    plain = {"prompt", "device", "extras.revision"}
+    assert {*texts_of(RunConfig("a cat"))} == plain | {"negative"} | NAMED | FILES - {"out", "to", "config"}
