@@ -13,7 +13,8 @@ from sds3d.console import Console
 PORT = 7860
 UPLOAD = "30mb"
 """Most bytes of one upload."""
-LONGEST_BUDGET = 64
+THREADS = 64
+"""Requests that are answered at once; looks at a run take no time, exports some seconds."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -60,13 +61,15 @@ def main(words: list[str] | None = None) -> int:
             allowed_paths=[str(runs)],
             blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
             max_file_size=UPLOAD,
-            max_threads=LONGEST_BUDGET,
+            max_threads=THREADS,
             enable_monitoring=False,
             run_history=False,
             footer_links=["api"],
             ssr_mode=False,
         )
         console.say(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
+        if auth is None and given.host not in ("127.0.0.1", "localhost", "::1"):
+            console.say("whoever reaches this machine may use it; --auth USER:PASSWORD asks for an account")
         _wait()
     finally:
         jobs.close()

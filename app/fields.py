@@ -197,7 +197,7 @@ def presets() -> list[tuple[str, str]]:
 
 def priors() -> list[tuple[str, str]]:
     """(text, name) of every prior with a name."""
-    own = [("mini: comes with sds3d, knows some hundred objects", EMBEDDED), ("toy: eight flat pictures, exact", TOY)]
+    own = [("mini: comes with sds3d", EMBEDDED), ("toy: eight flat pictures, exact", TOY)]
     return own + [(f"{name}: {model.title}", name) for name, model in BOOK.items()]
 
 

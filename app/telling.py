@@ -58,13 +58,21 @@ def line(job: Job, progress: Progress) -> str:
         if job.stopping:
             return "Exporting what there is."
         return _going(job, progress)
-    spent = clock(job.ended - job.began) if job.began and job.ended else ""
+    spent = _spent(job, progress)
     what = "runs" if job.command == "compare" else "steps"
     if job.state == "done":
         done = f"{progress.step:,} {what}" if progress.step else "Done"
         return f"{done} in {spent} min." if spent else f"{done}."
     where = f"at {what[:-1]} {progress.step:,} of {progress.steps:,}" if progress.steps else "before it began"
     return f"{STATES[job.state]} {where}." + (" What there was is kept." if job.state == "stopped" else "")
+
+
+def _spent(job: Job, progress: Progress) -> str:
+    """How long a run took: by its own report, or by the clock of the queue; empty where neither knows."""
+    seconds = progress.report.get("seconds")
+    if isinstance(seconds, dict):
+        return clock(sum(part for part in seconds.values() if isinstance(part, int | float)))
+    return clock(job.ended - job.began) if job.began and job.ended else ""
 
 
 def _going(job: Job, progress: Progress) -> str:

@@ -1,4 +1,5 @@
-const canvas = find("canvas"), gl = canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
+const canvas = find("canvas");
+let gl = null;
 const FRONT = { turn: 0.45, lift: 0.22, far: 3.1 };
 let view = { ...FRONT }, drawn = null, kind = "mesh", latest = 0, due = false;
 
@@ -59,7 +60,7 @@ void main() {
 }`,
 `in vec2 off; in vec4 c; out vec4 rgba;
 void main() { float a = c.a * exp(-0.5 * dot(off, off)); if (a < 0.004) discard; rgba = vec4(c.rgb * a, a); }`];
-const programs = {};
+let programs = {};
 
 // --- files ---
 const fetched = async (path) => {
@@ -199,6 +200,7 @@ const load = async () => {
   delete canvas.dataset.drawn;
   drawn = null;
   if (!path) return;
+  gl ??= canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
   if (!gl) return complain("This browser shows no 3D (WebGL 2 is missing); the files below are complete.");
   try {
     const content = await fetched(path);
@@ -240,6 +242,9 @@ for (const button of element.querySelectorAll("[data-kind]")) {
     if (event.key.startsWith("Arrow")) { event.preventDefault(); choose(kind === "mesh" ? "splats" : "mesh"); }
   });
 }
+// A graphics driver that stumbles takes all with it; what it gives back is filled anew.
+canvas.addEventListener("webglcontextlost", (event) => { event.preventDefault(); drawn = null; programs = {}; });
+canvas.addEventListener("webglcontextrestored", load);
 new ResizeObserver(again).observe(canvas);
 watch("value", () => { kind = "mesh"; view = { ...FRONT }; load(); });
 if (props.value) load();

@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-"""3D is drawn in software; never add --disable-gpu, which leaves the canvas empty."""
+FLAGS = (
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",
+)
+"""3D is drawn in software, without --disable-gpu, which makes it slower; its watchdog takes a busy machine for a
+hang."""
 PATIENCE = 240_000
 """Milliseconds that a busy machine may take for anything."""
 SHORT = {
