@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from configs.catalog import OBJECTIVES
 from configs.run import Part, RunConfig
@@ -16,6 +17,7 @@ from guidance.families.extras import Extras
 from renderers.splats import Splats
 from sds3d.distill import Result
 from sds3d.priors import open_prior
+from tests.tiny_models import build
 
 CPU = torch.device("cpu")
 SMALL = Extras(size=16)
@@ -57,3 +59,13 @@ def one_line(name: str, extras: Extras = SMALL) -> str:
     line = str(refused.value)
     assert "\n" not in line
     return line
+
+
+def lora_of(kind: str, file: Path) -> None:
+    """Random additions to every attention of a family's UNet, in the layout of diffusers."""
+    tensors, rng = {}, torch.Generator().manual_seed(1)
+    for name, layer in build(kind).unet.named_modules():
+        if name.endswith(("to_q", "to_v")):
+            for letter, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2))):
+                tensors[f"unet.{name}.lora_{letter}.weight"] = torch.randn(shape, generator=rng)
+    save_file(tensors, file)

@@ -51,6 +51,13 @@ def test_only_what_is_needed_is_fetched() -> None:
         chosen(["style.safetensors"], False)
 
 
+def test_what_sees_pictures_is_fetched_where_it_is_needed() -> None:
+    sight = ["image_encoder/config.json", "image_encoder/model.safetensors"]
+    assert not any("image_encoder" in name for name in chosen([*REPOSITORY, *sight], False))
+    found = chosen([*REPOSITORY, *sight, "unet/mv_unet.py"], False)
+    assert set(sight) <= {*found} and not any(name.endswith(".py") for name in found)
+
+
 class GatedRepoError(OSError):
     """By its name what the hub's client raises."""
 

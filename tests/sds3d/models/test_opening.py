@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from guidance.families.extras import Extras
 from guidance.families.prior import FamilyPrior
 from sds3d.priors import open_prior
-from tests.sds3d.models.asked import CPU, SMALL, Folder
+from tests.sds3d.models.asked import CPU, SMALL, Folder, lora_of
 from tests.tiny_models import build
 
 
@@ -56,16 +56,6 @@ def test_shards_open_and_a_missing_one_is_named(copy: Path) -> None:
     shards[1].unlink()
     with pytest.raises(FileNotFoundError, match=f"of {len(shards)} shards {shards[1].name} is missing"):
         open_prior(str(copy), CPU, SMALL)
-
-
-def lora_of(kind: str, file: Path) -> None:
-    """Random additions to every attention of a family's UNet, in the layout of diffusers."""
-    tensors, rng = {}, torch.Generator().manual_seed(1)
-    for name, layer in build(kind).unet.named_modules():
-        if name.endswith(("to_q", "to_v")):
-            for letter, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2))):
-                tensors[f"unet.{name}.lora_{letter}.weight"] = torch.randn(shape, generator=rng)
-    save_file(tensors, file)
 
 
 def test_low_rank_additions_are_merged_as_the_pipeline_has_them(folder: Folder, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guidance.families.extras import Extras
-from tests.sds3d.models.asked import Folder, one_line
+from tests.sds3d.models.asked import Folder, lora_of, one_line
 
 
 def test_folders_that_are_no_model(tmp_path: Path, copy: Path) -> None:
