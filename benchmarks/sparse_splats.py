@@ -1,0 +1,91 @@
+"""Splats in plain torch as fast as we could make it: a list of the (splat, pixel) pairs that matter, and running sums.
+
+The yardstick of `renderers_splats.py`. The projection is that of the oracle; then, without gradients, every splat is
+spread over the pixels of its box, faint pairs are dropped, the rest are sorted by pixel, and what lies behind an opaque
+pixel is dropped too. Only the pairs that are left are drawn with gradients. Shapes: P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from renderers.gaussians import Gaussians, Lenses
+from renderers.splat_reference import FAINTEST, FINISHED, OPAQUE, Projected, project
+
+
+def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "H W 1"]]:
+    """Colour and depth times alpha, and alpha, over nothing, of the first camera."""
+    projected = project(gaussians, lenses)
+    splat, pixel = live_pairs(gaussians.opacities, projected, lenses)
+    alpha = alphas(gaussians.opacities, projected, splat, pixel, lenses.width)
+    before, _ = let_through(alpha, pixel)
+    features = torch.cat([gaussians.colours, projected.depths[0, :, None], torch.ones_like(gaussians.means[:, :1])], -1)
+    shown = (alpha * before)[:, None] * features.index_select(0, splat)
+    layers = shown.new_zeros(lenses.height * lenses.width, 5).index_add(0, pixel, shown)
+    layers = layers.view(lenses.height, lenses.width, 5)
+    return layers[..., :4], layers[..., 4:]
+
+
+@torch.no_grad()
+def live_pairs(
+    opacities: Float[Tensor, " N"], projected: Projected, lenses: Lenses
+) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
+    """Splats and pixels of the pairs that show, pixel by pixel, nearest first."""
+    splats = projected.visible[0].nonzero()[:, 0]
+    splats = splats[projected.depths[0, splats].argsort(stable=True)]
+    left, right, top, bottom = boxes(opacities, projected, splats, lenses)
+    across = right - left + 1
+    areas = across * (bottom - top + 1)
+    owner = torch.arange(len(splats)).repeat_interleave(areas)
+    place = torch.arange(len(owner)) - (areas.cumsum(0) - areas)[owner]
+    row = place.div(across[owner], rounding_mode="floor")
+    pixel = (top[owner] + row) * lenses.width + left[owner] + place - row * across[owner]
+    splat = splats[owner]
+    alpha = alphas(opacities, projected, splat, pixel, lenses.width)
+    kept = (alpha > 0).nonzero()[:, 0]
+    splat, pixel, alpha = splat[kept], pixel[kept], alpha[kept]
+    pixel, order = pixel.to(torch.int32).sort(stable=True)
+    splat, alpha, pixel = splat[order], alpha[order], pixel.long()
+    _, after = let_through(alpha, pixel)
+    kept = (after > FINISHED).nonzero()[:, 0]
+    return splat[kept], pixel[kept]
+
+
+def boxes(
+    opacities: Tensor, projected: Projected, splats: Tensor, lenses: Lenses
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First and last column and row of the pixels in which splats are not too faint."""
+    xx, xy, yy = projected.conics[0, splats].unbind(-1)
+    x, y = projected.means2d[0, splats].unbind(-1)
+    squared = 2 * (opacities[splats] / FAINTEST).clamp_min(1).log() / (xx * yy - xy * xy)
+    reach_x, reach_y = (squared * yy).sqrt(), (squared * xx).sqrt()
+    left, right = (x - reach_x - 0.5).ceil().clamp_min(0), (x + reach_x - 0.5).floor().clamp_max(lenses.width - 1)
+    top, bottom = (y - reach_y - 0.5).ceil().clamp_min(0), (y + reach_y - 0.5).floor().clamp_max(lenses.height - 1)
+    right, bottom = torch.maximum(right, left - 1), torch.maximum(bottom, top - 1)
+    return left.long(), right.long(), top.long(), bottom.long()
+
+
+def alphas(opacities: Tensor, projected: Projected, splat: Tensor, pixel: Tensor, width: int) -> Float[Tensor, " P"]:
+    """Alpha of pairs; 0 where it is too faint to be drawn."""
+    row = pixel.div(width, rounding_mode="floor")
+    places = torch.stack([pixel - row * width, row], -1).to(opacities.dtype) + 0.5
+    splats = torch.cat([projected.means2d[0], projected.conics[0], opacities[:, None]], -1).index_select(0, splat)
+    dx, dy = (splats[:, :2] - places).unbind(-1)
+    xx, xy, yy, opacity = splats[:, 2:].unbind(-1)
+    s = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    alpha = (opacity * torch.exp(-s)).clamp_max(OPAQUE)
+    return torch.where((s >= 0) & (alpha >= FAINTEST), alpha, 0.0)
+
+
+def let_through(alpha: Float[Tensor, " P"], pixel: Int64[Tensor, " P"]) -> tuple[Tensor, Tensor]:
+    """What reaches each pair of its pixel's list, and what leaves it. Sums run through all lists, hence float64."""
+    logs = torch.log1p(-alpha.double())
+    after = logs.cumsum(0)
+    before = after - logs
+    first = torch.ones_like(pixel, dtype=torch.bool)
+    first[1:] = pixel[1:] != pixel[:-1]
+    starts = before[first.nonzero()[:, 0]]
+    begun = starts[first.cumsum(0) - 1]
+    return (before - begun).exp().to(alpha.dtype), (after - begun).exp().to(alpha.dtype)
