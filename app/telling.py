@@ -72,7 +72,7 @@ def _spent(job: Job, progress: Progress) -> str:
     seconds = progress.report.get("seconds")
     if isinstance(seconds, dict):
         return clock(sum(part for part in seconds.values() if isinstance(part, int | float)))
-    return clock(job.ended - job.began) if job.began and job.ended else ""
+    return clock(job.ended - job.began) if job.began and job.ended and not job.outside else ""
 
 
 def _going(job: Job, progress: Progress) -> str:
@@ -94,7 +94,7 @@ def figures(job: Job, progress: Progress, folder: Path) -> list[list[str]]:
     rows: list[list[str]] = []
     if progress.seconds_per_step:
         pace = progress.seconds_per_step
-        rows.append(["Pace", f"{1000 * pace:.0f} ms a step", f"{1 / pace:.1f} steps a second"])
+        rows.append(["Pace", f"{1000 * pace:.0f} ms/step", f"{1 / pace:.1f} steps a second"])
     if progress.gradient is not None:
         about = "How hard the prior pulls, root mean square. There is no loss worth looking at."
         rows.append(["Gradient", f"{progress.gradient:.3f}", about])

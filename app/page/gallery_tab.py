@@ -50,7 +50,7 @@ class GalleryTab:
         tab.select(again, [seen], [seen, self.shelf], **QUICK)
         self.shelf.open(self._open, None, [tabs, generating.card, comparing.card], **QUICK)
         form = [generating.prompt, generating.negative, generating.seed, *generating.pickers.inputs]
-        self.shelf.again(self._again, None, [tabs, *form], **QUICK)
+        self.shelf.again(self._again, None, [tabs, generating.pickers.more, *form], **QUICK)
 
     def _open(self, event: gr.EventData) -> tuple[Any, Any, Any]:
         id = _id(event)
@@ -67,7 +67,7 @@ class GalleryTab:
             form = self.actions.asked(_id(event))
         except (ValueError, ImportError) as error:
             raise gr.Error(one_line(error)) from None
-        return gr.Tabs(selected="generate"), *GenerateTab.filled(form)
+        return gr.Tabs(selected="generate"), gr.Accordion(open=True), *GenerateTab.filled(form)
 
 
 def _id(event: gr.EventData) -> str:

@@ -164,7 +164,7 @@ class Pickers:
         self.boxes = []
         if "preset" in only:
             self.boxes.append(made["preset"]())
-        with gr.Accordion("Prior, objective, scene", open=False, elem_id=f"choices-{place}"):
+        with gr.Accordion("Prior, objective, scene", open=False, elem_id=f"choices-{place}") as self.more:
             self.boxes += [made[name]() for name in only if name != "preset"]
             self.advanced = component("fields", [], {"place": place, "groups": self.groups(self._choice())}, {})
         for box in self.boxes:

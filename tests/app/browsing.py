@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,22 @@ def tab(opened: Any, server: Server, asked: list[str], path: str = "", **context
     return page
 
 
-def fill(page: Any, prompt: str, steps: int, place: str = "generate", **more: str) -> None:
+def fill(page: Any, prompt: str, steps: int) -> None:
     """Fills the form for a short run."""
     page.locator("#prompt textarea").fill(prompt)
+    shorten(page, steps, "generate")
+
+
+def shorten(page: Any, steps: int, place: str, more: Mapping[str, str] = SHORT) -> None:
+    """Sets the advanced fields of a tab for a short run."""
     box = page.locator(f"#fields-{place}")
     if not box.is_visible():
         page.locator(f"#choices-{place} button").first.click()
     box.wait_for()
-    for name, value in {"steps": str(steps), **SHORT, **more}.items():
-        script = (
-            """(field, value) => { field.value = value; field.dispatchEvent(new Event("input", {bubbles: true})); }"""
-        )
+    for name, value in {"steps": str(steps), **more}.items():
+        script = "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }"
         box.locator(f'[data-name="{name}"]').evaluate(script, value)
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(500)
 
 
 def run_of(page: Any) -> str:

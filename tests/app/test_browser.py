@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from tests.app.browsing import CHROMIUM, PATIENCE, Server, badge, browser, fill, run_of, step_of, tab, until
+from tests.app.browsing import CHROMIUM, PATIENCE, Server, badge, browser, fill, run_of, shorten, step_of, tab, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -169,7 +169,7 @@ def test_the_gallery_finds_changes_and_deletes(chromium: Any, server: Server, as
     page.wait_for_function("document.querySelectorAll('#gallery article').length === 1")
     page.locator("#gallery").get_by_role("button", name="again with changes").click()
     page.wait_for_function("document.querySelector('#prompt textarea')?.value === 'a blue mug'")
-    assert "10 changed" in page.locator("#fields-generate .count").inner_text()
+    page.locator("#fields-generate .count", has_text="10 changed").wait_for()
     page.get_by_role("tab", name="Gallery").click()
     page.locator("#gallery").get_by_role("button", name="Delete a-blue-mug").click()
     assert (server.runs / "a-blue-mug").exists()
@@ -182,10 +182,7 @@ def test_many_prompts_fill_a_sheet(chromium: Any, server: Server, asked: list[st
     page = tab(chromium, server, asked)
     page.get_by_role("tab", name="Batch").click()
     page.locator("#batch-prompts textarea").fill("a cat\na flibbertigibbet\na mug")
-    page.locator("#choices-batch button").first.click()
-    for name, value in (("steps", "5"), ("mesh.faces", "500"), ("mesh.texture", "64"), ("mesh.resolution", "32")):
-        script = "(f, v) => { f.value = v; f.dispatchEvent(new Event('input', {bubbles: true})); }"
-        page.locator(f'#fields-batch [data-name="{name}"]').evaluate(script, value)
+    shorten(page, 3, "batch")
     page.get_by_role("button", name="Make them all").click()
     page.locator("#batch-said [role=alert]", has_text="row 2").wait_for()
     page.locator("section.batch .line", has_text="2 of 2 made").wait_for(timeout=2 * PATIENCE)
@@ -202,10 +199,7 @@ def test_a_model_is_painted_and_objectives_are_compared(
     page.locator("#model input[type=file]").set_input_files(tmp_path / "cube.obj")
     page.locator("#model-about", has_text="faces").wait_for(timeout=PATIENCE)
     page.locator("#texture-prompt textarea").fill("a red mug")
-    page.locator("#choices-texture button").first.click()
-    page.locator('#fields-texture [data-name="steps"]').evaluate(
-        "(f) => { f.value = '3'; f.dispatchEvent(new Event('input', {bubbles: true})); }"
-    )
+    shorten(page, 3, "texture", {})
     page.get_by_role("button", name="Paint", exact=True).click()
     badge(page, "Finished", "texture")
     page.get_by_role("tab", name="Compare").click()
