@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,6 +19,9 @@ from renderers.rays import FLATTEST, Samples
 
 LARGEST = 512
 """Corners along a side that a grid may have."""
+_FLAT = 1e-4
+"""Added to the squared length of differences."""
+_PLANES_AT_ONCE = 8
 
 
 class Field(nn.Module, ABC):
@@ -112,6 +116,50 @@ def trilinear(
 def outward(slope: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
     """The unit normal where the density falls fastest; shorter where it hardly changes."""
     return -slope / (slope.square().sum(-1, keepdim=True) + FLATTEST).sqrt()
+
+
+def variation(values: Float[Tensor, "R R R C"]) -> Float[Tensor, ""]:
+    """Mean length of the gradient of the raw density, by differences to the next corners (Rudin et al. 1992).
+
+    Per unit of length, so that it stays as it is when the grid becomes finer.
+    """
+    mean: Tensor = _Variation.apply(values)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _Variation(torch.autograd.Function):
+    """Works out its gradient on the way, some planes at a time: four times faster than to record each difference."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        raw = values[..., 0].contiguous()
+        last = len(raw) - 1
+        slopes, lengths = torch.zeros_like(raw), []
+        for x in range(0, last, _PLANES_AT_ONCE):
+            planes = slice(x, min(x + _PLANES_AT_ONCE, last))
+            after = slice(planes.start + 1, planes.stop + 1)
+            here = raw[planes, :-1, :-1]
+            dx, dy, dz = raw[after, :-1, :-1] - here, raw[planes, 1:, :-1] - here, raw[planes, :-1, 1:] - here
+            length = (dx * dx).addcmul_(dy, dy).addcmul_(dz, dz).add_(_FLAT).sqrt_()
+            lengths.append(length.sum())
+            for d in (dx, dy, dz):
+                d /= length
+            slopes[after, :-1, :-1] += dx
+            slopes[planes, 1:, :-1] += dy
+            slopes[planes, :-1, 1:] += dz
+            slopes[planes, :-1, :-1] -= dx.add_(dy).add_(dz)
+        ctx.factor = 0.5 * last / last**3
+        ctx.channels = values.shape[-1]
+        ctx.save_for_backward(slopes)
+        mean: Tensor = torch.stack(lengths).sum() * ctx.factor
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (slopes,) = ctx.saved_tensors
+        pull: Tensor = slopes.new_zeros(*slopes.shape, ctx.channels)
+        pull[..., 0] = slopes * (gradients[0] * ctx.factor)
+        return pull
 
 
 def resampled(values: Float[Tensor, "R R R C"], resolution: int) -> Float[Tensor, "S S S C"]:

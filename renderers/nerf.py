@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from renderers import harmonics
 from renderers.cameras import Cameras
 from renderers.density import Grid
-from renderers.field import LARGEST, Blob, VoxelField, lattice_points, refined
+from renderers.field import LARGEST, Blob, VoxelField, lattice_points, refined, variation
 from renderers.hashed import HashField
 from renderers.occupancy import Occupancy
 from renderers.rays import March, Rays, Shade
@@ -102,6 +102,8 @@ class Nerf(SceneKnobs):
     """Weight of density spread along the rays (Barron et al. 2022, equation 15)."""
     entropy: float = 0.0
     """Weight of the mean binary entropy of the alphas, in nats: drives them to 0 or 1."""
+    smoothness: float = 20.0
+    """Weight of the mean length of the gradient of the voxels' raw density (total variation): smooths surfaces."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -117,7 +119,7 @@ class Nerf(SceneKnobs):
         for name in ("rate", "rate_end", "scale", "blob_width"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a positive number")
-        for name in ("sparsity", "opacity", "orientation", "distortion", "entropy"):
+        for name in ("sparsity", "opacity", "orientation", "distortion", "entropy", "smoothness"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; a weight is a number from 0 upwards")
         if self.surroundings is not None:
@@ -204,6 +206,8 @@ class NerfScene(TrainableScene):
         if knobs.entropy:
             alpha = frame.alpha.clamp(1e-5, 1 - 1e-5)
             total = total + knobs.entropy * functional.binary_cross_entropy(alpha, alpha)
+        if knobs.smoothness and isinstance(self.field, VoxelField):
+            total = total + knobs.smoothness * variation(self.field.values)
         return total
 
     @torch.no_grad()

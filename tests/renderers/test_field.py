@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from renderers import hash_kernels, native
-from renderers.field import Blob, VoxelField, lattice_points, outward, refined, resampled, trilinear
+from renderers.field import Blob, VoxelField, lattice_points, outward, refined, resampled, trilinear, variation
 from renderers.hashed import HashField, decode_slowly, encode_slowly, entries
 from renderers.occupancy import Occupancy, widened
 
@@ -48,6 +48,23 @@ def test_a_linear_function_comes_back_with_its_slope(resolution: int, seed: int)
     values, gradient = trilinear(grid, where)
     torch.testing.assert_close(values, 0.3 + where @ slope)
     torch.testing.assert_close(gradient, slope[:, 0].expand(30, 3))
+
+
+@pytest.mark.parametrize("resolution", [2, 9, 20])
+def test_the_variation_of_a_linear_function_is_its_slope(resolution: int) -> None:
+    slope = torch.tensor([30.0, -20.0, 60.0], dtype=torch.float64)
+    ramp = lattice_points(resolution, slope) @ slope
+    grid = torch.stack([ramp, 7 * ramp], -1).view(resolution, resolution, resolution, 2)
+    assert variation(grid).item() == pytest.approx(70, rel=1e-3)
+
+
+def test_the_variation_pulls_as_finite_differences_say() -> None:
+    """Over more planes than are worked on at once."""
+    grid = random_grid(11)[:, :, :, :2].requires_grad_()
+    assert torch.autograd.gradcheck(variation, grid)
+    (pull,) = torch.autograd.grad(3 * variation(grid), grid)
+    assert not pull[..., 1].any()
+    assert abs(float(pull.sum())) < 1e-9  # a constant added changes nothing
 
 
 def test_slopes_are_those_of_finite_differences() -> None:

@@ -22,7 +22,7 @@ from renderers.rays import Layers
 from renderers.rows import adam_state, restore_adam
 from tests.renderers.shapes import Painted, ball
 
-SMALL = Nerf(resolution=24, resolution_end=40, samples=64, cells=16)
+SMALL = Nerf(resolution=24, resolution_end=40, samples=64, cells=16, smoothness=0.0)
 HASHED = replace(SMALL, field="hashed")
 TARGET = Painted(ball(0.6, 24))
 
@@ -129,7 +129,7 @@ def test_light_comes_when_it_is_due_and_takes_the_colour_from_some() -> None:
     assert grey()
 
 
-@pytest.mark.parametrize("name", ["sparsity", "opacity", "orientation", "distortion", "entropy"])
+@pytest.mark.parametrize("name", ["sparsity", "opacity", "orientation", "distortion", "entropy", "smoothness"])
 def test_a_penalty_weighs_as_much_as_its_knob_and_pulls_at_the_density(name: str) -> None:
     scene, _ = built(replace(SMALL, **{name: 0.5}))
     double = replace(SMALL, **{name: 1.0}).build("cpu", torch.Generator().manual_seed(1))
@@ -158,6 +158,25 @@ def test_sparsity_empties_it() -> None:
         adam.step()
         scene.settle(step / 20, frame, adam)
     assert frame.alpha.mean().item() < 0.5 * alpha
+
+
+def test_smoothness_smooths_the_normals() -> None:
+    """Of a blob with noise in it."""
+    scene, adam = built(replace(SMALL, smoothness=1.0, blob=12.0))
+    values = next(scene.field.parameters())
+    with torch.no_grad():
+        values += torch.randn(values.shape, generator=torch.Generator().manual_seed(3))
+    bends = []
+    for _ in range(2):
+        frame = scene.render(eight(), torch.zeros(8, 3))
+        assert frame.normal is not None
+        inside = frame.normal[:, 12:20, 12:20].detach()
+        bends.append(float((inside[:, 1:] - inside[:, :-1]).square().sum(-1).mean()))
+        for _ in range(20):
+            adam.zero_grad()
+            scene.penalty(frame).backward()
+            adam.step()
+    assert bends[1] < 0.5 * bends[0]
 
 
 def test_the_grid_grows_finer_on_time() -> None:

@@ -25,7 +25,7 @@ from sds3d.priors import open_prior
 CPU = torch.device("cpu")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 GROWTHS = [Splats(300, 500, growth=way, grow_pull=1e-6) for way in ("share", "threshold", "mcmc")]
-LIT = Nerf(resolution=16, resolution_end=24, samples=32, cells=8, shaded=0.5, orientation=0.01, distortion=0.01)
+LIT = Nerf(resolution=16, resolution_end=24, samples=32, cells=8, shaded=0.5, distortion=0.01, smoothness=1e-5)
 SCENES: list[SceneKnobs] = [*GROWTHS, LIT, replace(LIT, field="hashed", shaded=0.0), Solid(faces=500)]
 
 
