@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from app.estimate import Estimate, kept, measured
 from app.exports import Exports
-from app.fields import Choice, groups, start, words
-from app.figures import document
-from app.job import Job
+from app.fields import Choice
+from app.form import Form, form_of_file, form_of_words, pairs, plain, remark, whole
 from app.jobs import Jobs
 from app.telling import card, glimpse
 from app.uploads import Uploads
-from configs.run import RunConfig
 from sds3d import arguments
-from sds3d.priors import embedded_vocabulary, is_embedded
+from sds3d.priors import is_embedded
 
-PROMPT = 300
-"""Characters of a prompt."""
 PAGE = 24
 """Runs on one page of the gallery."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a visitor fills in for one run."""
-
-    prompt: str
-    choice: Choice = field(default_factory=Choice)
-    negative: str = ""
-    seed: int = 0
-    minutes: float | None = None
-    """Time budget; the steps are chosen to fit."""
-    changed: Mapping[str, object] = field(default_factory=dict)
-    """Values of advanced fields, by name."""
-
-    def words(self) -> list[str]:
-        """As the words of `sds3d generate`, without the budget.
-
-        Raises:
-            ValueError: in one line, what does not fit; for the embedded prior a prompt that it cannot read too.
-            ImportError: a plug-in does not load.
-        """
-        prompt = _text("prompt", self.prompt)
-        if not prompt:
-            raise ValueError('the prompt is empty; give one such as "a teddy bear"')
-        said = [prompt, *self._flags()]
-        arguments.generate(said)
-        if is_embedded(self.choice.prior):
-            remark(prompt)
-        return said
-
-    def config(self) -> RunConfig:
-        """The run that the words ask for. Raises as `words`."""
-        return arguments.generate(self.words()).run
-
-    def _flags(self) -> list[str]:
-        said = words(self.choice, self.changed)
-        if negative := _text("negative prompt", self.negative):
-            said += [f"--negative={negative}"]
-        return [*said, "--seed", str(whole("seed", self.seed))]
 
 
 class Actions:
@@ -105,7 +61,7 @@ class Actions:
         self, prompt: str, objectives: list[str], seeds: int, minutes: float, choice: Choice, owner: str
     ) -> str:
         """Puts a comparison into the queue; returns its id. Raises ValueError."""
-        prompt = _text("prompt", prompt)
+        prompt = plain("prompt", prompt)
         Form(prompt, choice).words()
         if not objectives or not all(isinstance(name, str) for name in objectives):
             raise ValueError("no objective is named; choose at least one")
@@ -138,7 +94,7 @@ class Actions:
 
     def runs(self, text: str = "", page: int = 0) -> dict[str, Any]:
         """One page of the gallery, and how many runs there are in all. Raises ValueError."""
-        found = self.jobs.search(_text("search", text)) if text.strip() else self.jobs.list()
+        found = self.jobs.search(plain("search", text)) if text.strip() else self.jobs.list()
         page = max(0, min(whole("page", page), (len(found) - 1) // PAGE))
         shown = found[page * PAGE : (page + 1) * PAGE]
         rows = [glimpse(job, self.jobs.store.runs / job.id) for job in shown]
@@ -167,15 +123,9 @@ class Actions:
         return {job.words[0] for job in self.jobs.list() if job.command == "texture" and job.words and not job.over}
 
     def asked(self, id: str) -> Form:
-        """The form that a run was made with, to change it. Raises ValueError for runs that have none."""
-        job = self.jobs.get(id)
-        given = dict(_pairs(job.words[1:])) if job.command == "generate" and job.words else {}
-        choice = Choice(**{name: given.pop(name) for name in Choice.__dataclass_fields__ if name in given})
-        known = {f.name.replace("_", "-"): f.name for group in groups(choice) for f in group.fields}
-        changed = {known[flag]: value for flag, value in given.items() if flag in known}
-        row = document(self.jobs.store.folder(id) / "report.json")
-        prompt = job.prompt or str(row.get("prompt", ""))
-        return Form(prompt, choice, given.get("negative", ""), int(given.get("seed", 0)), None, changed)
+        """The form that a run was made with, to change it. Raises ValueError for what no form can say."""
+        job, folder = self.jobs.get(id), self.jobs.store.folder(id)
+        return form_of_words(job.words) if job.command == "generate" and job.words else form_of_file(folder)
 
     def exported(self, id: str) -> list[dict[str, Any]]:
         """The files that may be had of a run. Raises ValueError."""
@@ -193,81 +143,9 @@ class Actions:
         """The words of `texture` and `refine`: those of `generate`, without what these choose themselves."""
         said = form.words()
         kept: list[str] = [said[0]]
-        for name, value in _pairs(said[1:]):
+        for name, value in pairs(said[1:]):
             if name not in ("scene", "times") and not name.startswith(("scene.", "times.")):
                 kept += [f"--{name}={value}" if name == "negative" else f"--{name}"] + (
                     value.split() if name != "negative" and value else []
                 )
         return kept
-
-
-def remark(prompt: str) -> str:
-    """What the embedded prior makes of a prompt: words that it passes over, or nothing.
-
-    Raises ValueError where it knows no object in it, with the nearest that it knows.
-    """
-    known = embedded_vocabulary()
-    unknown = known.unknown(prompt)
-    if known.subject(prompt) is None:
-        near = list(dict.fromkeys(name for word in unknown for name in known.nearest(word)))
-        hint = f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(known.names)[:6])}"
-        what = f"it does not know: {', '.join(unknown)}" if unknown else "the prompt names none of them"
-        raise ValueError(f"The prior mini knows {len(known.names)} objects; {what}; {hint}")
-    return f"Passed over, as mini does not know them: {', '.join(unknown)}" if unknown else ""
-
-
-def whole(what: str, value: object) -> int:
-    """A whole number that a visitor gave. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise ValueError(f"{what} is {str(value)[:40]!r}; expected a whole number")
-    return int(value)
-
-
-def number(what: str, value: object) -> float:
-    """A number that a visitor gave, as text too. Raises ValueError."""
-    try:
-        return float(str(value).strip().replace(",", "."))
-    except ValueError:
-        raise ValueError(f"the {what} is {str(value)[:40]!r}; expected a number") from None
-
-
-def defaults(choice: Choice) -> list[dict[str, Any]]:
-    """The advanced fields of a choice, as plain values for the page. Raises ValueError."""
-    return [
-        {
-            "title": group.title,
-            "about": group.about,
-            "fields": [{**asdict(f), "label": f.label, "shown": f.shown} for f in group.fields],
-        }
-        for group in groups(choice)
-    ]
-
-
-def steps(choice: Choice) -> int:
-    """Steps of a choice before anything is changed. Raises ValueError."""
-    return start(choice).steps
-
-
-def _text(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"the {what} is no text")
-    text = " ".join(value.split())
-    if len(text) > PROMPT:
-        raise ValueError(f"the {what} is {len(text)} letters long; at most {PROMPT} are taken")
-    return text
-
-
-def _pairs(said: Any) -> list[tuple[str, str]]:
-    """(flag, value) of words as this page writes them; values of several words are joined by spaces."""
-    found: list[tuple[str, str]] = []
-    for word in said:
-        if word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            found.append((name, value))
-        elif found:
-            name, value = found.pop()
-            found.append((name, f"{value} {word}".strip()))
-    return found
-
-
-__all__ = ["Actions", "Form", "Job", "defaults", "number", "remark", "steps", "whole"]

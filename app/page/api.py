@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from app import batch
-from app.actions import Actions, Form, defaults, number, whole
+from app.actions import Actions
 from app.fields import Choice
+from app.form import Form, defaults, number, whole
 from app.page.batch_tab import start
 from app.page.parts import one_line, owner
 

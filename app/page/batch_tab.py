@@ -39,7 +39,7 @@ class BatchTab:
                 self.table = gr.File(
                     label="Or a CSV with a column prompt",
                     file_types=[".csv", ".tsv", ".txt"],
-                    height=120,
+                    height=150,
                     elem_id="batch-table",
                 )
                 self.pickers = Pickers("batch")

@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import PROMPT, Actions, number
+from app.actions import Actions
 from app.fields import Choice, objectives, priors
+from app.form import PROMPT, number
 from app.page.parts import PRIVATE, live, one_line, owner, said
 from configs.presets import PRESETS
 

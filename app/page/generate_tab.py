@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import PROMPT, Actions, Form, defaults, number, remark
+from app.actions import Actions
 from app.fields import start
+from app.form import PROMPT, Form, defaults, number, remark
 from app.page.parts import PRIVATE, QUICK, Finished, Pickers, component, live, one_line, owner, said
 from configs.catalog import objective_name, scene_name
 from sds3d.priors import is_embedded

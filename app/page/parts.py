@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import Actions, defaults
+from app.actions import Actions
 from app.fields import Choice, objectives, presets, priors, scenes, time_rules
+from app.form import defaults
 from app.page.look import script, text
 from configs.presets import PRESETS
 

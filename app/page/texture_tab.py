@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import PROMPT, Actions, Form
+from app.actions import Actions
+from app.form import PROMPT, Form
 from app.page.parts import PRIVATE, QUICK, Finished, Pickers, live, one_line, owner, said
 
 OWN = ("Scene", "Noise times")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from app import estimate
-from app.actions import PROMPT, Actions, Form, remark
+from app.actions import Actions
 from app.exports import FOLDER, Exports
 from app.fields import Choice
+from app.form import PROMPT, Form, remark, whole
 from app.job import Job, Progress
 from app.jobs import Jobs
 from app.telling import card, line, table
@@ -57,6 +58,26 @@ def test_a_run_is_asked_again_with_the_form_it_came_from(actions: Actions) -> No
     form = Form("a cat", Choice("draft", "mini", "csd", "linear", "splats"), "a dog", 7, None, {"steps": "20"})
     id = actions.generate(form, "ann")
     assert actions.asked(id) == form
+
+
+def test_a_run_of_the_command_line_is_asked_again_too(actions: Actions) -> None:
+    said = ["a cat", "--objective", "csd", "--scene", "nerf", "--steps", "20", "--times", "linear", "--seed", "4"]
+    config = arguments.generate([*said, "--negative", "a dog", "--limits.unit", "--scene.samples", "64"]).run
+    folder = actions.jobs.store.runs / "by-hand"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(files.dump(config))
+    form = actions.asked("by-hand")
+    assert dict(form.changed) == {"steps": "20", "limits.unit": "True", "scene.samples": "64"}
+    assert form.config() == config
+    (folder / "run.yaml").write_text(files.dump(replace(config, prior="/a/folder")))
+    with pytest.raises(ValueError, match="unknown prior"):
+        actions.asked("by-hand")
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, True, float("nan"), float("inf"), None])
+def test_a_whole_number_is_one(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a whole number"):
+        whole("seed", value)
 
 
 @pytest.mark.parametrize(
