@@ -1,12 +1,13 @@
 """The C++ splat kernels (renderers/native/splats.h) as a differentiable function of CPU float32 tensors.
 
-Memory is allocated here and owned by torch; the kernels keep nothing. Results do not depend on the number of
-threads: tiles share nothing, and gradients are summed per splat in a fixed order.
+Memory is allocated here and owned by torch; the kernels keep nothing, this module some scratch. Results do not depend
+on the number of threads: tiles share nothing, and gradients are summed per splat in a fixed order.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ _TILE = 16
 _RECORD_FLOATS = 16
 _PAIR_SUMS, _PAIR_SUMS_WITH_NORMALS = 12, 16
 _PLAIN = Wish()
+_MOST_KEPT = 8_000_000
+"""Floats of scratch that are kept from one call to the next, at most."""
 _PAIRS_WORTH_THREADS = 16_000
 """Below about this many (splat, tile) pairs one thread is done before others have woken up."""
 
@@ -113,6 +116,23 @@ def _threads(pairs: int) -> int:
     return torch.get_num_threads() if pairs >= _PAIRS_WORTH_THREADS else 1
 
 
+class _Kept(threading.local):
+    """Memory for every way back of a thread: fresh pages each time would be a tenth of what it takes."""
+
+    scratch: Tensor | None = None
+
+
+_KEPT = _Kept()
+
+
+def _scratch(floats: int) -> Tensor:
+    if floats > _MOST_KEPT:
+        return torch.empty(floats)
+    if _KEPT.scratch is None or len(_KEPT.scratch) < floats:
+        _KEPT.scratch = torch.empty(floats)
+    return _KEPT.scratch
+
+
 class _Draw(torch.autograd.Function):
     """means, quats, scales, opacities, colours, normals -> colour and depth times alpha, alpha, radii, normal."""
 
@@ -152,7 +172,7 @@ class _Draw(torch.autograd.Function):
         sums = ctx.sums
         d_means2d = torch.empty_like(sums.gradient)
         absolute = None if sums.absolute is None else torch.empty_like(sums.absolute)
-        pair_sums = torch.empty(len(pairs), _PAIR_SUMS if normal is None else _PAIR_SUMS_WITH_NORMALS)
+        pair_sums = _scratch(len(pairs) * (_PAIR_SUMS if normal is None else _PAIR_SUMS_WITH_NORMALS))
         scene = _scene(inputs, ctx.lenses, ctx.antialiased, _threads(len(pairs)))
         plan = _Plan(records.data_ptr(), None, pairs.data_ptr(), starts.data_ptr())
         picture = _picture(

@@ -54,18 +54,31 @@ struct Moments {
   }
 };
 
-// One splat on the pixels of one block.
+// One splat on the pixels of one block: what does not wait for the splats before it.
+struct Placed {
+  Floats dx, dy[VECTORS];
+  Floats alpha[VECTORS], clear[VECTORS];      // clear = 1 / (1 - alpha)
+  const Near* splat;
+
+  void place(const Near& s, Floats x, const Floats* y) {
+    splat = &s;
+    dx = s.x - x;
+    for (int v = 0; v < VECTORS; ++v) dy[v] = s.y - y[v];
+    const Cover covered = cover(s, dx, dy);
+    for (int v = 0; v < VECTORS; ++v) alpha[v] = covered.alpha[v], clear[v] = 1.0f / (1.0f - covered.alpha[v]);
+  }
+};
+
 template <int CHANNELS, bool ABSOLUTE>
-static inline Moments<CHANNELS, ABSOLUTE> take(const Near& s, Floats x, const Floats* y, Floats* through, Floats* rest,
+static inline Moments<CHANNELS, ABSOLUTE> take(const Placed& placed, Floats* through, Floats* rest,
                                                const float* d_layers) {
   Moments<CHANNELS, ABSOLUTE> m = {};
   Floats t0 = {}, t1 = {}, t2 = {};           // moments in dy
-  const Floats dx = s.x - x;
-  Floats dy[VECTORS];
-  for (int v = 0; v < VECTORS; ++v) dy[v] = s.y - y[v];
-  const Cover covered = cover(s, dx, dy);
+  const Near& s = *placed.splat;
+  const Floats dx = placed.dx;
+  const Floats* dy = placed.dy;
   for (int v = 0; v < VECTORS; ++v) {
-    const Floats before = through[v], alpha = covered.alpha[v];
+    const Floats before = through[v], alpha = placed.alpha[v];
     Floats weight, toward = {};
     const Ints open = pass(through[v], alpha, weight);
     for (int k = 0; k < CHANNELS; ++k) {
@@ -74,8 +87,8 @@ static inline Moments<CHANNELS, ABSOLUTE> take(const Near& s, Floats x, const Fl
       m.features[k] += weight * d;
     }
     rest[v] -= weight * toward;
-    const Floats d_alpha = rest[v] / (1.0f - alpha) - before * toward;
-    const Floats d_s = keep(open & (covered.full[v] <= OPAQUE), alpha * d_alpha);
+    const Floats d_alpha = rest[v] * placed.clear[v] - before * toward;
+    const Floats d_s = keep(open & (alpha < OPAQUE), alpha * d_alpha);
     t0 += d_s;
     t1 += d_s * dy[v];
     t2 += d_s * dy[v] * dy[v];
@@ -100,11 +113,20 @@ bool block_backward(const Batch<ROOM>& batch, uint64_t bits, int block, Pixels<C
     through[v] = load(pixels.through + block * BLOCK + v * LANES);
     rest[v] = load(pixels.rest + block * BLOCK + v * LANES);
   }
+  if (!bits) return true;
   bool open = true;
-  for (; bits && open; bits &= bits - 1) {
-    const int j = __builtin_ctzll(bits);
-    moments[j].add(take<CHANNELS, ABSOLUTE>(batch.splats[j], x, y, through, rest, pixels.d_layers[0] + block * BLOCK));
+  int j = __builtin_ctzll(bits);
+  Placed placed;
+  placed.place(batch.splats[j], x, y);
+  while (bits && open) {
+    bits &= bits - 1;
+    // The next splat is placed before this one is done with: it waits for nothing.
+    const int next = bits ? __builtin_ctzll(bits) : j;
+    Placed then;
+    then.place(batch.splats[next], x, y);
+    moments[j].add(take<CHANNELS, ABSOLUTE>(placed, through, rest, pixels.d_layers[0] + block * BLOCK));
     open = any_open(through);
+    j = next, placed = then;
   }
   for (int v = 0; v < VECTORS; ++v) {
     store(pixels.through + block * BLOCK + v * LANES, through[v]);

@@ -20,18 +20,27 @@ bool draw_block(const Batch<ROOM>& batch, uint64_t bits, int block, float* throu
     through[v] = load(through_at + at);
     for (int k = 0; k < CHANNELS; ++k) sum[k][v] = load(layers[k] + at);
   }
-  bool open = true;
-  for (; bits && open; bits &= bits - 1) {
-    const Near& s = batch.splats[__builtin_ctzll(bits)];
+  if (!bits) return true;
+  const auto covered_by = [&](const Near& s) {
     Floats dy[VECTORS];
     for (int v = 0; v < VECTORS; ++v) dy[v] = s.y - y[v];
-    const Cover covered = cover(s, s.x - x, dy);
+    return cover(s, s.x - x, dy);
+  };
+  bool open = true;
+  const Near* s = batch.splats + __builtin_ctzll(bits);
+  Cover covered = covered_by(*s);
+  while (bits && open) {
+    bits &= bits - 1;
+    // The next splat's alpha waits for nothing: begun here, it is ready when this splat is done.
+    const Near* next = bits ? batch.splats + __builtin_ctzll(bits) : s;
+    const Cover then = covered_by(*next);
     for (int v = 0; v < VECTORS; ++v) {
       Floats weight;
       pass(through[v], covered.alpha[v], weight);
-      for (int k = 0; k < CHANNELS; ++k) sum[k][v] += weight * s.feature[k];
+      for (int k = 0; k < CHANNELS; ++k) sum[k][v] += weight * s->feature[k];
     }
     open = any_open(through);
+    s = next, covered = then;
   }
   for (int v = 0; v < VECTORS; ++v) {
     const int at = block * BLOCK + v * LANES;

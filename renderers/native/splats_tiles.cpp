@@ -11,6 +11,7 @@ namespace {
 struct Keyed {
   uint32_t key;
   int32_t row;
+  int16_t x, y, across, down;          // its rectangle of tiles
 };
 
 // Stable, ascending; three passes of eleven bits.
@@ -33,20 +34,27 @@ void sort_view(const Scene& scene, const Plan& plan, int view) {
   const int32_t first_row = view * scene.count;
   std::vector<Keyed> items;
   items.reserve(scene.count);
+  std::vector<int32_t> next(tiles);    // first how many pairs a tile has, then where its next one goes
   for (int32_t row = first_row; row < first_row + scene.count; ++row) {
     const Record& r = plan.records[row];
     if (r.tiles_x == 0) continue;
-    uint32_t key;  // the bits of positive floats sort as the floats do
+    uint32_t key;                      // the bits of positive floats sort as the floats do
     std::memcpy(&key, &r.depth, sizeof key);
-    items.push_back({key, row});
-  }
-  radix_sort(items);
-  std::vector<int32_t> next(plan.starts + int64_t(view) * tiles, plan.starts + int64_t(view + 1) * tiles);
-  for (const Keyed& item : items) {
-    const Record& r = plan.records[item.row];
+    items.push_back({key, row, r.tile_x, r.tile_y, r.tiles_x, r.tiles_y});
     for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
-      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) plan.pairs[next[y * across + x]++] = item.row;
+      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) ++next[y * across + x];
   }
+  int32_t* starts = plan.starts + int64_t(view) * tiles;
+  int32_t total = scene.count > 0 ? plan.records[first_row].first_pair : 0;
+  for (int tile = 0; tile < tiles; ++tile) {
+    starts[tile] = total;
+    total += std::exchange(next[tile], total);
+  }
+  if (view == scene.views - 1) starts[tiles] = total;
+  radix_sort(items);
+  for (const Keyed& item : items)
+    for (int y = item.y; y < item.y + item.down; ++y)
+      for (int x = item.x; x < item.x + item.across; ++x) plan.pairs[next[y * across + x]++] = item.row;
 }
 
 }  // namespace
@@ -63,16 +71,7 @@ int64_t number_pairs(const Scene& scene, const Plan& plan) {
 }
 
 void sort_into_tiles(const Scene& scene, const Plan& plan) {
-  const int across = tiles_across(scene);
-  const int64_t tiles = int64_t(across) * tiles_down(scene);
-  std::memset(plan.starts, 0, sizeof(int32_t) * (scene.views * tiles + 1));
-  for (int view = 0; view < scene.views; ++view)
-    for (int32_t i = 0; i < scene.count; ++i) {
-      const Record& r = plan.records[int64_t(view) * scene.count + i];
-      for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
-        for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) ++plan.starts[view * tiles + y * across + x + 1];
-    }
-  for (int64_t tile = 0; tile < scene.views * tiles; ++tile) plan.starts[tile + 1] += plan.starts[tile];
+  if (scene.views == 0) plan.starts[0] = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(scene.threads) if (scene.threads > 1)
   for (int view = 0; view < scene.views; ++view) sort_view(scene, plan, view);
 }
