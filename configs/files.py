@@ -22,6 +22,7 @@ from guidance.objective import Objective
 from guidance.times import Falling, Times
 from renderers.orbit import Orbit
 from renderers.scene import SceneKnobs
+from renderers.splats import Splats
 
 _LATER: dict[type, frozenset[str]] = {
     RunConfig: frozenset(
@@ -43,6 +44,7 @@ _LATER: dict[type, frozenset[str]] = {
     Extras: frozenset({"adapter", "adapter_scale", "offload"}),
     Falling: frozenset({"until"}),
     Orbit: frozenset({"towards", "around"}),
+    Splats: frozenset({"growth", "grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost"}),
 }
 """Fields that runs from before they came lack; their defaults are what such runs did."""
 _GREATEST = 2**1023

@@ -166,6 +166,15 @@ def test_missing_keys_are_named() -> None:
         files.load(yaml.safe_dump(row), "mine")
 
 
+def test_runs_from_before_a_field_came_load_with_its_default() -> None:
+    config = preset("draft").run("a cat")
+    row = yaml.safe_load(files.dump(config))
+    for place, kind in ((row, RunConfig), (row["scene"], Splats), (row["orbit"], Orbit), (row["times"], Falling)):
+        for name in files._LATER[kind]:
+            del place[name]
+    assert files.load(yaml.safe_dump(row)) == config
+
+
 @pytest.mark.parametrize("text", ["", "3", "- a", "a: [", "\t", "{", "!!python/object:os.system {}"])
 def test_what_is_no_run_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ValueError) as refused:
