@@ -17,7 +17,9 @@ const count = (values) => {
   find(".reset").hidden = !many;
 };
 
-const tell = () => { const values = changed(); count(values); props.value = values; };
+// What was typed a moment ago stands against an older value that arrives late, as it does while the form is opened.
+let typed = null, when = 0;
+const tell = () => { typed = changed(); when = Date.now(); count(typed); props.value = typed; };
 
 const control = (field, now) => {
   const common = { id: prefix + field.name, "data-name": field.name, "data-shown": field.shown,
@@ -49,5 +51,9 @@ const same = () => JSON.stringify(props.value || {}) === JSON.stringify(changed(
 element.addEventListener("input", (event) => { if (event.target.dataset.name) tell(); });
 find(".reset").addEventListener("click", () => { props.value = {}; build(); });
 watch("groups", () => { build(); if (!same()) tell(); });
-watch("value", () => { if (!same()) build(); });
+watch("value", () => {
+  if (same()) return;
+  if (typed && Date.now() - when < 1500) props.value = typed;
+  else build();
+});
 build();

@@ -116,10 +116,12 @@ def shorten(page: Any, steps: int, place: str, more: Mapping[str, str] = SHORT) 
     if not box.is_visible():
         page.locator(f"#choices-{place} button").first.click()
     box.wait_for()
+    page.wait_for_timeout(1000)
     for name, value in {"steps": str(steps), **more}.items():
         script = "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }"
         box.locator(f'[data-name="{name}"]').evaluate(script, value)
     page.wait_for_timeout(500)
+    box.locator(".count", has_text=f"{1 + len(more)} changed").wait_for()
 
 
 def run_of(page: Any) -> str:
