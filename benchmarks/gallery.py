@@ -40,13 +40,13 @@ SHOWN = (0, 1, 3)
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def make(prompt: str, folder: Path, preset: str, seed: int) -> float:
-    """Runs the command unless its result is there; returns the seconds it took."""
+def make(prompt: str, folder: Path, *flags: str) -> float:
+    """Runs `sds3d generate` unless its result is there; returns the seconds it took."""
     clock = folder / "wall_seconds.txt"
     if not clock.exists():
         began = time.monotonic()
-        command = [sys.executable, "-m", "sds3d", "generate", prompt, "--preset", preset, "--seed", str(seed)]
-        subprocess.run([*command, "--out", str(folder), "--quiet"], check=True)
+        command = [sys.executable, "-m", "sds3d", "generate", prompt, *flags, "--out", str(folder), "--quiet"]
+        subprocess.run(command, check=True)
         clock.write_text(f"{time.monotonic() - began:.1f}\n")
     return float(clock.read_text())
 
@@ -72,7 +72,7 @@ def main() -> None:
     tiles, rows = [], []
     for prompt in PROMPTS:
         folder = given.out / prompt.replace(" ", "-")
-        seconds = make(prompt, folder, given.preset, given.seed)
+        seconds = make(prompt, folder, "--preset", given.preset, "--seed", str(given.seed))
         report = json.loads((folder / "report.json").read_text())
         judged = report["judge"]
         rows.append(
