@@ -85,11 +85,14 @@ MEASURES = (
     ),
     Measure(
         "fronts", "fronts", "{:.1f}", None,
-        "Fronts the judge finds in 24 pictures from around; 1 is right, more is Janus. Counted for assets recognised in "
-        f"{RECOGNISED} of 8 views or more, of objects that do not look alike from several sides, as a vase does.",
+        "Fronts the judge finds in 24 pictures from around; 1 is right, more is Janus. Counted for assets recognised "
+        f"in {RECOGNISED} of 8 views or more, of objects that do not look alike from several sides, as a vase does.",
         _fronts,
     ),
-    Measure("janus", "Janus", "{:.0%}", "less", "Share of the runs with more than one front, of those whose fronts are counted.", _janus),
+    Measure(
+        "janus", "Janus", "{:.0%}", "less",
+        "Share of the runs with more than one front, of those whose fronts are counted.", _janus,
+    ),
     Measure(
         "saturation", "saturation", "{:.3f}", None,
         "Mean HSV saturation inside the silhouette, weighted by brightness: 0 grey, 1 pure colours.",
