@@ -72,7 +72,10 @@ class Server:
         """Ends it and the runs that it started."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
         for number in (self.runs / ".jobs").glob("*.pid"):
             with_pid = int(number.read_text() or 0)
             try:
