@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
     from app.actions import Actions
     from app.jobs import Jobs
     from app.page.build import page
-    from app.page.look import styles, theme
+    from app.page.look import head, styles, theme
 
     jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
     console = Console()
@@ -58,6 +58,7 @@ def main(words: list[str] | None = None) -> int:
             show_error=False,
             theme=theme(),
             css=styles(),
+            head=head(),
             allowed_paths=[str(runs)],
             blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
             max_file_size=UPLOAD,

@@ -85,6 +85,12 @@ def theme() -> gr.themes.Base:
     return made
 
 
+def head() -> str:
+    """Rules for what stands around the page, where gradio lets no style sheet reach."""
+    narrow = ".gradio-container{padding:0 10px 40px!important}.gradio-container>.main{padding:8px 0!important}"
+    return f"<style>@media(max-width:640px){{{narrow}}}</style>"
+
+
 def styles() -> str:
     """The style sheet."""
     return text("page.css")
