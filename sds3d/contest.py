@@ -25,6 +25,7 @@ from sds3d.distill import Run, Unhealthy
 from sds3d.generate import Stop, device_of, source_of
 from sds3d.judging import verdict
 from sds3d.measures import contrast, pictures, saturation, sharpness
+from sds3d.provenance import provenance
 from sds3d.record import Record
 from sds3d.turntable import write_turntable
 
@@ -222,7 +223,7 @@ def _marks(run: Run, folder: Path, trouble: str | None) -> dict[str, Any]:
     views = pictures(run.scene)
     write_views(folder, views)
     write_front(folder, run.scene, BEHIND)
-    write_turntable(folder / "turntable.mp4", run.scene, FRAMES, background=BEHIND)
+    write_turntable(folder / "turntable.mp4", run.scene, FRAMES, background=BEHIND, facts=provenance(run.result))
     return {
         "judge": verdict(run.scene, run.config.prompt),
         "saturation": round(saturation(views), 5),

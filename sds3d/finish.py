@@ -47,8 +47,9 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
         for number, other in enumerate(made.others, 2):
             _beside(folder / f"asset_{number}.glb", other, made, console)
         shown = MeshScene(mesh)
-        write_turntable(folder / "turntable.mp4", shown)
-        write_contact(folder / "contact.png", shown)
+        facts = provenance(made, match)
+        write_turntable(folder / "turntable.mp4", shown, facts=facts)
+        write_contact(folder / "contact.png", shown, facts=facts)
         judged = verdict(shown, config.prompt)
     now = time.monotonic()
     report: dict[str, object] = {
