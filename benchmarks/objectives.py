@@ -111,7 +111,6 @@ def report(rows: Sequence[Row], steps: int) -> dict[str, Any]:
             "contrast": mean("contrast"),
             "sharpness": mean("sharpness"),
             "answers_per_view": round(statistics.mean(row["answers_per_step"] for row in mine) / 4, 2),
-            "seconds_per_step": round(statistics.median(row["seconds_per_step"] for row in mine), 3),
             "by_prompt": {row["prompt"]: _recognised(row) for row in mine},
             "recipe": mine[0]["asked"].split("objective:")[1].split("scene:")[0],
         }
