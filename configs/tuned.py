@@ -2,8 +2,8 @@
 
 The prior is small and sure of itself: scales that suit Stable Diffusion saturate it, and it has nothing to say about
 details, so times fall further than is usual. A row says what differs from the defaults of `Recipe`, whose times fall
-from 0.5-0.98 to 0.02-0.4. SDS was set by measurement; the others are a first guess that gave recognised assets in short
-runs (`benchmarks/objectives.py` measures them), and those of dds, pds, regions and rfds were not judged at all.
+from 0.5-0.98 to 0.02-0.4. SDS was set by a search; of asd, csd, csm, ism and tsm a few values were tried on two prompts;
+the others are a first guess. All of them were then run on twelve prompts and judged: docs/objectives.md.
 """
 
 from __future__ import annotations
