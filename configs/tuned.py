@@ -2,8 +2,8 @@
 
 The prior is small and sure of itself: scales that suit Stable Diffusion saturate it, and it has nothing to say about
 details, so times fall further than is usual. A row says what differs from the defaults of `Recipe`, whose times fall
-from 0.5-0.98 to 0.02-0.4. SDS was set by a search; of asd, csd, csm, ism and tsm a few values were tried on two prompts;
-the others are a first guess. All of them were then run on twelve prompts and judged: docs/objectives.md.
+from 0.5-0.98 to 0.02-0.4. SDS was set by a search; of asd, csd, csm, ism, pds and tsm a few values were tried on two
+prompts; the others are a first guess. All of them were then run on twelve prompts and judged: docs/objectives.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TUNED: dict[str, Recipe] = {
     "f-vsd": Recipe(FVSD(scale=2.0)),
     "ism": Recipe(ISM(scale=1.0, delta=0.2)),
     "nfsd": Recipe(NFSD(scale=2.0)),
-    "pds": Recipe(PDS(scale=2.0)),
+    "pds": Recipe(PDS(scale=7.5)),
     "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
     "regions": Recipe(RegionSDS(scale=2.0)),
     "rfds": Recipe(RFDS(scale=2.0), FLOW),
