@@ -210,8 +210,8 @@ def test_a_picture_reaches_the_condition_of_the_text_alone(
     config: RunConfig, prior: EmbeddedPrior, tmp_path: Path
 ) -> None:
     file = tmp_path / "wanted.png"
-    pixels = np.zeros((4, 6, 3), np.uint8)
-    pixels[:, :3, 0] = 255
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :48, 0] = 255
     Image.fromarray(pixels).save(file)
     seeing = SeeingPrior(prior.network, prior.codec, prior.vocabulary)
     run = Run(replace(config, objective=Watching(), image=str(file)), seeing, CPU)
