@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from renderers.native import library
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 
 REACH = 3.0
 """Standard deviations beyond which a splat adds nothing."""

@@ -18,7 +18,7 @@ from renderers.density import Grid, density
 from renderers.mesh import Mesh, Surface, around, iou, look
 from renderers.nerf import NerfScene
 from renderers.scene import Scene
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from renderers.surfaces import simplified, smoothed, surface_at
 from renderers.texture import painted
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from renderers.mesh import Mesh, MeshScene
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from sds3d.card import write_card
 from sds3d.distill import Result
 from sds3d.formats import gltf, obj, shells, splats, usd

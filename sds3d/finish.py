@@ -12,7 +12,7 @@ import torch
 from renderers.mesh import MeshScene
 from renderers.picture import PictureScene
 from renderers.scene import TrainableScene
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console, memory_mb
 from sds3d.distill import Result

@@ -10,7 +10,7 @@ from renderers.nerf import NerfScene
 from renderers.quads import FEWEST, paired, quadrangulated
 from renderers.scene import Scene
 from renderers.solid import SolidScene
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from renderers.surfaces import simplified
 from renderers.touchup import touched_up
 from renderers.transfer import bumped, taken_over, tilt

@@ -13,7 +13,7 @@ from renderers.cameras import looking_at_origin
 from renderers.picture import PictureScene
 from renderers.scene import TrainableScene
 from renderers.solid import SolidScene
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from sds3d.distill import Run, Step
 from sds3d.judge.fronts import has_front
 from sds3d.judge.network import Judge

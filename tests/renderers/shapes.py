@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from renderers.cameras import Cameras
 from renderers.mesh import Mesh, Surface, blended, look
 from renderers.scene import Frame, Scene
-from renderers.splats import Splats, SplatScene
+from renderers.splat_scene import SplatScene
+from renderers.splats import Splats
 
 Colouring = Callable[[ndarray], ndarray]
 """Positions [N 3] to colours [N 3], 0..1."""

@@ -13,7 +13,8 @@ from renderers.density import density
 from renderers.mesh import MeshScene, agreement, around, iou, look
 from renderers.meshing import Meshing, Silhouettes, best_fit, mesh_of, silhouettes
 from renderers.scene import Scene
-from renderers.splats import Splats, SplatScene
+from renderers.splat_scene import SplatScene
+from renderers.splats import Splats
 from renderers.surfaces import surface_at
 from tests.renderers.shapes import Painted, ball, chair, covered, snowman, unwrapped
 

@@ -17,7 +17,8 @@ from renderers.cameras import Cameras, looking_at_origin
 from renderers.gaussians import Gaussians
 from renderers.rasterise import rasterise
 from renderers.rows import replace_rows
-from renderers.splats import Splats, SplatScene
+from renderers.splat_scene import SplatScene
+from renderers.splats import Splats
 
 SMALL = Splats(count=400, max_count=900)
 
@@ -308,3 +309,30 @@ def test_growing_keeps_the_moments_of_parents_and_starts_children_from_zero() ->
         after = moments_of(adam, getattr(scene, name))
         assert not after[-grown:].any()
         torch.testing.assert_close(after.sum(0), moments.sum(0), rtol=1e-4, atol=1e-6)
+
+
+def test_small_splats_fade_from_afar_if_antialiased() -> None:
+    """Of a splat smaller than a pixel, the alpha of the picture stays what it was; the usual way shows more."""
+    knobs = Splats(count=1, radius=0.02, smallest=1e-4, opacity=0.9)
+    covered = {}
+    for antialiased in (False, True):
+        scene = replace(knobs, antialiased=antialiased).build("cpu", torch.Generator().manual_seed(1))
+        near, far = (looking_at_origin(torch.zeros(1), torch.zeros(1), size, distance=2.5) for size in (1024, 32))
+        with torch.no_grad():
+            seen = [float(scene.render(look, torch.zeros(1, 3)).alpha.mean()) for look in (near, far)]
+        covered[antialiased] = seen[1] / seen[0]
+    assert covered[True] == pytest.approx(1, abs=0.25)
+    assert covered[False] > 3 * covered[True]
+
+
+def test_pulls_that_cancel_count_if_absolute() -> None:
+    """A loss whose gradient has both signs on every splat pulls more where sizes are added, and never less."""
+    pulls = []
+    for absolute in (False, True):
+        scene, adam = built(replace(SMALL, absolute=absolute, grow_from=0.9, grow_until=1.0))
+        frame = scene.render(looks(torch.Generator().manual_seed(2)), torch.zeros(4, 3))
+        frame.rgb.square().mean().backward()
+        scene.settle(0.0, frame, adam)
+        pulls.append(scene.pull)
+    assert (pulls[1] >= pulls[0] - 1e-6).all()
+    assert pulls[1].sum() > 1.2 * pulls[0].sum()

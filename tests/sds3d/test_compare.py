@@ -18,7 +18,7 @@ import torch
 from configs import files
 from configs.run import RunConfig
 from guidance.embedded import EmbeddedPrior
-from renderers.splats import SplatScene
+from renderers.splat_scene import SplatScene
 from sds3d import compare as compare_module
 from sds3d import contest
 from sds3d.__main__ import main
