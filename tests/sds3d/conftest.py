@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from guidance.sds import SDS
 from guidance.vocabulary import Vocabulary
 from renderers.meshing import Meshing
 from renderers.splats import Splats
+from sds3d.__main__ import main
+from tests.sds3d.command_line import flags, short_films
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +59,26 @@ def config(prior_folder: Path) -> RunConfig:
         seed=3,
         device="cpu",
     )
+
+
+@pytest.fixture
+def small(prior_folder: Path) -> list[str]:
+    """Flags of a run of seconds."""
+    return flags(prior_folder)
+
+
+@pytest.fixture(scope="session")
+def finished(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went well, told in JSON to `told.txt` beside it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), short_films():
+        assert main(["generate", "a red teddy bear", *flags(prior_folder), "--out", str(folder), "--json"]) == 0
+    (folder.parent / "told.txt").write_text(told.getvalue())
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that folder to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))

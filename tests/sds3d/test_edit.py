@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,9 @@ from sds3d.__main__ import main
 from sds3d.distill import Run
 from sds3d.finish_picture import nearness
 from sds3d.record import Record
-from sds3d.turntable import write_turntable
+from tests.sds3d.command_line import Captured, short_films
 
 CPU = torch.device("cpu")
-Captured = pytest.CaptureFixture[str]
 
 
 @dataclass(frozen=True)
@@ -43,31 +42,21 @@ class Watching(Objective):
 SHOWN: list[View] = []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_films() -> Iterator[None]:
+    with short_films():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_shown() -> None:
     SHOWN.clear()
 
 
-@pytest.fixture(scope="module")
-def finished(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    words = "--steps 3 --views 1 --device cpu --scene.count 400 --scene.max-count 700 --scene.opacity 0.9 "
-    words += (
-        "--mesh.faces 500 --mesh.texture 64 --mesh.resolution 32 --mesh.views 3 --mesh.outline 32 --mesh.pictures 48"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
-        command = ["generate", "a red teddy bear", "--prior", str(prior_folder), *words.split(), "--quiet"]
-        assert main([*command, "--out", str(folder)]) == 0
-    return folder
-
-
 # --- editing ---
 
 
-def test_an_edit_begins_where_its_source_ended(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
+def test_an_edit_begins_where_its_source_ended(finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "edited"
     assert (
         main(["edit", str(finished), "a horse", "--steps", "2", "--views", "1", "--out", str(target), "--quiet"]) == 0

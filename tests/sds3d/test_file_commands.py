@@ -29,8 +29,7 @@ from sds3d.record import Record
 from sds3d.splat_files import read_splats
 from sds3d.targets import KINDS, TARGETS, Wanted, wanted
 from sds3d.turntable import write_turntable
-
-Captured = pytest.CaptureFixture[str]
+from tests.sds3d.command_line import Captured, refused
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +77,6 @@ def made_before(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
 def told(words: list[str], capsys: Captured) -> list[dict[str, object]]:
     assert main([*words, "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def refused(words: list[str], capsys: Captured) -> str:
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1, (out, err)
-    return err
 
 
 @pytest.mark.usefixtures("made_before")

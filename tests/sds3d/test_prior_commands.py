@@ -11,15 +11,7 @@ import torch
 from sds3d.__main__ import main
 from sds3d.judge.network import Judge, JudgeNetwork
 from sds3d.priors import open_prior
-
-Captured = pytest.CaptureFixture[str]
-
-
-def refused(words: list[str], captured: Captured) -> str:
-    assert main(["prior", *words]) != 0
-    out, err = captured.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith("sds3d: ")
-    return err
+from tests.sds3d.command_line import Captured, refused
 
 
 def test_samples_become_a_sheet(prior_folder: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -44,20 +36,24 @@ def test_evaluation_writes_its_marks(
     assert "1 names: R@1" in capsys.readouterr().out
     row = json.loads((tmp_path / "marks.json").read_text())
     assert set(row) == {"overall", "names", "azimuths", "scale", "steps", "candidates"} and row["candidates"] == 3
-    assert "the judge does not know dragon" in refused(["evaluate", "dragon", *flags], capsys)
+    assert "the judge does not know dragon" in refused(["prior", "evaluate", "dragon", *flags], capsys)
 
 
 def test_mistakes_end_in_one_line(prior_folder: Path, tmp_path: Path, capsys: Captured) -> None:
     prior = ["--prior", str(prior_folder)]
-    assert "unknown: dragon" in refused(["sample", "a dragon", *prior], capsys)
-    assert "steps is 0" in refused(["sample", "a horse", "--steps", "0", *prior], capsys)
-    assert "model_index.json is missing" in refused(["sample", "a horse", "--prior", str(tmp_path)], capsys)
-    assert "unknown prior 'minni'; did you mean mini?" in refused(["sample", "a horse", "--prior", "minni"], capsys)
-    assert "required: TEXT" in refused(["sample"], capsys)
-    assert "no *.sh3f file under" in refused(["corpus", str(tmp_path), "--out", str(tmp_path / "corpus")], capsys)
-    assert "no corpus in" in refused(["train", str(tmp_path), "--out", str(tmp_path / "training")], capsys)
-    assert "no corpus in" in refused(["judge", str(tmp_path), "--out", str(tmp_path / "judge")], capsys)
-    assert "no checkpoint in" in refused(["ship", *[str(tmp_path)] * 2, "--to", str(tmp_path / "to")], capsys)
+    assert "unknown: dragon" in refused(["prior", "sample", "a dragon", *prior], capsys)
+    assert "steps is 0" in refused(["prior", "sample", "a horse", "--steps", "0", *prior], capsys)
+    assert "model_index.json is missing" in refused(["prior", "sample", "a horse", "--prior", str(tmp_path)], capsys)
+    assert "unknown prior 'minni'; did you mean mini?" in refused(
+        ["prior", "sample", "a horse", "--prior", "minni"], capsys
+    )
+    assert "required: TEXT" in refused(["prior", "sample"], capsys)
+    assert "no *.sh3f file under" in refused(
+        ["prior", "corpus", str(tmp_path), "--out", str(tmp_path / "corpus")], capsys
+    )
+    assert "no corpus in" in refused(["prior", "train", str(tmp_path), "--out", str(tmp_path / "training")], capsys)
+    assert "no corpus in" in refused(["prior", "judge", str(tmp_path), "--out", str(tmp_path / "judge")], capsys)
+    assert "no checkpoint in" in refused(["prior", "ship", *[str(tmp_path)] * 2, "--to", str(tmp_path / "to")], capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,5 +80,5 @@ def test_samples_that_can_not_be_drawn(
     command: str, flag: str, told: str, prior_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Judge, "load", lambda: pytest.fail("opened before the flags were read"))
-    line = refused([command, "horse", *flag.split(), "--prior", str(prior_folder)], capsys)
+    line = refused(["prior", command, "horse", *flag.split(), "--prior", str(prior_folder)], capsys)
     assert told in line

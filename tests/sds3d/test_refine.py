@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,15 @@ from sds3d.__main__ import main
 from sds3d.formats.reading import read
 from sds3d.load_mesh import load_mesh
 from sds3d.record import Record
-from sds3d.turntable import write_turntable
+from tests.sds3d.command_line import Captured, short_films
 
-Captured = pytest.CaptureFixture[str]
 SHORT = ["--steps", "3", "--views", "1", "--device", "cpu", "--scene.texture", "32", "--quiet"]
 
 
-@pytest.fixture(autouse=True)
-def _short_films(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
+@pytest.fixture(scope="module", autouse=True)
+def _short_films() -> Iterator[None]:
+    with short_films():
+        yield
 
 
 @pytest.fixture

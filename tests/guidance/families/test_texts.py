@@ -19,7 +19,7 @@ def test_a_text_is_read_once(one: Opened, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(one.prior.reader, "_way", lambda pipe, text: pytest.fail("read again"))
     again = one.prior.read([TEXT, ""])
     assert torch.equal(first.tokens, again.tokens) and torch.equal(first.mask, again.mask)
-    assert bool(first.mask.all()) == (one.kind != "pixart")  # Others see padding too.
+    assert bool(first.mask.all()) == (one.kind not in ("pixart", "sana"))  # Others see padding too.
 
 
 def test_rows_and_view_words_keep_the_pooled_text(opened: Open) -> None:
@@ -39,7 +39,8 @@ def test_no_text_is_zeros_where_the_model_was_trained_so(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "limit"), [("sd", 77), ("sdxl", 77), ("if", 77), ("sd3", 256), ("sd3-two", 77), ("pixart", 120)]
+    ("kind", "limit"),
+    [("sd", 77), ("sdxl", 77), ("if", 77), ("sd3", 256), ("sd3-two", 77), ("pixart", 120), ("sana", 299)],
 )
 def test_the_end_of_a_long_text_is_named(kind: str, limit: int, opened: Open) -> None:
     prior = opened(kind).prior
