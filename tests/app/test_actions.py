@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,7 @@ from configs import files
 from configs.run import RunConfig
 from sds3d import arguments
 from sds3d.provenance import versions
-from tests.app.waiting import over, swept
-
-STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
+from tests.app.waiting import STUB, over, swept
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ import pytest
 from app.__main__ import main
 from app.actions import Actions
 from app.jobs import Jobs
-from tests.app.waiting import over, swept
+from tests.app.waiting import STUB, over, swept
 
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
 gradio = pytest.importorskip("gradio", reason='gradio is missing (pip install "sds3d[app]")')
-STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
 ENDPOINTS = {
     *("batch", "cancel", "compare", "delete", "estimate", "export", "exports", "fields", "generate"),
     *("refine", "resume", "runs", "status", "texture"),

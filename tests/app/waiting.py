@@ -1,13 +1,17 @@
-"""Waiting for jobs in tests, however busy the machine is."""
+"""Jobs in tests: what stands for a run, and waiting for it, however busy the machine is."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from app.job import Job
 from app.jobs import Jobs
 
+STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
+"""The command of a run that computes nothing."""
 PATIENCE = 400.0
 """Seconds."""
 
@@ -38,3 +42,9 @@ def stepping(jobs: Jobs, id: str) -> None:
     """Waits until a job has taken some steps."""
     until(lambda: jobs.progress(id).step >= 2 or jobs.get(id).over)
     assert not jobs.get(id).over, f"it is {jobs.get(id).state} already: {jobs.get(id).reason}"
+
+
+def starts(jobs: Jobs, id: str) -> list[str]:
+    """The commands that ran in a folder."""
+    file = jobs.store.folder(id) / "starts.txt"
+    return [line.split()[1] for line in file.read_text().splitlines()] if file.exists() else []
