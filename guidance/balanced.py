@@ -40,6 +40,7 @@ class BSD(Objective):
         times="0.02 to 0.98, falling to 0.02 to 0.5",
         good_for="colours that do not saturate, by balance rather than by a scale",
     )
+    needs_contrast: ClassVar[bool] = True
 
     setting: Setting = "released"
     """Which of the published pulls and weights. The norm of `auto` is taken over each view, not over the batch."""

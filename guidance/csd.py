@@ -36,6 +36,7 @@ class CSD(Objective):
         times="0.02 to 0.98, falling to 0.02 to 0.5",
         good_for="texture and detail without the noise term, and negative prompts",
     )
+    needs_contrast: ClassVar[bool] = True
 
     scale: float = 1.0
     """Weight of the whole."""

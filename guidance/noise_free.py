@@ -28,6 +28,7 @@ class NFSD(Objective):
         times="0.02 to 0.98",
         good_for="clean detail at an ordinary scale; wants a negative prompt",
     )
+    needs_contrast: ClassVar[bool] = True
 
     scale: float = 7.5
     """Weight of the text."""

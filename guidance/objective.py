@@ -144,6 +144,9 @@ class Objective(ABC):
     """Whether the critic also has to tell samples of the prior from renders: `guidance.f_vsd.Weighing`."""
     needs_stages: ClassVar[bool] = False
     """Whether the prior comes with the stages of its way to the first renders: `guidance.disback.Staged`."""
+    needs_contrast: ClassVar[bool] = False
+    """Whether it is made of what a text changes in the answers, at any scale: a prior with guidance in its weights has
+    changed that already."""
 
     @abstractmethod
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:

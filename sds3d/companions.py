@@ -186,6 +186,17 @@ def needs_critic(config: RunConfig) -> bool:
     return objective.needs_critic or objective.needs_ratio or objective.needs_stages
 
 
+def _refuse_guidance(config: RunConfig, name: str) -> None:
+    """Raises ValueError where an objective would guide a prior that has its guidance in its weights."""
+    own = f"{config.prior} has its guidance in its weights, and {name}"
+    if config.objective.needs_contrast:
+        raise ValueError(f"{own} is made of what a text changes; others go with it, such as sds with scale 1")
+    for field, fine in {"scale": (1,), "inversion_scale": (0, 1), "lowest": (1,), "highest": (1,)}.items():
+        if (scale := vars(config.objective).get(field, 1)) not in fine:
+            hint = f"give --objective.{field.replace('_', '-')} 1; what it is told is --extras.guidance"
+            raise ValueError(f"{own} guides with {field.replace('_', ' ')} {scale}; {hint}")
+
+
 def refuse_unmet(config: RunConfig, prior: Prior) -> None:
     """Raises ValueError, in one line, where an objective needs what its run or prior does not have."""
     looks.refuse_groups(config, prior)
@@ -194,12 +205,8 @@ def refuse_unmet(config: RunConfig, prior: Prior) -> None:
     objective, name = config.objective, objective_name(config.objective)
     if needs_critic(config) and not isinstance(prior, Trainable):
         raise ValueError(f"{name} needs a critic; the prior {config.prior} has no network to put one on")
-    scale = vars(objective).get("scale", 1.0)
-    if isinstance(prior, FamilyPrior) and prior.distilled and scale != 1:
-        hint = "give --objective.scale 1; what it is told is --extras.guidance"
-        raise ValueError(
-            f"{config.prior} has its guidance in its weights, and {name} guides with scale {scale}; {hint}"
-        )
+    if isinstance(prior, FamilyPrior) and prior.distilled:
+        _refuse_guidance(config, name)
     alpha, sigma = (float(level) for level in prior.levels(torch.tensor([0.5])))
     if objective.needs_flow and abs(alpha + sigma - 1) > 1e-3:
         found = f"half-way between picture and noise those of {config.prior} sum to {alpha + sigma:.2f}"

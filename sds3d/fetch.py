@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from guidance.families.extras import Extras
-from guidance.families.files import FAMILIES, UNUSED, look, weights_in
+from guidance.families.files import FAMILIES, HALVES, UNUSED, half_of, look, weights_in
 from sds3d.models import BOOK
 
 HUB = "https://huggingface.co"
@@ -71,8 +71,9 @@ def chosen(names: list[str], half: bool) -> list[str]:
         if part not in _WEIGHTED:
             continue
         weights = [name for name in inside if ".safetensors" in name and "non_ema" not in name]
-        halved = [name for name in weights if "fp16" in name]
-        plain = [name for name in weights if "fp16" not in name]
+        marked = next((half for half in HALVES if any(half_of(name) == half for name in weights)), None)
+        halved = [name for name in weights if marked and half_of(name) == marked]
+        plain = [name for name in weights if not half_of(name)]
         if not weights:
             raise ValueError(f"{part} has no .safetensors weights; others can run code and are not read")
         kept += halved if (half and halved) or not plain else plain

@@ -26,6 +26,7 @@ class Model:
 
 _OPEN_RAIL = "CreativeML Open RAIL-M"
 _OPEN_RAIL_PLUS = "CreativeML Open RAIL++-M"
+_SANA = "NVIDIA NSCL v2-custom, and Gemma's terms"
 _STABILITY = "Stability AI Community"
 BOOK: dict[str, Model] = {
     "sd-1.5": Model(
@@ -131,6 +132,24 @@ BOOK: dict[str, Model] = {
         1024,
         gated=True,
         good_for="the finest pictures here; takes objectives with scale 1 alone",
+    ),
+    "sana": Model(
+        "Sana 1.6B (flow)",
+        ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",),
+        _SANA,
+        "no",
+        9.0,
+        1024,
+        good_for="1024 pixels as 32 x 32 latents, so a pass is cheap; most of it is the text encoder",
+    ),
+    "sana-512": Model(
+        "Sana 0.6B (flow)",
+        ("Efficient-Large-Model/Sana_600M_512px_diffusers",),
+        _SANA,
+        "no",
+        7.0,
+        512,
+        good_for="the smallest network here for flow-matching objectives",
     ),
     "mvdream": Model(
         "MVDream, four views at once (of Stable Diffusion 2.1)",

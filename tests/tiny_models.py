@@ -63,7 +63,7 @@ def gemma_tokenizer() -> Any:
 
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list(",.-")
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *letters]
-    return GemmaTokenizer(vocab={word: n for n, word in enumerate(words)})
+    return GemmaTokenizer(vocab={word: n for n, word in enumerate(words)}, add_bos_token=True)
 
 
 def gemma() -> Any:

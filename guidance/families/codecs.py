@@ -11,6 +11,9 @@ from torch import Tensor
 
 from guidance.families.visiting import visiting
 
+SAID = {"AutoencoderKL": "latent_dist", "AutoencoderTiny": "latents", "AutoencoderDC": "latent"}
+"""Classes of autoencoders that are read, and what each answers."""
+
 
 @runtime_checkable
 class Codec(Protocol):
@@ -38,8 +41,8 @@ class Autoencoder:
     latent."""
 
     vae: Any
-    tiny: bool
-    """Whether it answers latents themselves and not their distribution."""
+    said: str
+    """What it answers: `latent_dist`, a distribution, or the latents themselves, as `latents` or `latent`."""
     scale: float
     shift: float
     """Latents are (what it says - shift) * scale."""
@@ -49,14 +52,20 @@ class Autoencoder:
     @staticmethod
     def of(vae: Any) -> Autoencoder:
         """With the scale and shift of its own configuration."""
-        tiny = type(vae).__name__ == "AutoencoderTiny"
+        said = SAID[type(vae).__name__]
         shift = vae.config.get("shift_factor")
-        return Autoencoder(vae, tiny, float(vae.config.scaling_factor), 0.0 if shift is None else float(shift))
+        return Autoencoder(vae, said, float(vae.config.scaling_factor), 0.0 if shift is None else float(shift))
 
     @property
     def factor(self) -> int:
         """Pixels along a side of one latent."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        name = "encoder_block_out_channels" if self.said == "latent" else "block_out_channels"
+        return int(2 ** (len(self.vae.config[name]) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Numbers in one latent."""
+        return int(self.vae.config.latent_channels)
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         if rgb.shape[-1] % self.factor or rgb.shape[-2] % self.factor:
@@ -64,7 +73,7 @@ class Autoencoder:
             raise ValueError(f"pictures are {width} x {height}; this model takes multiples of {self.factor} pixels")
         with visiting(self.vae, self.away):
             told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
-            mean: Tensor = told.latents if self.tiny else told.latent_dist.mode()
+            mean: Tensor = told.latent_dist.mode() if self.said == "latent_dist" else told[self.said]
         return (mean.to(_at_least_single(rgb)) - self.shift) * self.scale
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:

@@ -17,6 +17,7 @@ FAMILIES = {
     "FluxPipeline": "transformer",
     "PixArtAlphaPipeline": "transformer",
     "PixArtSigmaPipeline": "transformer",
+    "SanaPipeline": "transformer",
     "MVDreamPipeline": "unet",
 }
 """Classes of pipelines that are read, and the part that is their network."""
@@ -32,6 +33,8 @@ _WEIGHTLESS = {
     "tokenizer_3": _WORDS,
 }
 """Parts without weights, and files of which there has to be one."""
+HALVES = ("fp16", "bf16")
+"""What files of weights in half precision are marked by."""
 _UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")
 
 
@@ -44,7 +47,7 @@ class Found:
     parts: tuple[str, ...]
     """Parts that are needed and there."""
     variant: str | None
-    """`fp16` where weights are there in half precision alone."""
+    """One of `HALVES` where weights are there in half precision alone."""
 
 
 def look(folder: Path) -> Found:
@@ -67,7 +70,7 @@ def look(folder: Path) -> Found:
         if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
         if name != "image_encoder" or kind in SEEING
     )
-    variants = set()
+    variants = set[str | None]()
     for name in parts:
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder} is not complete: the folder {name} is missing")
@@ -78,7 +81,7 @@ def look(folder: Path) -> Found:
     for name in (FAMILIES[kind], "scheduler"):
         if name not in parts:
             raise ValueError(f"{folder} is damaged: model_index.json names no {name}")
-    return Found(kind, parts, "fp16" if "fp16" in variants else None)
+    return Found(kind, parts, next((half for half in HALVES if half in variants), None))
 
 
 def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
@@ -89,7 +92,7 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
         ValueError: the index is damaged.
     """
     names = sorted(path.name for path in folder.iterdir() if ".safetensors" in path.name)
-    names = [name for name in names if "non_ema" not in name and ("fp16" if "fp16" in name else None) == variant]
+    names = [name for name in names if "non_ema" not in name and half_of(name) == variant]
     single = [folder / name for name in names if name.endswith(".safetensors") and "-of-" not in name]
     indices = [folder / name for name in names if name.endswith(".json")]
     if single or not indices:
@@ -99,6 +102,11 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not complete: of {len(shards)} shards {name} is missing")
     return [folder / name for name in shards]
+
+
+def half_of(name: str) -> str | None:
+    """By what of `HALVES` the name of a file of weights is marked; None where it is of full precision."""
+    return next((half for half in HALVES if f".{half}." in name or f".{half}-" in name), None)
 
 
 def names_in(file: Path) -> list[str]:
@@ -136,10 +144,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _variant(folder: Path) -> str | None:
-    """Which weights of a part there are: None for plain ones, `fp16`. Raises as `look`."""
+    """Which weights of a part there are: None for plain ones, or one of `HALVES`. Raises as `look`."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not complete: config.json is missing")
-    for variant in (None, "fp16"):
+    for variant in (None, *HALVES):
         if files := weights_in(folder, variant):
             for file in files:
                 whole(file)

@@ -152,6 +152,30 @@ class PatchTransformer:
 
 
 @dataclass(frozen=True)
+class LinearTransformer:
+    """Sana (Xie et al. 2024): attention of linear cost over latents of 1/32 of the picture, and a text whose padding
+    is left out."""
+
+    network: nn.Module
+
+    clock: ClassVar[str] = "time_embed.emb.timestep_embedder"
+    layers: ClassVar[tuple[str, ...]] = ATTENTION
+    together: ClassVar[int] = 1
+    distilled: ClassVar[bool] = False
+
+    def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
+        x_t, scale = question.x_t, float(self.network.config.timestep_scale)  # type: ignore[union-attr, arg-type]
+        raw: Tensor = self.network(
+            x_t,
+            encoder_hidden_states=question.text.tokens,
+            encoder_attention_mask=question.text.mask.to(x_t),
+            timestep=question.sigma * (1000 * scale),
+            return_dict=False,
+        )[0]
+        return raw[:, : x_t.shape[1]]
+
+
+@dataclass(frozen=True)
 class JointTransformer:
     """Stable Diffusion 3: text and picture in one attention, and a pooled text."""
 

@@ -14,12 +14,20 @@ import torch
 
 from guidance.families import texts
 from guidance.families.assembly import assembled
-from guidance.families.codecs import Autoencoder, Codec, Pixels
+from guidance.families.codecs import SAID, Autoencoder, Codec, Pixels
 from guidance.families.extras import Extras
 from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
 from guidance.families.kept import KeptTexts, default_folder, identity
 from guidance.families.multiview import VIEWS, MultiViewUNet
-from guidance.families.networks import Asking, JointTransformer, PackedTransformer, PatchTransformer, SizedUNet, UNet
+from guidance.families.networks import (
+    Asking,
+    JointTransformer,
+    LinearTransformer,
+    PackedTransformer,
+    PatchTransformer,
+    SizedUNet,
+    UNet,
+)
 from guidance.families.pictures import AdapterLooker, Looker, ViewLooker
 from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
@@ -34,10 +42,11 @@ _READERS: dict[str, texts.Way] = {
     "FluxPipeline": texts.flux,
     "PixArtAlphaPipeline": texts.pixart,
     "PixArtSigmaPipeline": texts.pixart,
+    "SanaPipeline": texts.sana,
     "MVDreamPipeline": texts.stable_diffusion,
 }
-_BRAIN = {"StableDiffusion3Pipeline": torch.bfloat16, "FluxPipeline": torch.bfloat16, "IFPipeline": torch.bfloat16}
-"""Families whose half precision is not float16: their activations are larger than it holds."""
+_BRAIN = ("StableDiffusion3Pipeline", "FluxPipeline", "IFPipeline", "SanaPipeline")
+"""Families whose half precision is bfloat16 and not float16: their activations are larger than that holds."""
 _OPTIONAL = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 """Parts that a family can do without."""
 _FLUX_SIZE = 1024
@@ -63,7 +72,7 @@ def open_family(folder: Path, device: torch.device, extras: Extras | None = None
 def precision_of(kind: str, device: torch.device, extras: Extras) -> torch.dtype:
     """Half on CUDA and full on the CPU, unless something else is asked for."""
     half = device.type == "cuda" if extras.precision == "auto" else extras.precision == "half"
-    return _BRAIN.get(kind, torch.float16) if half else torch.float32
+    return torch.float32 if not half else torch.bfloat16 if kind in _BRAIN else torch.float16
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
     factor = codec.factor if isinstance(codec, Autoencoder) else 1
     size = extras.size or _own_size(found.kind, network, factor)
-    grain = factor * (2 if FAMILIES[found.kind] == "transformer" else 1)
+    grain = factor * _patch(found.kind, network)
     if size % grain:
         raise ValueError(f"size is {size}; this model takes multiples of {grain} pixels")
     parts = _parts(found.kind, pipe, network, size, (size // factor // 2) ** 2, extras)
@@ -115,6 +124,10 @@ def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: 
     scheduler = pipe.scheduler
     if kind == "StableDiffusion3Pipeline":
         return _Parts(JointTransformer(network), flow_of(scheduler, patches), "flow")
+    if kind == "SanaPipeline":
+        if network.config.guidance_embeds:
+            raise ValueError("its network is told its guidance, as Sana Sprint's is, which is not read; Sana's is not")
+        return _Parts(LinearTransformer(network), flow_of(scheduler, patches), "flow")
     if kind == "FluxPipeline":
         guidance = extras.guidance if network.config.guidance_embeds else None
         return _Parts(PackedTransformer(network, guidance), flow_of(scheduler, patches), "flow")
@@ -130,6 +143,13 @@ def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: 
     return _Parts(UNet(network, table.steps, told), table, prediction)
 
 
+def _patch(kind: str, network: Any) -> int:
+    """Latents along a side of what the network takes at once."""
+    if FAMILIES[kind] == "unet":
+        return 1
+    return 1 if kind == "SanaPipeline" and network.config.patch_size == 1 else 2
+
+
 def _own_size(kind: str, network: Any, factor: int) -> int:
     """Pixels of the pictures a model was trained on."""
     if kind == "FluxPipeline":
@@ -142,7 +162,7 @@ def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) 
     dtype = precision_of(found.kind, device, extras)
     pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal or extras.offload else ())
     if extras.vae and found.kind != "IFPipeline":
-        pipe.vae = _autoencoder(Path(extras.vae), dtype)
+        pipe.vae = _autoencoder(Path(extras.vae), dtype, Autoencoder.of(pipe.vae))
     _settle(pipe, device, extras)
     if "vae" in pipe.components and pipe.vae is not None and pipe.vae.config.get("force_upcast"):
         pipe.vae.float()  # Overflows in half precision, by its own word.
@@ -179,23 +199,30 @@ def _loaded(folder: Path, found: Found, dtype: torch.dtype, left_out: tuple[str,
             raise ValueError(f"{folder} does not open: {_first_line(error)}") from None
 
 
-def _autoencoder(folder: Path, dtype: torch.dtype) -> Any:
-    """Another autoencoder. Raises as `open_family`."""
+def _autoencoder(folder: Path, dtype: torch.dtype, own: Autoencoder) -> Any:
+    """Another autoencoder than the model's own. Raises as `open_family`."""
     config = folder / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"vae is {folder}; expected a folder with config.json and its weights")
     kind = read_json(config).get("_class_name")
-    if kind not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise ValueError(f"{folder} holds a {kind}; expected an AutoencoderKL or AutoencoderTiny")
+    if kind not in SAID:
+        raise ValueError(f"{folder} holds a {kind}; expected one of {', '.join(SAID)}")
     if not (files := weights_in(folder)):
         raise FileNotFoundError(f"{folder} has no .safetensors file")
     for file in files:
         whole(file)
     with _quiet():
         try:
-            return getattr(_libraries()[0], kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+            vae = getattr(_libraries()[0], kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
         except Exception as error:  # as above
             raise ValueError(f"{folder} does not open: {_first_line(error)}") from None
+    given = Autoencoder.of(vae)
+    if (given.channels, given.factor) != (own.channels, own.factor):
+        has = f"{given.channels} numbers for {given.factor} x {given.factor} pixels"
+        raise ValueError(
+            f"{folder} has latents of {has}; this model wants {own.channels} for {own.factor} x {own.factor}"
+        )
+    return vae
 
 
 def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:

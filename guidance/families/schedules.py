@@ -40,7 +40,7 @@ class Table:
 
 def table_of(scheduler: Any) -> Table:
     """The levels of a diffusers scheduler with betas. Raises ValueError for one without."""
-    if _name(scheduler) in FLOWS or not hasattr(scheduler, "alphas_cumprod"):
+    if _of_flow(scheduler) or not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"its scheduler is a {_name(scheduler)}; a model of its kind has one with betas, such as DDIM")
     return Table(scheduler.alphas_cumprod.double())
 
@@ -50,11 +50,12 @@ def flow_of(scheduler: Any, patches: int) -> Flow:
 
     The shift is either fixed or exp(mu), with mu linear in the number of patches (Esser et al. 2024, section 5.3.2).
     """
-    if _name(scheduler) not in FLOWS:
-        raise ValueError(f"its scheduler is a {_name(scheduler)}; a flow-matching model has one of {', '.join(FLOWS)}")
     config = scheduler.config
+    if not _of_flow(scheduler):
+        known = f"{', '.join(FLOWS)}, or another one with use_flow_sigmas"
+        raise ValueError(f"its scheduler is a {_name(scheduler)}; a flow-matching model has one of {known}")
     if not config.get("use_dynamic_shifting"):
-        return Flow(float(config.get("shift", 1.0)))
+        return Flow(float(config.get("shift" if _name(scheduler) in FLOWS else "flow_shift", 1.0)))
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     mu = low + (high - low) * (patches - few) / (many - few)
@@ -91,6 +92,11 @@ def noise_of(
 
 def is_flow(schedule: Schedule) -> bool:
     return isinstance(schedule, Flow)
+
+
+def _of_flow(scheduler: Any) -> bool:
+    """Whether a scheduler is of flow matching; some of diffusers' are of both kinds."""
+    return _name(scheduler) in FLOWS or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def _name(scheduler: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,6 +147,17 @@ def pixart_tokens(pipe: Any) -> int:
     return 300 if type(pipe).__name__ == "PixArtSigmaPipeline" else 120
 
 
+def sana(pipe: Any, text: str) -> Read:
+    """A language model reads it, behind the instruction that its pipeline puts before a prompt, and not before none."""
+    instruction = inspect.signature(pipe.__call__).parameters["complex_human_instruction"].default if text else None
+    tokens, mask, _, _ = pipe.encode_prompt(text, False, device=_device(pipe), complex_human_instruction=instruction)
+    return Read(tokens, None, mask.bool())
+
+
+SANA_TOKENS = 299
+"""Of 300 that its network is shown the last of the instruction takes one."""
+
+
 def stable_diffusion_3(pipe: Any, text: str) -> Read:
     tokens, _, pooled, _ = pipe.encode_prompt(
         prompt=text, prompt_2=text, prompt_3=text, device=_device(pipe), do_classifier_free_guidance=False
@@ -183,5 +195,7 @@ def _tokenizers(pipe: Any) -> list[tuple[Any, int]]:
         return [(pipe.tokenizer, 77)]
     if kind.startswith("PixArt"):
         return [(pipe.tokenizer, pixart_tokens(pipe))]
+    if kind == "SanaPipeline":
+        return [(pipe.tokenizer, SANA_TOKENS)]
     every = [pipe.tokenizer, pipe.tokenizer_2] if kind == "StableDiffusionXLPipeline" else [pipe.tokenizer]
     return [(tokenizer, tokenizer.model_max_length) for tokenizer in every if tokenizer is not None]

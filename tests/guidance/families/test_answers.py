@@ -76,6 +76,8 @@ def test_encoding_is_the_pipeline_s(opened: Open) -> None:
         mean = it.pipe.vae.encode(rgb * 2 - 1).latent_dist.mean
         wanted = (mean - (it.pipe.vae.config.shift_factor or 0)) * it.pipe.vae.config.scaling_factor
         torch.testing.assert_close(it.prior.encode(rgb), wanted)
+    vae = opened("sana").pipe.vae
+    torch.testing.assert_close(opened("sana").prior.encode(rgb), vae.encode(rgb * 2 - 1).latent * 0.41407)
 
 
 def test_pixels_come_back_from_a_model_of_pixels(opened: Open) -> None:
@@ -102,5 +104,5 @@ def test_the_device_decides_the_precision() -> None:
     cuda, auto = torch.device("cuda"), Extras()
     assert precision_of("StableDiffusionPipeline", CPU, auto) == torch.float32
     assert precision_of("StableDiffusionPipeline", cuda, auto) == torch.float16
-    assert precision_of("FluxPipeline", cuda, auto) == torch.bfloat16
+    assert {precision_of(f"{name}Pipeline", cuda, auto) for name in ("Flux", "Sana", "IF")} == {torch.bfloat16}
     assert precision_of("StableDiffusionPipeline", cuda, Extras(precision="full")) == torch.float32

@@ -31,6 +31,14 @@ def test_the_fixed_flow_is_that_of_diffusers(opened: Open) -> None:
     torch.testing.assert_close(sigma, theirs.sigmas)
 
 
+def test_the_flow_of_a_solver_is_that_of_diffusers(opened: Open) -> None:
+    it = opened("sana-solver")
+    scheduler = type(it.pipe.scheduler).from_config(it.pipe.scheduler.config)
+    scheduler.set_timesteps(10)
+    _, sigma = it.prior.levels(torch.linspace(0.999, 0, 11))
+    torch.testing.assert_close(sigma, scheduler.sigmas)
+
+
 def test_a_schedule_that_ends_in_pure_noise_stays_finite() -> None:
     table = Table(torch.tensor([0.9, 0.5, 0.0], dtype=torch.float64))
     alpha, sigma = table.levels(torch.linspace(0, 1, 9))

@@ -54,6 +54,15 @@ def test_the_end_of_a_long_text_is_named(kind: str, limit: int, opened: Open) ->
     )
 
 
+def test_what_is_passed_over_is_not_heard(opened: Open) -> None:
+    """To the token: the last that Sana reads behind its instruction changes the answer, and the one behind it not."""
+    prior = opened("sana").prior
+    full, fuller, more = (prior.read(["a" * 297 + end]).tokens for end in ("", "b", "bc"))
+    assert (full - fuller).abs().max() > 1e-3 and torch.equal(fuller, more)
+    left = 298 - len(", overhead view")
+    assert prior.check("a" * left) is None and prior.check("a" * (left + 1)) is not None
+
+
 def test_words_for_the_view_have_to_fit_too(opened: Open, capfd: pytest.CaptureFixture[str]) -> None:
     prior = opened("sd").prior
     full = "a " * 74 + "b"  # With both ends 77 tokens of one letter.

@@ -21,7 +21,8 @@ from tests.tiny_models import build
 
 CPU = torch.device("cpu")
 SMALL = Extras(size=16)
-FLOWS = ("sd3", "flux")
+GUIDING = ("scale", "inversion_scale", "lowest", "highest")
+"""Fields by which objectives guide."""
 Folder = Callable[[str], Path]
 Captured = pytest.CaptureFixture[str]
 
@@ -29,7 +30,7 @@ Captured = pytest.CaptureFixture[str]
 def asked(folder: Path, kind: str, objective: str = "sds", steps: int = 2) -> RunConfig:
     rule = OBJECTIVES[objective]()
     if kind == "flux":
-        rule = type(rule)(scale=1.0)  # type: ignore[call-arg]
+        rule = replace(rule, **{name: 1.0 for name in GUIDING if hasattr(rule, name)})
     parts = (Part("a mug"), Part("a horse", (0.0, 0.5, 0.0))) if rule.needs_regions else ()
     return RunConfig(
         "a teddy bear",
@@ -62,10 +63,11 @@ def one_line(name: str, extras: Extras = SMALL) -> str:
 
 
 def lora_of(kind: str, file: Path) -> None:
-    """Random additions to every attention of a family's UNet, in the layout of diffusers."""
-    tensors, rng = {}, torch.Generator().manual_seed(1)
-    for name, layer in build(kind).unet.named_modules():
+    """Random additions to every attention of a family's network, in the layout of diffusers."""
+    tensors, rng, pipe = {}, torch.Generator().manual_seed(1), build(kind)
+    part = "unet" if hasattr(pipe, "unet") else "transformer"
+    for name, layer in getattr(pipe, part).named_modules():
         if name.endswith(("to_q", "to_v")):
             for letter, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2))):
-                tensors[f"unet.{name}.lora_{letter}.weight"] = torch.randn(shape, generator=rng)
+                tensors[f"{part}.{name}.lora_{letter}.weight"] = torch.randn(shape, generator=rng)
     save_file(tensors, file)

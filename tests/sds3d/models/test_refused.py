@@ -70,6 +70,33 @@ def test_a_scheduler_of_another_kind(folder: Folder, tmp_path: Path) -> None:
         assert told in one_line(str(mixed))
 
 
+def test_a_scheduler_that_can_be_of_either_kind(folder: Folder, tmp_path: Path) -> None:
+    for kind, flag, told in (("sana-solver", False, "with use_flow_sigmas"), ("sd", True, "one with betas")):
+        mixed = Path(shutil.copytree(folder(kind), tmp_path / kind))
+        row = json.loads((folder("sana-solver") / "scheduler" / "scheduler_config.json").read_text())
+        config = row | {"use_flow_sigmas": flag}
+        (mixed / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+        index = json.loads((mixed / "model_index.json").read_text())
+        index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
+        (mixed / "model_index.json").write_text(json.dumps(index))
+        assert f"its scheduler is a DPMSolverMultistepScheduler; a {'model' if flag else 'flow'}" in one_line(
+            str(mixed)
+        )
+        assert told in one_line(str(mixed))
+
+
+def test_the_fast_sana_is_another_model(folder: Folder) -> None:
+    assert "its network is told its guidance, as Sana Sprint's is" in one_line(str(folder("sana-sprint")))
+
+
+def test_an_autoencoder_of_other_latents(folder: Folder) -> None:
+    line = one_line(str(folder("sana")), Extras(vae=str(folder("sd") / "vae")))
+    assert "has latents of 4 numbers for 2 x 2 pixels; this model wants 8 for 2 x 2" in line
+    assert "holds a UNet2DConditionModel; expected" in one_line(
+        str(folder("sd")), Extras(vae=str(folder("sd") / "unet"))
+    )
+
+
 def test_additions_that_do_not_fit(folder: Folder, tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     assert "style.safetensors is missing" in one_line(str(folder("sd")), Extras(lora=str(file)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_every_objective_runs_on_a_network_of_others(name: str, folder: Folder) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_objective_that_fits_runs_on_every_family(kind: str, folder: Folder) -> None:
+    prior = open_prior(str(folder(kind)), CPU, SMALL)
+    for name, rule in OBJECTIVES.items():
+        config = asked(folder(kind), kind, name, steps=1)
+        flow, distilled = kind in ("sd3", "flux", "sana"), kind == "flux"
+        if (flow or not rule.needs_flow) and not (distilled and rule.needs_contrast):
+            (step,) = Run(config, prior, CPU, source(config)).steps()
+            assert step.gradient > 0, name
+        else:
+            with pytest.raises(ValueError, match=r"needs a flow-matching prior|guidance in its weights"):
+                Run(config, prior, CPU, source(config))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_twenty_steps_from_the_command_line(kind: str, folder: Folder, tmp_path: Path) -> None:
     from sds3d.__main__ import main
 
@@ -71,3 +87,14 @@ def test_a_distilled_model_is_not_guided_again(folder: Folder) -> None:
     prior = open_prior(config.prior, CPU, config.extras)
     with pytest.raises(ValueError, match=r"guidance in its weights, and sds guides with scale 7.5; give --objective"):
         Run(config, prior, CPU)
+    told = {
+        "csd": "csd is made of what a text changes",
+        "nfsd": "nfsd is made of what",
+        "pg-sb": r"pg-sb guides with lowest 2.0; give --objective.lowest 1",
+        "sdi": r"sdi guides with inversion scale -7.5; give --objective.inversion-scale 1",
+    }
+    for name, line in told.items():
+        rule = OBJECTIVES[name]()
+        rule = replace(rule, scale=1.0) if name == "sdi" else rule  # type: ignore[call-arg]
+        with pytest.raises(ValueError, match=f"guidance in its weights, and {line}"):
+            Run(replace(config, objective=rule), prior, CPU)
