@@ -1,4 +1,5 @@
 // Which splats touch which tile, nearest first.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -29,28 +30,32 @@ void radix_sort(std::vector<Keyed>& items) {
   }
 }
 
-void sort_view(const Scene& scene, const Plan& plan, int view) {
+// The tiles of one picture from row `top` to before `bottom`; lists do not depend on how a picture is cut into parts.
+void sort_part(const Scene& scene, const Plan& plan, int view, int top, int bottom) {
   const int across = tiles_across(scene), tiles = across * tiles_down(scene);
   const int32_t first_row = view * scene.count;
+  int32_t total = scene.count > 0 ? plan.records[first_row].first_pair : 0;
   std::vector<Keyed> items;
   items.reserve(scene.count);
-  std::vector<int32_t> next(tiles);    // first how many pairs a tile has, then where its next one goes
+  std::vector<int32_t> next((bottom - top) * across);    // first how many pairs a tile has, then where its next one goes
   for (int32_t row = first_row; row < first_row + scene.count; ++row) {
     const Record& r = plan.records[row];
+    const int end = r.tile_y + r.tiles_y, from = std::max<int>(r.tile_y, top), to = std::min(end, bottom);
     if (r.tiles_x == 0) continue;
+    total += r.tiles_x * (std::min(end, top) - std::min<int>(r.tile_y, top));
+    if (from >= to) continue;
     uint32_t key;                      // the bits of positive floats sort as the floats do
     std::memcpy(&key, &r.depth, sizeof key);
-    items.push_back({key, row, r.tile_x, r.tile_y, r.tiles_x, r.tiles_y});
-    for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
+    items.push_back({key, row, r.tile_x, int16_t(from - top), r.tiles_x, int16_t(to - from)});
+    for (int y = from - top; y < to - top; ++y)
       for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x) ++next[y * across + x];
   }
-  int32_t* starts = plan.starts + int64_t(view) * tiles;
-  int32_t total = scene.count > 0 ? plan.records[first_row].first_pair : 0;
-  for (int tile = 0; tile < tiles; ++tile) {
+  int32_t* starts = plan.starts + int64_t(view) * tiles + int64_t(top) * across;
+  for (size_t tile = 0; tile < next.size(); ++tile) {
     starts[tile] = total;
     total += std::exchange(next[tile], total);
   }
-  if (view == scene.views - 1) starts[tiles] = total;
+  if (view == scene.views - 1 && bottom == tiles_down(scene)) starts[next.size()] = total;
   radix_sort(items);
   for (const Keyed& item : items)
     for (int y = item.y; y < item.y + item.down; ++y)
@@ -72,8 +77,13 @@ int64_t number_pairs(const Scene& scene, const Plan& plan) {
 
 void sort_into_tiles(const Scene& scene, const Plan& plan) {
   if (scene.views == 0) plan.starts[0] = 0;
+  // Where the threads cannot share the pictures evenly, they share each of them.
+  const int down = tiles_down(scene), parts = scene.views % scene.threads ? std::min(scene.threads, down) : 1;
 #pragma omp parallel for schedule(dynamic) num_threads(scene.threads) if (scene.threads > 1)
-  for (int view = 0; view < scene.views; ++view) sort_view(scene, plan, view);
+  for (int job = 0; job < scene.views * parts; ++job) {
+    const int part = job % parts;
+    sort_part(scene, plan, job / parts, down * part / parts, down * (part + 1) / parts);
+  }
 }
 
 }  // namespace sds3d
