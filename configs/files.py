@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,36 +17,19 @@ from configs.catalog import (
     unknown,
 )
 from configs.run import RunConfig
-from guidance.families.extras import Extras
 from guidance.objective import Objective
-from guidance.times import Falling, Times
-from renderers.orbit import Orbit
+from guidance.times import Times
 from renderers.scene import SceneKnobs
-from renderers.splats import Splats
 
-_LATER: dict[type, frozenset[str]] = {
-    RunConfig: frozenset(
-        (
-            "image",
-            "extras",
-            "limits",
-            "direction",
-            "perp_neg",
-            "debias",
-            "critic",
-            "particles",
-            "accumulate",
-            "source",
-            "parts",
-            "model",
-        )
-    ),
-    Extras: frozenset({"adapter", "adapter_scale", "offload"}),
-    Falling: frozenset({"until"}),
-    Orbit: frozenset({"towards", "around"}),
-    Splats: frozenset({"growth", "grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost"}),
-}
-"""Fields that runs from before they came lack; their defaults are what such runs did."""
+_LATER = frozenset(
+    {
+        *("image", "extras", "limits", "direction", "perp_neg", "debias", "critic", "particles", "accumulate"),
+        *("source", "parts", "model"),
+    }
+)
+"""Fields of a run that came after the first runs were written. Such a run lacks them, and knobs of its parts too; their
+defaults are what it did, so the default of a new field must change nothing.
+"""
 _GREATEST = 2**1023
 """Whole numbers below this have a float."""
 
@@ -137,10 +120,14 @@ def _typed(kind: type, row: dict[str, Any], where: str) -> Any:
     for key in row:
         if key not in names:
             raise ValueError(f"{where}: {unknown('key', str(key), names)}")
-    missing = [name for name in names if name not in row and name not in _LATER.get(kind, ())]
-    if missing:
+    needed = set(names) - _LATER if kind is RunConfig else {f.name for f in fields(kind) if _without_default(f)}
+    if missing := [name for name in names if name in needed and name not in row]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     return kind(**{name: _value(hints[name], row[name], f"{where}: {name}") for name in names if name in row})
+
+
+def _without_default(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

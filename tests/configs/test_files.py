@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from configs import files
 from configs.presets import PRESETS, preset
-from configs.run import RunConfig
+from configs.run import Part, RunConfig
 from guidance.limits import Limits
 from guidance.sds import SDS, Weighting
 from guidance.times import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
@@ -157,21 +157,26 @@ def test_keys_that_do_not_exist_come_with_the_nearest() -> None:
 
 
 def test_missing_keys_are_named() -> None:
-    row = yaml.safe_load(files.dump(RunConfig("a bear")))
-    del row["prompt"], row["seed"], row["times"]["last"]
-    with pytest.raises(ValueError, match="mine lacks prompt, seed"):
+    row = yaml.safe_load(files.dump(replace(RunConfig("a bear"), parts=(Part("a mug", (0.0, 0.0, 0.0), 0.5),))))
+    del row["parts"][0]["text"]
+    with pytest.raises(ValueError, match="mine: parts 1 lacks text"):
         files.load(yaml.safe_dump(row), "mine")
-    row |= {"prompt": "a bear", "seed": 0}
-    with pytest.raises(ValueError, match="mine: times lacks last"):
+    del row["prompt"], row["seed"], row["parts"]
+    with pytest.raises(ValueError, match="mine lacks prompt, seed"):
         files.load(yaml.safe_dump(row), "mine")
 
 
 def test_runs_from_before_a_field_came_load_with_its_default() -> None:
+    """Of the run itself those that came later, of its parts any."""
     config = preset("draft").run("a cat")
     row = yaml.safe_load(files.dump(config))
-    for place, kind in ((row, RunConfig), (row["scene"], Splats), (row["orbit"], Orbit), (row["times"], Falling)):
-        for name in files._LATER[kind]:
-            del place[name]
+    for name in files._LATER:
+        del row[name]
+    for part in ("scene", "orbit", "times", "mesh"):
+        standard = type(getattr(config, part))()
+        for field in fields(standard):
+            if getattr(standard, field.name) == getattr(getattr(config, part), field.name):
+                del row[part][field.name]
     assert files.load(yaml.safe_dump(row)) == config
 
 
