@@ -77,15 +77,32 @@ class Actions:
 
     def texture(self, upload: str, form: Form, owner: str) -> str:
         """Puts a run into the queue that paints an uploaded model; returns its id. Raises ValueError."""
-        said = self._painting(form)
-        return self.jobs.submit("texture", [upload, *said], owner).id
+        return self.jobs.submit("texture", [upload, *_words(form, "scene", "times")], owner).id
 
     def refine(self, id: str, form: Form, owner: str) -> str:
         """Puts a run into the queue that makes the mesh of another better; the prompt stays. Raises ValueError."""
         if not (self.jobs.store.folder(id) / "asset.glb").is_file():
             raise ValueError(f"{id} has no mesh yet; refine a finished run")
-        said = self._painting(replace(form, prompt=self.jobs.get(id).prompt))
+        said = _words(replace(form, prompt=self.jobs.get(id).prompt), "scene", "times")
         return self.jobs.submit("refine", [id, *said[1:]], owner).id
+
+    def edit(self, id: str, form: Form, owner: str) -> str:
+        """Puts a run into the queue that changes another to what a prompt says; returns its id.
+
+        Prior and scene are those of the other. Where no objective is chosen, DDS keeps what the prompt does not change.
+        Raises ValueError.
+        """
+        if not self.editable(id):
+            raise ValueError(f"{id} has nothing to start from; edit a finished run")
+        before = self.asked(id).choice.prior
+        choice = replace(form.choice, prior=before, objective=form.choice.objective or arguments.EDITS)
+        said = _words(replace(form, choice=choice), "scene", "times", "prior")
+        return self.jobs.submit("edit", [id, *said], owner).id
+
+    def editable(self, id: str) -> bool:
+        """Whether a run is over and has a scene to start from. Raises ValueError where there is none."""
+        job, folder = self.jobs.get(id), self.jobs.store.folder(id)
+        return job.over and job.command != "compare" and any(folder.glob("checkpoints/*.safetensors"))
 
     def look(self, id: str) -> dict[str, Any]:
         """One run as its card shows it. Raises ValueError."""
@@ -139,13 +156,12 @@ class Actions:
         path = str(self.jobs.file(id, row["file"])) if row["file"] else ""
         return {**row, "path": path, "wrong": list(row["wrong"])}
 
-    def _painting(self, form: Form) -> list[str]:
-        """The words of `texture` and `refine`: those of `generate`, without what these choose themselves."""
-        said = form.words()
-        kept: list[str] = [said[0]]
-        for name, value in pairs(said[1:]):
-            if name not in ("scene", "times") and not name.startswith(("scene.", "times.")):
-                kept += [f"--{name}={value}" if name == "negative" else f"--{name}"] + (
-                    value.split() if name != "negative" and value else []
-                )
-        return kept
+
+def _words(form: Form, *without: str) -> list[str]:
+    """The words of `generate`, without the flags that another command chooses itself. Raises as `Form.words`."""
+    said = form.words()
+    kept: list[str] = [said[0]]
+    for name, value in pairs(said[1:]):
+        if name.partition(".")[0] not in without:
+            kept += [f"--{name}={value}"] if name == "negative" else [f"--{name}", *value.split()]
+    return kept

@@ -30,6 +30,8 @@ class Asked:
 
 
 _GENERATE = "sds3d generate"
+EDITS = "dds"
+"""The objective of an edit where none is chosen: it keeps what the prompt does not change."""
 _EDIT = "sds3d edit"
 _REFINE = "sds3d refine"
 _TEXTURE = "sds3d texture"
@@ -96,7 +98,7 @@ def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
     """
     first = _first(_EDIT)
     picked, rest = _with_path(first, "RUN", f"{_EDIT} runs/demo PROMPT", arguments)
-    picked.objective = picked.objective or "dds"
+    picked.objective = picked.objective or EDITS
     start = _start(picked, rest)
     if picked.path is not None:
         old = before(picked.path)

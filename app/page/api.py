@@ -52,7 +52,7 @@ class _Endpoints:
 class _Making(_Endpoints):
     """Endpoints that put something into the queue."""
 
-    NAMES = ("generate", "estimate", "compare", "batch", "texture", "refine", "resume", "cancel", "delete")
+    NAMES = ("generate", "estimate", "compare", "batch", "texture", "refine", "edit", "resume", "cancel", "delete")
 
     def generate(self, asked: dict, request: gr.Request) -> str:  # type: ignore[type-arg]
         """A prompt to a finished asset; returns the run's id."""
@@ -89,6 +89,11 @@ class _Making(_Endpoints):
         """The mesh of a finished run made better; returns the new run's id."""
         with _plain():
             return self.actions.refine(run, self._form(asked or {}), owner(request))
+
+    def edit(self, run: str, asked: dict, request: gr.Request) -> str:  # type: ignore[type-arg]
+        """A finished run changed to what the prompt says; returns the new run's id."""
+        with _plain():
+            return self.actions.edit(run, self._form(asked), owner(request))
 
     def resume(self, run: str, request: gr.Request) -> str:
         """Goes on with a run that was stopped or interrupted."""

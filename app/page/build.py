@@ -32,11 +32,11 @@ def page(actions: Actions) -> gr.Blocks:
                 shelf = GalleryTab(actions)
             with gr.Tab("Batch", id="batch"):
                 batch = BatchTab(actions)
-            with gr.Tab("Texture and refine", id="texture") as texture:
+            with gr.Tab("Texture, refine, edit", id="texture") as texture:
                 painting = TextureTab(actions)
         shelf.listen(tabs, generating, comparing, gallery)
         batch.listen(tabs, generating.card)
-        texture.select(painting.offer, None, [painting.run], **QUICK)
+        texture.select(painting.offer, None, [painting.run, painting.source], **QUICK)
         offer(actions)
 
         def attach(request: gr.Request) -> tuple[Any, ...]:

@@ -1,7 +1,9 @@
-"""The tab that begins with a mesh: paint an uploaded one by a prompt, or make the mesh of a run better."""
+"""The tab that begins with an asset: a mesh painted by a prompt, the mesh of a run made better, a run changed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import gradio as gr
 
 from app.actions import Actions
 from app.form import PROMPT, Form
+from app.job import Job
 from app.page.parts import PRIVATE, QUICK, Finished, Pickers, live, one_line, owner, said
 
 OWN = ("Scene", "Noise times")
 """Groups of fields that these commands choose themselves."""
 NEWEST = 60
-"""Runs that are offered for refining."""
+"""Runs that are offered."""
+KEEPING = "keeps what the prompt does not change"
+FREE = "freely, by the objective below"
 
 
 class TextureTab:
@@ -29,6 +34,8 @@ class TextureTab:
                         self._painting()
                     with gr.Tab("Refine a run"):
                         self._refining()
+                    with gr.Tab("Edit a run"):
+                        self._editing()
                 self.pickers = Pickers("texture", ("preset", "prior", "objective"), OWN)
                 self.seed = gr.Number(0, label="Seed", precision=0)
             with gr.Column(scale=6):
@@ -44,6 +51,14 @@ class TextureTab:
             self._refine,
             [self.run, *more],
             [self.card, self.heard],
+            trigger_mode="once",
+            **PRIVATE,
+        )
+        gr.on(
+            [self.edit.click],
+            self._edit,
+            [self.source, self.change, self.how, *more],
+            [self.card, self.answer],
             trigger_mode="once",
             **PRIVATE,
         )
@@ -63,11 +78,26 @@ class TextureTab:
         self.refine = gr.Button("Refine", variant="primary", size="lg", elem_id="refine")
         self.heard = gr.HTML("", elem_classes="estimate")
 
-    def offer(self) -> Any:
-        """The runs that can be refined, the newest first."""
-        runs = self.actions.jobs.store.runs
-        ready = [job for job in self.actions.jobs.list() if job.over and (runs / job.id / "asset.glb").is_file()]
-        return gr.Dropdown(choices=[(f"{job.prompt or job.id} ({job.id})", job.id) for job in ready[:NEWEST]])
+    def _editing(self) -> None:
+        self.source = gr.Dropdown([], label="Run", elem_id="edit-run", allow_custom_value=False)
+        self.change = gr.Textbox(
+            label="What it should become", placeholder="a blue armchair", max_length=PROMPT, elem_id="edit-prompt"
+        )
+        self.how = gr.Radio([KEEPING, FREE], value=KEEPING, label="Changes", info="The prior is that of the run")
+        self.edit = gr.Button("Edit", variant="primary", size="lg", elem_id="edit")
+        self.answer = gr.HTML("", elem_classes="estimate", elem_id="edit-said")
+
+    def offer(self) -> tuple[Any, Any]:
+        """The runs that can be refined and those that can be edited, the newest first."""
+        runs, actions = self.actions.jobs.store.runs, self.actions
+        return (
+            self._offered(lambda job: job.over and (runs / job.id / "asset.glb").is_file()),
+            self._offered(lambda job: actions.editable(job.id)),
+        )
+
+    def _offered(self, fits: Callable[[Job], bool]) -> Any:
+        found = [job for job in self.actions.jobs.list() if fits(job)]
+        return gr.Dropdown(choices=[(f"{job.prompt or job.id} ({job.id})", job.id) for job in found[:NEWEST]])
 
     def _take(self, path: str | None) -> tuple[str, str]:
         if path is None:
@@ -95,5 +125,17 @@ class TextureTab:
             if not run:
                 raise ValueError("choose a finished run first")
             return self.actions.refine(run, self._form("", values), owner(request)), ""
+        except (ValueError, ImportError) as error:
+            return gr.skip(), said(one_line(error), bad=True)
+
+    def _edit(self, request: gr.Request, source: str | None, prompt: str, how: str, *values: Any) -> tuple[Any, str]:
+        try:
+            if not source:
+                raise ValueError("choose a finished run first")
+            form = self._form(prompt, values)
+            if how == KEEPING:
+                others = {name: value for name, value in form.changed.items() if not name.startswith("objective.")}
+                form = replace(form, choice=replace(form.choice, objective=""), changed=others)
+            return self.actions.edit(source, form, owner(request)), ""
         except (ValueError, ImportError) as error:
             return gr.skip(), said(one_line(error), bad=True)

@@ -135,6 +135,27 @@ def test_painting_says_nothing_of_scene_and_times(actions: Actions) -> None:
     assert (run.steps, run.seed, run.limits.unit, run.negative) == (5, 3, True, "a dog")
 
 
+def test_an_edit_keeps_prior_and_scene_of_its_run(actions: Actions) -> None:
+    folder = actions.jobs.store.runs / "done"
+    finished(folder)
+    with pytest.raises(ValueError, match="nothing to start from"):
+        actions.edit("done", Form("a dog"), "ann")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-0000100.safetensors").write_bytes(b"")
+    form = Form("a dog", Choice(prior="toy", scene="nerf"), "", 3, None, {"steps": "5", "scene.resolution": "16"})
+    for objective, expected in (("", "DDS"), ("csd", "CSD")):
+        asked = replace(form, choice=replace(form.choice, objective=objective))
+        job = actions.jobs.get(actions.edit("done", asked, "ann"))
+        assert (job.command, job.prompt, job.words[0]) == ("edit", "a dog", "done")
+        run = arguments.edit([str(folder), *job.words[1:]], lambda folder: files.read(folder / "run.yaml")).run
+        assert (run.prompt, run.steps, run.seed, run.prior) == ("a dog", 5, 3, "mini")
+        assert type(run.objective).__name__ == expected and run.scene == arguments.generate(["a cat"]).run.scene
+    with pytest.raises(ValueError, match="prompt is empty"):
+        actions.edit("done", Form(" "), "ann")
+    with pytest.raises(ValueError, match="dragon"):
+        actions.edit("done", Form("a dragon"), "ann")
+
+
 # --- estimates ---
 
 

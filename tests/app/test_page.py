@@ -20,7 +20,7 @@ os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
 gradio = pytest.importorskip("gradio", reason='gradio is missing (pip install "sds3d[app]")')
 ENDPOINTS = {
     *("batch", "cancel", "compare", "delete", "estimate", "export", "exports", "fields", "generate"),
-    *("refine", "resume", "runs", "status", "texture"),
+    *("edit", "refine", "resume", "runs", "status", "texture"),
 }
 
 
