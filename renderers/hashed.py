@@ -1,10 +1,12 @@
 """A field whose features lie in hash tables at several resolutions (Mueller et al. 2022, Instant-NGP).
 
-Takes less memory than voxels for the same detail, and more time. Shapes: P points, L levels, T entries of a table, of
-2 numbers each.
+Takes less memory than voxels for the same detail, and more time. Coarse to fine: its levels can come in one after the
+other. Shapes: P points, L levels, T entries of a table, of 2 numbers each.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,7 +15,7 @@ from torch.nn import functional
 
 from renderers import native
 from renderers.field import Blob, Field, lattice_points, outward
-from renderers.hash_kernels import decode, encode
+from renderers.hash_kernels import look_up
 from renderers.rays import Samples
 
 PRIMES = (1, 2654435761, 805459861)
@@ -30,6 +32,8 @@ class HashField(Field):
     """[H,2L]"""
     out: nn.Parameter
     """[4,H]: to raw density and raw red, green, blue"""
+    shares: Tensor
+    """[L]: what the features of a level are multiplied by, 0..1"""
 
     def __init__(
         self,
@@ -60,12 +64,20 @@ class HashField(Field):
         self.tables = nn.Parameter(1e-2 * uniform(levels, 1 << log2_size, 2))
         self.hidden = nn.Parameter(uniform(width, 2 * levels) * (3 / levels) ** 0.5)
         self.out = nn.Parameter(uniform(4, width) * (3 / width) ** 0.5)
+        self.register_buffer("shares", torch.ones(levels), persistent=False)
+
+    def let_in(self, count: float) -> None:
+        """Lets so many levels in, the coarsest first; each comes in along half a cosine (Lin et al. 2021, BARF,
+        equation 14, for frequencies instead of levels)."""
+        late = (count - torch.arange(len(self.shares), device=self.shares.device)).clamp(0, 1)
+        self.shares = (0.5 - 0.5 * torch.cos(math.pi * late)).to(self.shares)
 
     def sample(self, points: Float[Tensor, "P 3"], normals: bool) -> Samples:
-        """Normals are of differences over one finest voxel, which costs three times more points."""
+        """Normals are of differences over one voxel of the finest level that is in, which costs three times more
+        points."""
         if not normals:
             return Samples(*self._activated(points), None)
-        reach = 2 / self.resolutions[-1]
+        reach = 2 / self.resolutions[max(int(self.shares.count_nonzero()), 1) - 1]
         aside = points + reach * torch.eye(3, dtype=points.dtype, device=points.device)[:, None]
         density, albedo = self._activated(torch.cat([points, aside.reshape(-1, 3)]))
         count = len(points)
@@ -76,9 +88,9 @@ class HashField(Field):
         """Density and colour. Compiled for float32 on a CPU."""
         offset = self.blob(points)
         if points.device.type == "cpu" and points.dtype == torch.float32 and native.library() is not None:
-            features = encode(points, self.tables, self.resolutions)
-            return decode(features, self.hidden, self.out, offset, self.scale)
-        features = encode_slowly(points, self.tables, self.resolutions)
+            weights = self.tables, self.hidden, self.out
+            return look_up(points, offset, weights, self.resolutions, self.shares, self.scale)
+        features = encode_slowly(points, self.tables, self.resolutions, self.shares)
         return decode_slowly(features, self.hidden, self.out, offset, self.scale)
 
     @torch.no_grad()
@@ -91,11 +103,11 @@ class HashField(Field):
 
 
 def encode_slowly(
-    points: Float[Tensor, "P 3"], tables: Float[Tensor, "L T 2"], resolutions: list[int]
+    points: Float[Tensor, "P 3"], tables: Float[Tensor, "L T 2"], resolutions: list[int], shares: Float[Tensor, " L"]
 ) -> Float[Tensor, "F P"]:
-    """Features of points of the cube, 2 of each level; on any device, in any floating type."""
+    """Features of points of the cube, 2 of each level, times its share; on any device, in any floating type."""
     features = []
-    for table, resolution in zip(tables, resolutions, strict=True):
+    for table, resolution, share_of_level in zip(tables, resolutions, shares, strict=True):
         place = ((points + 1) * (0.5 * resolution)).clamp(0, resolution)
         first = place.long().clamp_max(resolution - 1)
         share = place - first
@@ -104,7 +116,7 @@ def encode_slowly(
             step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=points.device)
             weight = torch.where(step == 1, share, 1 - share).prod(-1)
             found = found + weight[:, None] * table[entries(first + step, resolution, len(table))]
-        features.append(found)
+        features.append(share_of_level * found)
     return torch.cat(features, -1).T
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from renderers.cameras import Cameras
 from renderers.density import Grid, density
 from renderers.mesh import Mesh, Surface, around, iou, look
-from renderers.nerf import NerfScene
+from renderers.nerf_scene import NerfScene
 from renderers.scene import Scene
 from renderers.splat_scene import SplatScene
 from renderers.surfaces import simplified, smoothed, surface_at

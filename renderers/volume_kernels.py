@@ -7,6 +7,7 @@ rays share nothing, and gradients are summed in the order of the samples.
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +23,8 @@ from renderers.rays import March, Rays, Samples
 _LAYERS = 10
 _PATCH = 8
 _PULL_WORDS = 12
+_LONGEST = 2.5
+"""No ray is in the ball for longer."""
 _RAYS_WORTH_THREADS = 2_000
 """Below about this many rays one thread is done before others have woken up."""
 
@@ -41,6 +44,10 @@ class _Volume(ctypes.Structure):
 
 class _Layers(ctypes.Structure):
     _fields_ = _pointers("layers", "taken", "first", "d_layers")
+
+
+class _Marks(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_int32), *_pointers("first", "bits")]
 
 
 def draw(
@@ -131,22 +138,30 @@ class Walked:
 def walked(occupancy: Occupancy, rays: Rays, march: March) -> Walked:
     """The samples of all rays in cells where something is."""
     told = volume(2, 1.0, occupancy, rays, march)
-    taken = torch.empty(rays.jitter.shape, dtype=torch.int32)
+    taken, first = torch.empty(2, *rays.jitter.shape, dtype=torch.int32)
+    words = (math.ceil(_LONGEST / march.step) + 2) // 64 + 1
+    bits = torch.zeros(*taken.shape, words, dtype=torch.int64)
+    marks = _Marks(words, first.data_ptr(), bits.data_ptr())
     kernels = library()
-    kernels.sds3d_volume_count(ctypes.byref(told), ctypes.c_void_p(taken.data_ptr()))
+    kernels.sds3d_volume_mark(ctypes.byref(told), ctypes.byref(marks), ctypes.c_void_p(taken.data_ptr()))
     starts = functional.pad(taken.flatten().cumsum(0), (1, 0))
     count = int(starts[-1])
     found = Walked(torch.empty(count, 3), torch.empty(count), starts, taken)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (found.starts, found.points, found.distances))
-    kernels.sds3d_volume_walk(ctypes.byref(told), *pointers)
+    kernels.sds3d_volume_walk(ctypes.byref(told), ctypes.byref(marks), *pointers)
     return found
 
 
 def composite(
     found: Samples, along: Walked, occupancy: Occupancy, rays: Rays, march: March
 ) -> Float[Tensor, "B H W 10"]:
-    """The layers, in the order of `Layers`, of what a field said of the samples of a walk."""
-    normal = found.albedo if found.normal is None else found.normal
+    """The layers, in the order of `Layers`, of what a field said of the samples of a walk.
+
+    Raises ValueError where the march is one with normals and the samples have none.
+    """
+    if march.normals and found.normal is None:
+        raise ValueError("a march with normals needs samples that have them")
+    normal = found.albedo.new_empty(0, 3) if found.normal is None else found.normal
     inputs = (found.density.contiguous(), found.albedo.contiguous(), normal.contiguous())
     layers: Tensor = _Composite.apply(*inputs, along, occupancy, rays, march)  # type: ignore[no-untyped-call]
     return layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from renderers.mesh import Mesh, Surface
 from renderers.meshing import fine_surface, mesh_from
-from renderers.nerf import NerfScene
+from renderers.nerf_scene import NerfScene
 from renderers.quads import FEWEST, paired, quadrangulated
 from renderers.scene import Scene
 from renderers.solid import SolidScene

@@ -1,111 +1,153 @@
 // Features of points from hash tables at several resolutions (Mueller et al. 2022), and the way back to the tables.
 //
-// tables [levels, size, 2], size a power of two. Level l is a grid of resolutions[l] voxels along a side of the cube of
-// half side 1; where its corners fit into the table each has an entry of its own, x fastest, else they share entries by
-// the hash x ^ 2654435761 y ^ 805459861 z. features [2 levels, P].
-// Gradients are summed in the order of the points; each level by one thread, so the number of threads means nothing.
+// Where the corners of a level's grid fit into its table each has an entry of its own, x fastest, else they share
+// entries by the hash x ^ 2654435761 y ^ 805459861 z. The two corners of an edge along x are worked on together: their
+// four numbers fill a register, and where entries are shared they never share the same one, as the lowest bits differ.
+// Gradients are summed in the order of the points.
 
-#include <algorithm>
-#include <cstdint>
-
-#include "lanes.h"
+#include "hashed.h"
 
 namespace sds3d {
 namespace {
 
-constexpr int64_t STRETCH = 4096;
-
 typedef uint32_t Whole __attribute__((vector_size(4 * LANES)));
-typedef float Two __attribute__((vector_size(8)));
-typedef float TwoAnywhere __attribute__((vector_size(8), aligned(4), may_alias));
+typedef double Double __attribute__((aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(16)));
 
-// The entries and weights of the eight corners around LANES points, at one level.
-struct Corners {
-  alignas(32) uint32_t entry[8][LANES];
-  alignas(32) float weight[8][LANES];
+// Two entries of a table, side by side.
+Four both(const float* a, const float* b) {
+  return (Four)Doubles{*reinterpret_cast<const Double*>(a), *reinterpret_cast<const Double*>(b)};
+}
 
-  Corners(const float* points, int count, int resolution, uint32_t size) {
-    alignas(32) float lanes[3][LANES] = {};
-    for (int lane = 0; lane < count; ++lane)
-      for (int d = 0; d < 3; ++d) lanes[d][lane] = points[3 * lane + d];
-    Whole low[3][2];
-    Floats share[3][2];
-    const float half = 0.5f * resolution;
-    const bool own = uint64_t(resolution + 1) * (resolution + 1) * (resolution + 1) <= size;
+void put(Four value, float* a, float* b) {
+  *reinterpret_cast<Double*>(a) = ((Doubles)value)[0];
+  *reinterpret_cast<Double*>(b) = ((Doubles)value)[1];
+}
+
+// One level of the grid.
+struct Level {
+  float half, last, inner;
+  uint32_t y, z, mask;
+  bool own;  // an entry for every corner
+
+  Level(int resolution, int64_t size) {
     const uint32_t side = uint32_t(resolution) + 1;
-    const uint32_t y = own ? side : 2654435761u, z = own ? side * side : 805459861u;
-    for (int d = 0; d < 3; ++d) {
-      const Floats place = larger(smaller(load(lanes[d]) * half + half, same(float(resolution))), Floats{});
-      const Ints cell = __builtin_convertvector(smaller(place, same(resolution - 0.5f)), Ints);
-      share[d][1] = place - __builtin_convertvector(cell, Floats);
-      share[d][0] = 1.0f - share[d][1];
-      low[d][0] = (Whole)cell * (d == 0 ? 1u : d == 1 ? y : z);
-      low[d][1] = low[d][0] + (d == 0 ? 1u : d == 1 ? y : z);
-    }
-    for (int k = 0; k < 2; ++k)
-      for (int j = 0; j < 2; ++j) {
-        const Whole yz = own ? low[1][j] + low[2][k] : low[1][j] ^ low[2][k];
-        const Floats share_yz = share[1][j] * share[2][k];
-        for (int i = 0; i < 2; ++i) {
-          const int corner = 4 * k + 2 * j + i;
-          *reinterpret_cast<Whole*>(entry[corner]) = (own ? low[0][i] + yz : low[0][i] ^ yz) & (size - 1);
-          store(weight[corner], share[0][i] * share_yz);
-        }
-      }
+    own = uint64_t(side) * side * side <= uint64_t(size);
+    y = own ? side : 2654435761u;
+    z = own ? side * side : 805459861u;
+    mask = uint32_t(size - 1);
+    half = 0.5f * resolution;
+    last = float(resolution);
+    inner = resolution - 0.5f;
   }
 };
 
-}  // namespace
-}  // namespace sds3d
+// The four edges along x around LANES points: entries of their ends, weights, and how far along x the points are.
+template <bool OWN>
+struct Edges {
+  alignas(32) uint32_t from[4][LANES];
+  alignas(32) uint32_t to[OWN ? 1 : 4][LANES];
+  alignas(32) float weight[4][LANES];
+  Floats along;
 
-using namespace sds3d;
-
-extern "C" {
-
-// Fills features. Level by level for a stretch of points, so that one table at a time has to be near.
-void sds3d_hash_encode(const float* points, int64_t count, const float* tables, int32_t levels, int64_t size,
-                       const int32_t* resolutions, int32_t threads, float* features) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int64_t stretch = 0; stretch < (count + STRETCH - 1) / STRETCH; ++stretch)
-    for (int level = 0; level < levels; ++level) {
-      const float* table = tables + 2 * size * level;
-      const int64_t end = std::min(count, (stretch + 1) * STRETCH);
-      for (int64_t at = stretch * STRETCH; at < end; at += LANES) {
-        const int some = int(std::min<int64_t>(LANES, end - at));
-        const Corners corners(points + 3 * at, some, resolutions[level], uint32_t(size));
-        float* to = features + 2 * level * count + at;
-        for (int lane = 0; lane < some; ++lane) {
-          Two sum = {};
-          for (int corner = 0; corner < 8; ++corner)
-            sum += corners.weight[corner][lane] *
-                   *reinterpret_cast<const TwoAnywhere*>(table + 2 * size_t(corners.entry[corner][lane]));
-          to[lane] = sum[0];
-          to[count + lane] = sum[1];
+  Edges(const Level& level, const Places& places, int group) {
+    Whole low[3];
+    Floats share[3];
+    for (int d = 0; d < 3; ++d) {
+      const Floats raw = load(places.along[d] + group * LANES) * level.half + level.half;
+      const Floats place = larger(smaller(raw, same(level.last)), Floats{});
+      const Ints cell = __builtin_convertvector(smaller(place, same(level.inner)), Ints);
+      share[d] = place - __builtin_convertvector(cell, Floats);
+      low[d] = (Whole)cell;
+    }
+    along = share[0];
+    const Whole y[2] = {low[1] * level.y, low[1] * level.y + level.y};
+    const Whole z[2] = {low[2] * level.z, low[2] * level.z + level.z};
+    const Floats share_y[2] = {1.0f - share[1], share[1]}, share_z[2] = {1.0f - share[2], share[2]};
+    for (int k = 0; k < 2; ++k)
+      for (int j = 0; j < 2; ++j) {
+        const int edge = 2 * k + j;
+        store(weight[edge], share_y[j] * share_z[k]);
+        if constexpr (OWN) {
+          *reinterpret_cast<Whole*>(from[edge]) = low[0] + y[j] + z[k];
+        } else {
+          *reinterpret_cast<Whole*>(from[edge]) = (low[0] ^ y[j] ^ z[k]) & level.mask;
+          *reinterpret_cast<Whole*>(to[edge]) = ((low[0] + 1u) ^ y[j] ^ z[k]) & level.mask;
         }
       }
+  }
+
+  template <class Number>
+  Number* first(Number* table, int edge, int lane) const { return table + 2 * size_t(from[edge][lane]); }
+
+  template <class Number>
+  Number* second(Number* table, int edge, int lane) const {
+    if constexpr (OWN) return first(table, edge, lane) + 2;
+    else return table + 2 * size_t(to[edge][lane]);
+  }
+};
+
+template <bool OWN>
+void read(const Level& level, const float* table, float share, const Places& places, int rows, int row, float* into) {
+  for (int group = 0; group < places.groups; ++group) {
+    const Edges<OWN> edges(level, places, group);
+    Four found[LANES];
+    for (int lane = 0; lane < LANES; ++lane) {
+      Four sum = {};
+      for (int edge = 0; edge < 4; ++edge)
+        sum += edges.weight[edge][lane] * both(edges.first(table, edge, lane), edges.second(table, edge, lane));
+      found[lane] = sum;
     }
+    Floats ends[4];
+    for (int k = 0; k < 4; ++k) ends[k] = joined(found[k], found[(k + 4) % LANES]);
+    transpose(ends);
+    float* to = into + place_of(rows, row, group);
+    store(to, share * (ends[0] + edges.along * (ends[2] - ends[0])));
+    store(to + BLOCK, share * (ends[1] + edges.along * (ends[3] - ends[1])));
+  }
 }
 
-// Adds to d_tables, given zeros.
-void sds3d_hash_encode_back(const float* points, int64_t count, const float* d_features, int32_t levels, int64_t size,
-                            const int32_t* resolutions, int32_t threads, float* d_tables) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int level = 0; level < levels; ++level) {
-    float* table = d_tables + 2 * size * level;
-    for (int64_t at = 0; at < count; at += LANES) {
-      const int some = int(std::min<int64_t>(LANES, count - at));
-      const Corners corners(points + 3 * at, some, resolutions[level], uint32_t(size));
-      const float* from = d_features + 2 * level * count + at;
-      for (int lane = 0; lane < some; ++lane) {
-        const Two d = {from[lane], from[count + lane]};
-        if (d[0] == 0 && d[1] == 0) continue;  // behind what stops its ray
-        for (int corner = 0; corner < 8; ++corner) {
-          TwoAnywhere* to = reinterpret_cast<TwoAnywhere*>(table + 2 * size_t(corners.entry[corner][lane]));
-          *to = *to + corners.weight[corner][lane] * d;
-        }
+template <bool OWN>
+void pull(const Level& level, float* table, float share, const Places& places, const int32_t* listed, int groups,
+          int rows, int row, const float* d_features) {
+  for (int group = 0; group < groups; ++group) {
+    const Edges<OWN> edges(level, places, listed[group]);
+    const float* from = d_features + place_of(rows, row, group);
+    const Floats d[2] = {share * load(from), share * load(from + BLOCK)};
+    Floats ends[4] = {d[0] - edges.along * d[0], d[1] - edges.along * d[1], edges.along * d[0], edges.along * d[1]};
+    transpose(ends);
+    alignas(32) float pulls[4][LANES];
+    for (int k = 0; k < 4; ++k) store(pulls[k], ends[k]);
+    for (int lane = 0; lane < LANES; ++lane) {
+      const Four own = *reinterpret_cast<const FourAnywhere*>(pulls[lane % 4] + lane / 4 * 4);
+      for (int edge = 0; edge < 4; ++edge) {
+        float *first = edges.first(table, edge, lane), *second = edges.second(table, edge, lane);
+        put(both(first, second) + edges.weight[edge][lane] * own, first, second);
       }
     }
   }
 }
 
-}  // extern "C"
+}  // namespace
+
+void read_level(const Hashed& h, int level, const Places& places, float* into) {
+  if (h.shares[level] == 0) {
+    for (int group = 0; group < places.groups; ++group)
+      for (int row = 2 * level; row < 2 * level + 2; ++row) store(into + place_of(features(h), row, group), Floats{});
+    return;
+  }
+  const Level grid(h.resolutions[level], h.size);
+  const float* table = h.tables + 2 * h.size * level;
+  (grid.own ? read<true> : read<false>)(grid, table, h.shares[level], places, features(h), 2 * level, into);
+}
+
+void pull_level(const Hashed& h, int level, const Places& places, const int32_t* listed, int groups,
+                const float* d_features, float* d_tables) {
+  if (h.shares[level] == 0) return;
+  const Level grid(h.resolutions[level], h.size);
+  float* table = d_tables + 2 * h.size * level;
+  const auto way = grid.own ? pull<true> : pull<false>;
+  way(grid, table, h.shares[level], places, listed, groups, features(h), 2 * level, d_features);
+}
+
+}  // namespace sds3d

@@ -78,4 +78,42 @@ static inline Four sums(Floats a, Floats b, Floats c, Floats d) {
 #endif
 }
 
+// The numbers of a, and with eight lanes those of b behind them.
+static inline Floats joined(Four a, [[maybe_unused]] Four b) {
+#if !defined(__AVX__)
+  return a;
+#elif defined(SDS3D_SHUFFLES)
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+  return Floats{a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]};
+#endif
+}
+
+// Lane i of the k-th vector changes places with lane k of the i-th; with eight lanes, in both halves.
+static inline void transpose(Floats v[4]) {
+#if defined(SDS3D_SHUFFLES)
+#if defined(__AVX__)
+  const Floats a = __builtin_shufflevector(v[0], v[1], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Floats b = __builtin_shufflevector(v[0], v[1], 2, 10, 3, 11, 6, 14, 7, 15);
+  const Floats c = __builtin_shufflevector(v[2], v[3], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Floats d = __builtin_shufflevector(v[2], v[3], 2, 10, 3, 11, 6, 14, 7, 15);
+  v[0] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+  v[1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+  v[2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+  v[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+#else
+  const Floats a = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), b = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+  const Floats c = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), d = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+  v[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+  v[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+  v[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+  v[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+#endif
+#else
+  Floats old[4] = {v[0], v[1], v[2], v[3]};
+  for (int k = 0; k < 4; ++k)
+    for (int lane = 0; lane < LANES; ++lane) v[k][lane] = old[lane % 4][lane / 4 * 4 + k];
+#endif
+}
+
 }  // namespace sds3d

@@ -100,8 +100,12 @@ struct Ray {
   // Goes to the sample of this number.
   void skip_to(int number) { at = number; }
 
-  // The distances of the next samples, at most LANES or `most`; returns how many.
-  int next(float* distances, int most = LANES) {
+  // The number of the first sample in the ball, before any is taken.
+  int begin() const { return at; }
+
+  // The distances of the next samples, at most LANES or `most`, and their numbers if there is room for them; returns
+  // how many.
+  int next(float* distances, int most = LANES, int* numbers = nullptr) {
     const int cells = volume.cells;
     const uint8_t* empty = volume.empty;
     const float step = volume.step;
@@ -114,6 +118,7 @@ struct Ray {
       const int free = empty[(cell[0] * cells + cell[1]) * cells + cell[2]];
       if (free == 0) {
         head = count ? head : now;
+        if (numbers) numbers[count] = now;
         distances[count++] = t;
         ++now;
       } else {

@@ -6,19 +6,40 @@
 namespace sds3d {
 namespace {
 
-void walk(const Volume& v, int view, int64_t pixel, float* points, float* distances, int64_t* count) {
+// The samples of all rays, by their numbers from the first one in the ball.
+struct Marks {
+  int32_t words;               // for each ray, with room for a bit per sample
+  int32_t* first;              // [V,H,W]
+  uint64_t* bits;              // [V,H,W,words], zeros at the beginning
+};
+
+// Marks the samples of one ray; returns how many there are.
+int32_t mark(const Volume& v, int view, int64_t pixel, const Marks& marks) {
   Ray ray(v, view, pixel);
-  alignas(32) float some[LANES];
-  int64_t found = 0;
-  while (const int more = ray.next(some)) {
-    if (points)
-      for (int lane = 0; lane < more; ++lane) {
-        distances[found + lane] = some[lane];
-        for (int d = 0; d < 3; ++d) points[3 * (found + lane) + d] = ray.origin[d] + some[lane] * ray.direction[d];
-      }
-    found += more;
-  }
-  *count = found;
+  const int first = ray.begin();
+  uint64_t* bits = marks.bits + marks.words * pixel;
+  alignas(32) float distances[LANES];
+  int numbers[LANES], found = 0;
+  while (const int more = ray.next(distances, LANES, numbers))
+    for (int lane = 0; lane < more; ++lane) {
+      const int number = numbers[lane] - first;
+      if (number >= 64 * marks.words) break;  // rounding, far from the origin
+      bits[number / 64] |= uint64_t(1) << number % 64;
+      ++found;
+    }
+  marks.first[pixel] = first;
+  return found;
+}
+
+void write(const Volume& v, int view, int64_t pixel, const Marks& marks, float* points, float* distances) {
+  const float *origin = v.origins + 3 * view, *direction = v.directions + 3 * pixel;
+  for (int word = 0; word < marks.words; ++word)
+    for (uint64_t left = marks.bits[marks.words * pixel + word]; left; left &= left - 1) {
+      const int number = marks.first[pixel] + 64 * word + __builtin_ctzll(left);
+      const float t = (float(number) + v.jitter[pixel]) * v.step;
+      for (int d = 0; d < 3; ++d) *points++ = origin[d] + t * direction[d];
+      *distances++ = t;
+    }
 }
 
 // What a field says of P samples.
@@ -56,28 +77,24 @@ using namespace sds3d;
 
 extern "C" {
 
-// Fills taken [V,H,W], the samples of each ray.
-void sds3d_volume_count(const Volume* volume, int32_t* taken) {
+// Fills taken [V,H,W], the samples of each ray, and the marks.
+void sds3d_volume_mark(const Volume* volume, const Marks* marks, int32_t* taken) {
   const Volume v = *volume;
   const int64_t count = patches(v);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(v.threads) if (v.threads > 1)
   for (int64_t patch = 0; patch < count; ++patch)
-    each_pixel(v, patch, [&](int view, int64_t pixel) {
-      int64_t found;
-      walk(v, view, pixel, nullptr, nullptr, &found);
-      taken[pixel] = int32_t(found);
-    });
+    each_pixel(v, patch, [&](int view, int64_t pixel) { taken[pixel] = mark(v, view, pixel, *marks); });
 }
 
-// Fills points [P,3] and distances [P]; those of ray i begin at starts[i].
-void sds3d_volume_walk(const Volume* volume, const int64_t* starts, float* points, float* distances) {
+// Fills points [P,3] and distances [P] of the samples that are marked; those of ray i begin at starts[i].
+void sds3d_volume_walk(const Volume* volume, const Marks* marks, const int64_t* starts, float* points,
+                       float* distances) {
   const Volume v = *volume;
   const int64_t count = patches(v);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(v.threads) if (v.threads > 1)
   for (int64_t patch = 0; patch < count; ++patch)
     each_pixel(v, patch, [&](int view, int64_t pixel) {
-      int64_t found;
-      walk(v, view, pixel, points + 3 * starts[pixel], distances + starts[pixel], &found);
+      write(v, view, pixel, *marks, points + 3 * starts[pixel], distances + starts[pixel]);
     });
 }
 

@@ -160,40 +160,88 @@ def test_every_corner_has_an_entry_of_its_own_where_the_table_is_large_enough() 
     assert len(shared.unique()) > 256
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 5003])
+@pytest.mark.parametrize("count", [0, 1, 7, 8211])
 def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) -> None:
+    """Feature by feature, through a network that lets one of them pass: max(0, x) - max(0, -x) = x."""
     where, resolutions = points(count), [3, 9, 40, 333]
     where[: count // 9] = where[: count // 9].sign()  # corners of the cube
     tables = torch.randn(4, 1024, 2, generator=torch.Generator().manual_seed(2))
-    fast, slow = tables.clone().requires_grad_(), tables.double().requires_grad_()
-    mine = hash_kernels.encode(where.float(), fast, resolutions)
-    theirs = encode_slowly(where.float().double(), slow, resolutions)
-    torch.testing.assert_close(mine.double(), theirs, atol=3e-4, rtol=0)
-    pull = torch.randn(mine.shape, generator=torch.Generator().manual_seed(3))
-    (mine * pull).sum().backward()
-    (theirs * pull).sum().backward()
+    shares = torch.tensor([1.0, 0.7, 1.0, 1.0])
+    slow = tables.double().requires_grad_()
+    features = encode_slowly(where.float().double(), slow, resolutions, shares.double())
+    pull = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
+    (features.T * pull).sum().backward()
+    both, high = torch.cat([torch.eye(8), -torch.eye(8)]), torch.full((count,), 40.0)
+    fast = tables.clone().requires_grad_()
+    for feature in range(8):
+        out = torch.zeros(4, 16)
+        out[0, feature], out[0, 8 + feature] = 1, -1
+        passed, _ = hash_kernels.look_up(where.float(), high, (fast, both, out), resolutions, shares, 1.0)
+        torch.testing.assert_close(passed.double() - 40, features[feature], atol=3e-4, rtol=0)
+        (passed * pull[:, feature]).sum().backward()
     torch.testing.assert_close(fast.grad.double(), slow.grad, atol=3e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("features", "neurons"), [(4, 4), (16, 32), (32, 64)])
-@pytest.mark.parametrize("count", [1, 63, 4500])
-def test_the_network_is_that_of_the_twin(kernels: str, features: int, neurons: int, count: int) -> None:
+@pytest.mark.parametrize(("levels", "neurons"), [(2, 4), (8, 32), (16, 64)])
+@pytest.mark.parametrize("count", [1, 63, 8500])
+def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int, count: int) -> None:
     chance = torch.Generator().manual_seed(4)
-    shapes = [(features, count), (neurons, features), (4, neurons)]
-    inputs = [torch.randn(*shape, generator=chance) for shape in shapes]
-    offset = torch.randn(count, generator=chance)
+    resolutions, shares = [3 + 2 * level for level in range(levels)], torch.linspace(1, 0, levels)
+    shapes = [(levels, 1024, 2), (neurons, 2 * levels), (4, neurons)]
+    weights = [torch.randn(*shape, generator=chance) for shape in shapes]
+    where, offset = points(count).float(), torch.randn(count, generator=chance)
     results = []
     for kind in (torch.float32, torch.float64):
-        leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in inputs]
-        decode = hash_kernels.decode if kind == torch.float32 else decode_slowly
-        density, albedo = decode(*leaves, offset.to(kind), 3.0)
+        leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in weights]
+        if kind == torch.float32:
+            density, albedo = hash_kernels.look_up(where, offset, tuple(leaves), resolutions, shares, 3.0)
+        else:
+            features = encode_slowly(where.to(kind), leaves[0], resolutions, shares.to(kind))
+            density, albedo = decode_slowly(features, *leaves[1:], offset.to(kind), 3.0)
         pull = torch.Generator().manual_seed(5)
-        seen = torch.arange(count) % 3 > 0  # some points have no gradient at all
-        weights = [torch.randn(part.shape, generator=pull).to(kind) for part in (density, albedo)]
-        ((density * weights[0])[seen].sum() + (albedo * weights[1])[seen].sum()).backward()
+        seen = torch.arange(count) % 97 > 30  # whole groups of points have no gradient at all
+        pulls = [torch.randn(part.shape, generator=pull).to(kind) for part in (density, albedo)]
+        ((density * pulls[0])[seen].sum() + (albedo * pulls[1])[seen].sum()).backward()
         results.append([density.detach(), albedo.detach(), *(leaf.grad for leaf in leaves)])
     for mine, theirs in zip(*results, strict=True):
         assert (mine.double() - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
+
+
+def test_the_kernels_say_the_same_whether_or_not_a_gradient_is_wanted_and_on_any_number_of_threads(
+    kernels: str,
+) -> None:
+    field, where = HashField(torch.Generator().manual_seed(0)), points(30_000).float()
+    pull = torch.randn(30_000, 4, generator=torch.Generator().manual_seed(1))
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            field.zero_grad()
+            found = field.sample(where, False)
+            (torch.cat([found.density[:, None], found.albedo], -1) * pull).sum().backward()
+            with torch.no_grad():
+                alone = field.sample(where, False)
+            results.append([found.density, found.albedo, alone.density, alone.albedo])
+            results[-1] += [parameter.grad for parameter in field.parameters()]
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(results[0][0], results[0][2]) and torch.equal(results[0][1], results[0][3])
+
+
+def test_levels_come_in_one_after_the_other() -> None:
+    field = HashField(torch.Generator().manual_seed(0), levels=4)
+    assert field.shares.tolist() == [1, 1, 1, 1]
+    field.let_in(2.5)
+    torch.testing.assert_close(field.shares, torch.tensor([1.0, 1.0, 0.5, 0.0]))
+    some = points(200).float()
+    before = field.sample(some, False).density
+    with torch.no_grad():
+        field.tables[3] += 1  # what is not in is not seen, and is not pulled at
+    assert torch.equal(field.sample(some, False).density, before)
+    field.sample(some, False).density.sum().backward()
+    assert field.tables.grad[2].any() and not field.tables.grad[3].any()
 
 
 def test_a_hashed_field_says_the_same_in_float32_and_float64(kernels: str) -> None:

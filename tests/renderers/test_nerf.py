@@ -16,7 +16,8 @@ from torch.optim import Adam
 from renderers.cameras import Cameras, looking_at_origin
 from renderers.mesh import agreement
 from renderers.meshing import Meshing, mesh_of
-from renderers.nerf import Nerf, NerfScene
+from renderers.nerf import Nerf
+from renderers.nerf_scene import NerfScene
 from renderers.occupancy import Occupancy
 from renderers.rays import Layers
 from renderers.rows import adam_state, restore_adam
