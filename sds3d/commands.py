@@ -14,7 +14,7 @@ from renderers import native
 from sds3d import arguments as flags
 from sds3d.arguments import add_telling, console_of, parser
 from sds3d.console import Console, clock
-from sds3d.distill import Run, Unhealthy
+from sds3d.distill import Run, Unanswered, Unhealthy
 from sds3d.finish import finish
 from sds3d.generate import Stop, device_of, listening, model_of, optimise, resumed, source_of
 from sds3d.priors import open_prior
@@ -178,8 +178,8 @@ def _go(run: Run, record: Record, console: Console) -> int:
                 return _stopped(run, record, console, seconds)
             asset = finish(run.result, record, console, seconds)
     except Unhealthy as trouble:
-        hint = "another --seed or a lower --objective.scale often helps"
-        raise ValueError(f"{trouble}; {hint}; what there is of the run is in {record.folder}") from None
+        hint = "" if isinstance(trouble, Unanswered) else "; another --seed or a lower --objective.scale often helps"
+        raise ValueError(f"{trouble}{hint}; what there is of the run is in {record.folder}") from None
     console.say(f"{asset} after {clock(time.monotonic() - began)}", asset=str(asset))
     return 0
 

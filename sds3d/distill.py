@@ -32,8 +32,16 @@ APART = 0x9E3779B8
 """Between the seeds of particles: a multiple of 8, so that none meets another stream of the run."""
 
 
+MOST_LOST = 10
+"""Steps on end whose gradients may hold no number before a run gives up."""
+
+
 class Unhealthy(RuntimeError):
     """The scene went wrong beyond repair; the message says how."""
+
+
+class Unanswered(Unhealthy):
+    """The prior gave nothing that the scene could move by; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Run:
         self.chunks = config.accumulate
         """Parts that a step's pictures are looked at in; more where the memory has run out."""
         self.beside = Companions(config, prior, self.prompt, device, self.chance["critic"])
-        self.done = 0
+        self.done, self.lost = 0, 0
         starts = (generator(config.seed * 8 + 7 + place * APART) for place in range(config.particles))
         self.particles = [Particle.of(started(config, device, start, model), 0.0) for start in starts]
         self.placement = None if model is None else model.placement
@@ -163,6 +171,10 @@ class Run:
         if trouble := scene.healthy():
             raise Unhealthy(f"step {self.done}: {trouble}")
         strength = float(looked.gradient.square().mean().sqrt())
+        self.lost = self.lost + 1 if strength == 0 and bool(looked.lost) else 0
+        if self.lost == min(MOST_LOST, config.steps):
+            why = "its weights are damaged, or too large for half precision (--extras.precision full)"
+            raise Unanswered(f"step {self.done}: {config.prior} answers with no number (NaN) any more; {why}")
         seconds, logs = time.perf_counter() - began, {**looked.logs, **learnt}
         return Step(self.done, strength, seconds, looked.seconds + learning, scene.told(), frame, logs, tuple(remarks))
 
@@ -206,7 +218,8 @@ class Run:
             seconds = time.perf_counter() - asked
             share = len(x) / config.views
             (share * (pulled(x, gradient) + particle.scene.penalty(frame))).backward()
-            looked.append(Looked([frame], x.detach(), gradient, view.wanted.posed, update.logs, seconds))
+            lost = ~update.gradient.isfinite().any()
+            looked.append(Looked([frame], x.detach(), gradient, view.wanted.posed, update.logs, seconds, lost))
         return Looked.joined(looked)
 
     def _drawn(self, like: Float[Tensor, "b C h w"], progress: float) -> Drawn:

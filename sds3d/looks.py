@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from configs.run import RunConfig
@@ -44,6 +44,8 @@ class Looked:
     logs: dict[str, float]
     seconds: float
     """In the prior."""
+    lost: Bool[Tensor, ""]
+    """Whether the objective gave no finite number for any of them."""
 
     @staticmethod
     def joined(parts: Sequence[Looked]) -> Looked:
@@ -59,6 +61,7 @@ class Looked:
             chained([part.posed for part in parts]),
             logs,
             sum(part.seconds for part in parts),
+            torch.stack([part.lost for part in parts]).all(),
         )
 
 

@@ -23,6 +23,9 @@ FAMILIES = {
 """Classes of pipelines that are read, and the part that is their network."""
 UNUSED = ("safety_checker", "feature_extractor", "watermarker")
 """Parts that are not needed here."""
+AUTOENCODERS = {"SanaPipeline": ("AutoencoderDC",)}
+"""Classes of autoencoders of a family, where they are not `PLAIN_AUTOENCODERS`."""
+PLAIN_AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 SEEING = ("MVDreamPipeline",)
 """Classes of which some see pictures, by the part `image_encoder`; of others it is not needed either."""
 _WORDS = ("tokenizer.json", "vocab.json", "spiece.model")
@@ -70,6 +73,9 @@ def look(folder: Path) -> Found:
         if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
         if name != "image_encoder" or kind in SEEING
     )
+    fine = AUTOENCODERS.get(kind, PLAIN_AUTOENCODERS)
+    if (coder := row["vae"][-1] if "vae" in parts else fine[0]) not in fine:
+        raise ValueError(f"{folder} has a {coder} for an autoencoder; a {kind} has one of {', '.join(fine)}")
     variants = set[str | None]()
     for name in parts:
         if not (folder / name).is_dir():

@@ -17,6 +17,7 @@ from guidance.families.assembly import assembled
 from guidance.families.codecs import SAID, Autoencoder, Codec, Pixels
 from guidance.families.extras import Extras
 from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
+from guidance.families.fitting import refuse_empty, refuse_unfit
 from guidance.families.kept import KeptTexts, default_folder, identity
 from guidance.families.multiview import VIEWS, MultiViewUNet
 from guidance.families.networks import (
@@ -89,6 +90,7 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     network = getattr(pipe, FAMILIES[found.kind])
     away = device if extras.offload and device.type != "cpu" else None
     codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
+    refuse_unfit(pipe, folder, found, codec)
     factor = codec.factor if isinstance(codec, Autoencoder) else 1
     size = extras.size or _own_size(found.kind, network, factor)
     grain = factor * _patch(found.kind, network)
@@ -161,6 +163,7 @@ def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) 
     """The pipeline without what is not needed, frozen, on its device."""
     dtype = precision_of(found.kind, device, extras)
     pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal or extras.offload else ())
+    refuse_empty(pipe, folder)
     if extras.vae and found.kind != "IFPipeline":
         pipe.vae = _autoencoder(Path(extras.vae), dtype, Autoencoder.of(pipe.vae))
     _settle(pipe, device, extras)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from guidance.families.extras import Extras
 from tests.sds3d.models.asked import Folder, lora_of, one_line
+from tests.tiny_models import build, vae
 
 
 def test_folders_that_are_no_model(tmp_path: Path, copy: Path) -> None:
@@ -68,6 +70,51 @@ def test_a_scheduler_of_another_kind(folder: Folder, tmp_path: Path) -> None:
         row = json.loads((mixed / "model_index.json").read_text())
         (mixed / "model_index.json").write_text(json.dumps(row | {"scheduler": entry}))
         assert told in one_line(str(mixed))
+
+
+def test_a_scheduler_of_another_file(folder: Folder, copy: Path) -> None:
+    shutil.copy(folder("sana") / "scheduler" / "scheduler_config.json", copy / "scheduler")
+    told = "its scheduler is a DDIMScheduler, and scheduler_config.json was written by a FlowMatchEulerDiscrete"
+    assert told in one_line(str(copy))
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "part"), [("sd", "text_encoder"), ("sana", "text_encoder"), ("flux", "text_encoder_2")]
+)
+def test_a_text_encoder_of_another_width(kind: str, part: str, frugal: bool, folder: Folder, tmp_path: Path) -> None:
+    mixed = Path(shutil.copytree(folder(kind), tmp_path / kind))
+    encoder = getattr(build(kind), part)
+    config = type(encoder.config).from_dict(encoder.config.to_dict() | {"hidden_size": 48, "d_model": 48})
+    shutil.rmtree(mixed / part)
+    type(encoder)(config).save_pretrained(mixed / part)
+    told = "its text encoder says 48 numbers for a token, and its network takes 32"
+    assert told in one_line(str(mixed), Extras(size=16, frugal=frugal))
+
+
+def test_an_autoencoder_of_another_kind(folder: Folder, tmp_path: Path) -> None:
+    for kind, other, told in (
+        ("sd", "sana", "has a AutoencoderDC for an autoencoder; a StableDiffusionPipeline has one of AutoencoderKL"),
+        ("sana", "sd", "has a AutoencoderKL for an autoencoder; a SanaPipeline has one of AutoencoderDC"),
+        ("sdxl", "wide", "its autoencoder says 6 numbers, and its network takes 4"),
+    ):
+        mixed = Path(shutil.copytree(folder(kind), tmp_path / kind))
+        shutil.rmtree(mixed / "vae")
+        vae(6).save_pretrained(mixed / "vae") if other == "wide" else shutil.copytree(
+            folder(other) / "vae", mixed / "vae"
+        )
+        row = json.loads((mixed / "model_index.json").read_text())
+        entry = json.loads((mixed / "vae" / "config.json").read_text())["_class_name"]
+        (mixed / "model_index.json").write_text(json.dumps(row | {"vae": ["diffusers", entry]}))
+        assert told in one_line(str(mixed))
+
+
+def test_weights_that_lack_a_tensor(copy: Path) -> None:
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors["conv_in.bias"]
+    save_file(tensors, file)
+    assert "unet is not complete: its files lack 1 of its tensors, such as conv_in.bias" in one_line(str(copy))
 
 
 def test_a_scheduler_that_can_be_of_either_kind(folder: Folder, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from configs.catalog import OBJECTIVES
 from configs.files import dump, load
@@ -15,7 +16,7 @@ from guidance.families.extras import Extras
 from renderers.picture import Picture
 from sds3d.distill import Run
 from sds3d.priors import open_prior
-from tests.sds3d.models.asked import CPU, SMALL, Folder, asked, source
+from tests.sds3d.models.asked import CPU, SMALL, Captured, Folder, asked, source
 from tests.tiny_models import KINDS
 
 
@@ -75,6 +76,19 @@ def test_a_run_with_a_critic_goes_on_where_it_stopped(folder: Folder) -> None:
     second.restore(first.state())
     list(second.steps())
     assert all(torch.equal(second.scene.state()[name], value) for name, value in whole.scene.state().items())
+
+
+def test_a_network_that_answers_nothing_is_noticed(copy: Path, tmp_path: Path, capsys: Captured) -> None:
+    from sds3d.__main__ import main
+
+    (file,) = (copy / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] * float("nan")}, file, {"format": "pt"})
+    run = tmp_path / "run"
+    flags = f"--steps 6 --views 2 --device cpu --scene.count 60 --prior {copy} --out {run}"
+    assert main(["generate", "a teddy bear", *flags.split()]) == 2
+    told = capsys.readouterr().err
+    assert "step 6: " in told and "answers with no number (NaN) any more" in told and "--seed" not in told
 
 
 def test_what_is_on_top_is_written_down() -> None:
