@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam
 
-from renderers import hash_kernels, native
+from renderers import hash_kernels
 from renderers.field import Blob, VoxelField, lattice_points, outward, refined, resampled, trilinear, variation
 from renderers.hashed import HashField, decode_slowly, encode_slowly, entries
 from renderers.occupancy import Occupancy, widened
@@ -24,16 +22,6 @@ def points(count: int, seed: int = 0) -> Tensor:
 
 def random_grid(resolution: int, seed: int = 0) -> Tensor:
     return torch.randn(resolution, resolution, resolution, 4, generator=torch.Generator().manual_seed(seed)).double()
-
-
-@pytest.fixture(params=["avx2", "baseline"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("SDS3D_KERNELS", request.param)
-    if native.library() is None:
-        pytest.skip(native.why_missing())
-    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
-    yield request.param
 
 
 # --- voxels ---

@@ -87,7 +87,9 @@ def test_it_becomes_a_mesh_that_looks_like_it() -> None:
     assert mesh.surface.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.2)
 
 
-@pytest.mark.parametrize("knobs", [replace(SMALL, shaded=0.5, surroundings=1, orientation=0.01), HASHED])
+@pytest.mark.parametrize(
+    "knobs", [replace(SMALL, shaded=0.5, surroundings=1, orientation=0.01), replace(HASHED, levels=3)]
+)
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(knobs: Nerf) -> None:
     scene, adam = built(knobs)
     train(scene, adam, range(13), 30)
@@ -191,6 +193,20 @@ def test_the_grid_grows_finer_on_time() -> None:
     assert [list(group["params"]) for group in adam.param_groups] == [[scene.field.values]]
 
 
+def test_hash_tables_come_in_on_time() -> None:
+    knobs = replace(HASHED, levels=2, grow_from=0.2, grow_until=0.6)
+    assert [knobs.levels_at(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([2, 2, 5, 8, 8])
+    assert {replace(knobs, levels=8).levels_at(p) for p in (0.0, 0.4, 1.0)} == {8}
+    assert replace(knobs, grow_from=0.5, grow_until=0.5).levels_at(0.51) == 8
+    scene, adam = built(knobs)
+    assert scene.told() == "2 of 8 hash tables of 32768"
+    train(scene, adam, range(5), 10)
+    torch.testing.assert_close(scene.field.shares, torch.tensor([1.0] * 5 + [0.0] * 3))
+    other, _ = built(replace(knobs))
+    other.restore(scene.state())
+    assert torch.equal(other.field.shares, scene.field.shares)
+
+
 def test_nothing_solid_is_skipped_while_it_learns() -> None:
     scene, adam = built()
     train(scene, adam, range(60), 60)
@@ -269,6 +285,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
         ({"sparsity": math.nan}, "sparsity is nan"),
         ({"surroundings": 7}, "degree 7"),
         ({"thinnest": 0.0}, "thinnest is 0.0"),
+        ({"levels": 9}, "levels is 9; it lies between 1 and 8"),
     ],
 )
 def test_knobs_out_of_range_are_named(change: dict[str, float], message: str) -> None:

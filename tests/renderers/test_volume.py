@@ -1,77 +1,22 @@
-"""Volumes to pictures: the torch twin against closed forms and nerfacc, the kernels against the twin."""
+"""Volumes to pictures: the kernels against the twin, and closed forms."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from renderers import native, volume, volume_kernels, volume_reference
+from renderers import volume, volume_kernels, volume_reference
 from renderers.cameras import Cameras, looking_at_origin
 from renderers.field import Field, VoxelField, lattice_points
 from renderers.hashed import HashField
 from renderers.occupancy import Occupancy
-from renderers.rays import Layers, March, Rays, Shade
+from renderers.rays import March, Rays, Shade
 from renderers.volume import draw
-
-SCALE = 20.0
-NAMES = [field.name for field in fields(Layers) if field.name != "taken"]
-MARCH = March(step=1 / 24, spread=True)
-
-
-def cloud(resolution: int = 20, seed: int = 0, height: float = 2.0) -> Tensor:
-    """Random float64 voxels, dense in the middle, next to nothing at the edge of the ball."""
-    chance = torch.Generator().manual_seed(seed)
-    points = lattice_points(resolution, torch.zeros(1, dtype=torch.float64))
-    values = torch.randn(resolution, resolution, resolution, 4, generator=chance).double()
-    values[..., 0] += (height - 12 * points.square().sum(-1)).view(values.shape[:3])
-    return values
-
-
-def cameras(views: int = 3, size: int = 20) -> Cameras:
-    return looking_at_origin(torch.arange(views) * 1.7, torch.linspace(-0.6, 0.8, views), size)
-
-
-def rays_of(looks: Cameras, kind: torch.dtype) -> Rays:
-    """Jittered rays; the views are lit in turn by every kind of light."""
-    chance = torch.Generator().manual_seed(1)
-    rays = Rays.of(looks, torch.zeros(1, dtype=kind))
-    jitter = torch.rand(rays.jitter.shape, generator=chance).to(kind)
-    lights = 2 * torch.randn(len(looks), 3, generator=chance).to(kind)
-    shades = torch.arange(len(looks), dtype=torch.int32) % len(Shade)
-    return replace(rays, jitter=jitter, lights=lights, shades=shades)
-
-
-def seen(field: Field, rays: Rays, march: March = MARCH, occupancy: Occupancy | None = None) -> Layers:
-    """The layers, with the gradients of a fixed random function of all of them in the field's parameters."""
-    field.zero_grad()
-    layers = draw(field, occupancy or Occupancy.everywhere(8, "cpu"), rays, march)
-    chance = torch.Generator().manual_seed(5)
-    total = rays.origins.new_zeros(())
-    for name in NAMES:
-        layer = getattr(layers, name)
-        total = total + (layer * torch.randn(layer.shape, generator=chance).to(layer)).sum()
-    total.backward()
-    return layers
-
-
-def voxels(values: Tensor, kind: torch.dtype) -> VoxelField:
-    return VoxelField(values.to(kind), SCALE)
-
-
-@pytest.fixture(params=["avx2", "baseline"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("SDS3D_KERNELS", request.param)
-    if native.library() is None:
-        pytest.skip(native.why_missing())
-    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
-    yield request.param
+from tests.renderers.volumes import MARCH, NAMES, SCALE, cameras, cloud, rays_of, same_layers, seen, voxels
 
 
 def inside() -> Cameras:
@@ -99,13 +44,6 @@ SCENES = {
     "along the axes": (cloud(), axis_parallel()),
     "two corners": (cloud(2, height=36.0), cameras()),
 }
-
-
-def same_layers(fast: Layers, slow: Layers) -> None:
-    for name in NAMES:
-        error = (getattr(fast, name).double() - getattr(slow, name)).abs()
-        assert error.mean() < 1e-5, name
-        assert error.max() < 2e-3, name  # where rounding decides whether a ray takes one sample more
 
 
 # --- the kernels against the twin ---
@@ -166,14 +104,6 @@ def test_kernels_are_deterministic_whatever_the_threads(kernels: str, kind: str)
 
 
 # --- laws of both ---
-
-
-@pytest.fixture(params=["kernels", "twin"])
-def kind(request: pytest.FixtureRequest) -> torch.dtype:
-    """float32 is drawn by the kernels, float64 by the twin."""
-    if request.param == "kernels" and native.library() is None:
-        pytest.skip(native.why_missing())
-    return torch.float32 if request.param == "kernels" else torch.float64
 
 
 def even(raw: float, kind: torch.dtype) -> VoxelField:
@@ -284,122 +214,6 @@ def test_albedo_needs_no_light_and_textureless_no_colour(kind: torch.dtype) -> N
         else:
             other.values.data[..., channel] += 1
         torch.testing.assert_close(seen(field, same).colour, seen(other, moved).colour)
-
-
-# --- the twin against mathematics and nerfacc ---
-
-
-def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
-    rays, march = rays_of(cameras(3, 2), torch.float64), March(step=1 / 6, spread=True)
-
-    def layers(values: Tensor) -> Tensor:
-        field = VoxelField(torch.zeros_like(values), 3.0)
-        del field.values
-        field.values = values  # type: ignore[assignment]
-        return volume_reference.draw(field, Occupancy.everywhere(4, "cpu"), rays, march)[0]
-
-    values = cloud(4, height=1.0).requires_grad_()
-    assert torch.autograd.gradcheck(layers, [values], eps=1e-6, atol=1e-6, rtol=1e-4)
-
-
-def test_composition_is_that_of_nerfacc() -> None:
-    """nerfacc's batched rendering of the same samples: colour, alpha and distance, and their gradients."""
-    nerfacc = pytest.importorskip("nerfacc")
-    chance = torch.Generator().manual_seed(3)
-    step, shape = 0.05, (50, 40)
-    rays = Rays(
-        *(torch.zeros(50, *rest) for rest in ((3,), (1, 1, 3), (1, 1))), torch.zeros(50).int(), torch.zeros(50, 3)
-    )
-    distances = (1 + torch.arange(40) * step).expand(shape).double()
-    results = []
-    for ours in (True, False):
-        density = (4 * torch.rand(shape, generator=chance.manual_seed(3))).double().requires_grad_()
-        colour = torch.rand(*shape, 3, generator=chance).double().requires_grad_()
-        if ours:
-            march = March(step, normals=False)
-            layers = volume_reference.composite(density, colour, None, distances, rays, march)
-            rgb, alpha, reach = layers[:, :3], layers[:, 3:4], layers[:, 4:5]
-        else:
-            ends = distances + step / 2
-            rgb, alpha, depth, _ = nerfacc.rendering(
-                ends - step, ends, rgb_sigma_fn=lambda *_, colour=colour, density=density: (colour, density)
-            )
-            reach = depth * alpha
-        pull = torch.randn(50, 5, generator=torch.Generator().manual_seed(4)).double()
-        (torch.cat([rgb, alpha, reach], -1) * pull).sum().backward()
-        results.append((rgb, alpha, reach, density.grad, colour.grad))
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)  # they take samples behind the last we take
-
-
-# --- the door to CUDA ---
-
-
-def test_nerfacc_takes_the_arguments_we_give_it() -> None:
-    nerfacc = pytest.importorskip("nerfacc")
-    made = inspect.signature(nerfacc.OccGridEstimator.__init__)
-    made.bind(None, **volume.grid_arguments(Occupancy.everywhere(4, "cpu")))
-    sampled = inspect.signature(nerfacc.OccGridEstimator.sampling)
-    arguments = volume.sampling_arguments(MARCH, torch.zeros(1), torch.ones(1))
-    assert set(arguments) <= set(sampled.parameters)
-    sampled.bind(None, torch.zeros(1, 3), torch.zeros(1, 3), sigma_fn=None, **arguments)
-    inspect.signature(nerfacc.render_weight_from_density).bind(1, 2, 3, ray_indices=4, n_rays=5)
-    inspect.signature(nerfacc.accumulate_along_rays).bind(1, 2, ray_indices=3, n_rays=4)
-
-
-@pytest.mark.parametrize("field", ["voxels", "hashed"])
-def test_the_way_over_nerfacc_agrees_with_the_twin(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
-    """All but its two CUDA kernels, which are stood in for: the samples by our lattice, the weights by our rule."""
-    nerfacc = pytest.importorskip("nerfacc")
-
-    def sampling(
-        self: nn.Module, rays_o: Tensor, rays_d: Tensor, *, t_min: Tensor, t_max: Tensor, **rest: object
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        step = rest["render_step_size"]
-        assert isinstance(step, float)
-        count = int(((t_max - t_min) / step).max()) + 2
-        starts = t_min[:, None] + step * torch.arange(count)
-        middle = starts + step / 2
-        cells = self.binaries.shape[1]
-        places = rays_o[:, None] + middle[..., None] * rays_d[:, None]
-        cell = ((places + 1) * (cells / 2)).long().clamp(0, cells - 1)
-        kept = (middle < t_max[:, None]) & (t_max > t_min)[:, None] & self.binaries[0][cell.unbind(-1)]
-        rows = kept.nonzero()[:, 0]
-        density = rest["sigma_fn"](starts[kept], starts[kept] + step, rows)  # type: ignore[operator]
-        before = volume.summed_before(density[:, None] * step, rows)[:, 0]
-        clear = torch.exp(-before) > 1e-4
-        return rows[clear], starts[kept][clear], starts[kept][clear] + step
-
-    def weights(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, **packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        depth = sigmas * (t_ends - t_starts)
-        through = torch.exp(-volume.summed_before(depth[:, None], packed["ray_indices"])[:, 0])
-        alpha = -torch.expm1(-depth)
-        return through * alpha, through, alpha
-
-    monkeypatch.setattr(nerfacc.OccGridEstimator, "sampling", sampling)
-    monkeypatch.setattr(nerfacc, "render_weight_from_density", weights)
-    rays = rays_of(cameras(), torch.float64)
-    pictured: Field = voxels(cloud(), torch.float64)
-    if field == "hashed":
-        pictured = HashField(torch.Generator().manual_seed(0), levels=2, log2_size=8, finest=16, width=4).double()
-    occupancy = Occupancy.of(pictured.densest(10).float(), 0.5)
-    slow = seen(pictured, rays, occupancy=occupancy)
-    truth = [parameter.grad.clone() for parameter in pictured.parameters()]
-    monkeypatch.setattr(volume_reference, "draw", volume.draw_by_nerfacc)
-    same_layers(seen(pictured, rays, occupancy=occupancy), slow)
-    for parameter, gradient in zip(pictured.parameters(), truth, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.cuda
-def test_cuda_agrees_with_the_cpu() -> None:
-    rays, values = rays_of(cameras(), torch.float32), cloud()
-    near, far = voxels(values, torch.float32), voxels(values, torch.float32).cuda()
-    occupancy = Occupancy.of(near.densest(10), 0.01)
-    there = Occupancy(occupancy.empty.cuda(), occupancy.radius)
-    slow = seen(near, rays, occupancy=occupancy)
-    fast = draw(far, there, Rays(*(getattr(rays, part.name).cuda() for part in fields(rays))), MARCH)
-    same_layers(Layers(*(getattr(fast, part.name).cpu() for part in fields(Layers))), slow)
 
 
 # --- the door ---

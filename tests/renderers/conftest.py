@@ -1,0 +1,37 @@
+"""Fixtures of the renderers' tests: by which code something is drawn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from renderers import native
+
+
+@pytest.fixture(params=["avx2", "baseline"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With each of the compiled libraries."""
+    monkeypatch.setenv("SDS3D_KERNELS", request.param)
+    if native.library() is None:
+        pytest.skip(native.why_missing())
+    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("this processor has no AVX2")
+    return str(request.param)
+
+
+@pytest.fixture(params=["kernels", "twin"])
+def kind(request: pytest.FixtureRequest) -> torch.dtype:
+    """float32 is drawn by the kernels, float64 by the twin."""
+    if request.param == "kernels" and native.library() is None:
+        pytest.skip(native.why_missing())
+    return torch.float32 if request.param == "kernels" else torch.float64
+
+
+@pytest.fixture(params=["kernel", "twin"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """float32 with the compiled kernels, and without."""
+    if request.param == "twin":
+        monkeypatch.setenv("SDS3D_KERNELS", "torch")
+    elif native.library() is None:
+        pytest.skip(native.why_missing())
+    return str(request.param)
