@@ -1,6 +1,6 @@
 """Splats in plain torch as fast as we could make it: a list of the (splat, pixel) pairs that matter, and running sums.
 
-The yardstick of `renderers_splats.py`. The projection is that of the oracle; then, without gradients, every splat is
+The yardstick of `splats.py`. The projection is that of the oracle; then, without gradients, every splat is
 spread over the pixels of its box, faint pairs are dropped, the rest are sorted by pixel, and what lies behind an opaque
 pixel is dropped too. Only the pairs that are left are drawn with gradients. Shapes: P pairs.
 """
