@@ -47,9 +47,15 @@ class Sighting:
     """Gradient of the loss in the place where it landed, per pixel; zero before `backward`, which adds to it."""
     means2d_absolute: Float[Tensor, "B N 2"] | None = None
     """The same with the sizes of the pixels' shares added up, so that they never cancel; None unless wished for."""
+    distortion: Float[Tensor, "B H W 1"] | None = None
+    """How far apart in depth lies what a pixel shows: the sum over all pairs, either way round, of weight * weight *
+    distance (Barron et al. 2022, equation 15); differentiable. None unless wished for.
+    """
+    unevenness: Float[Tensor, "B H W 1"] | None = None
+    """That of renderers/unevenness.py, differentiable, where the scene has asked for it."""
 
     def joined(self, others: Sequence[Sighting]) -> Sighting:
-        """This one's pictures and the others', as one."""
+        """This one's pictures and the others', as one, without what is differentiable."""
         every = (self, *others)
         sizes = [s.means2d_absolute for s in every if s.means2d_absolute is not None]
         absolute = torch.cat(sizes) if len(sizes) == len(every) else None
@@ -61,11 +67,21 @@ class Wish:
     """What is drawn beyond the default; each costs time."""
 
     antialiased: bool = False
-    """Splats fade by what the blur of the picture adds to their area (Yu et al. 2023; gsplat's rasterize_mode)."""
+    """Gaussians fade by what the blur of the picture adds to their area (Yu et al. 2023; gsplat's rasterize_mode)."""
     normals: bool = False
-    """Draw the splats' shortest axes, turned to the camera, as three more channels."""
+    """Draw the splats' shortest axes, of surfels the third, turned to the camera, as three more channels."""
     absolute: bool = False
     """Note `Sighting.means2d_absolute` (Ye et al. 2024; gsplat's absgrad)."""
+    surfels: bool = False
+    """Splats are flat discs across their third axis, whose scale is ignored (Huang et al. 2024; gsplat's 2DGS)."""
+    distortion: bool = False
+    """Note `Sighting.distortion`; of surfels only."""
+
+    def __post_init__(self) -> None:
+        if self.surfels and (self.antialiased or self.absolute):
+            raise ValueError("surfels are drawn neither antialiased nor with sizes of gradients; Gaussians are")
+        if self.distortion and not self.surfels:
+            raise ValueError("the distortion is noted of surfels only; Gaussians have none")
 
 
 @dataclass(frozen=True)
@@ -99,12 +115,13 @@ def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
     return torch.stack(entries, -1).view(-1, 3, 3)
 
 
-def normals(gaussians: Gaussians, lenses: Lenses) -> Float[Tensor, "B N 3"]:
-    """Unit vectors along the shortest axes, turned to each camera; differentiable in the quaternions.
+def normals(gaussians: Gaussians, lenses: Lenses, surfels: bool = False) -> Float[Tensor, "B N 3"]:
+    """Unit vectors along the shortest axes, of surfels the third, turned to each camera; differentiable in the
+    quaternions.
 
     A quaternion that is no rotation counts as none, so that it spoils nothing where its splat is not drawn.
     """
-    shortest = gaussians.scales.argmin(-1)
+    shortest = torch.full_like(gaussians.scales[:, 0], 2).long() if surfels else gaussians.scales.argmin(-1)
     length = gaussians.quats.norm(dim=-1, keepdim=True)
     sound = torch.where((length > 0) & length.isfinite(), gaussians.quats, gaussians.quats.new_tensor([1.0, 0, 0, 0]))
     axes = rotations(sound)[torch.arange(len(gaussians), device=shortest.device), :, shortest]

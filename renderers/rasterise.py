@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import gsplat_backend, native, splat_kernels, splat_reference
+from renderers import gsplat_backend, native, splat_kernels, splat_reference, surfel_reference
 from renderers.cameras import Cameras
 from renderers.gaussians import Gaussians, Lenses, Wish, check
 from renderers.scene import Frame
@@ -30,7 +30,8 @@ def rasterise(gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, 
     elif device == "cpu" and gaussians.means.dtype == torch.float32 and native.library() is not None:
         colour, alpha, sighting = splat_kernels.draw(gaussians, lenses, wish)
     else:
-        colour, alpha, sighting = splat_reference.draw(gaussians, lenses, wish)
+        twin = surfel_reference if wish.surfels else splat_reference
+        colour, alpha, sighting = twin.draw(gaussians, lenses, wish)
     rgb = colour[..., :3] + (1 - alpha) * background[:, None, None]
     depth = colour[..., 3:4] / alpha.clamp_min(1e-10)
     return Frame(rgb, alpha, depth, sighting, colour[..., 4:] if wish.normals else None)

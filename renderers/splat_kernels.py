@@ -1,4 +1,4 @@
-"""The C++ splat kernels (renderers/native/splats.h) as a differentiable function of CPU float32 tensors.
+"""The C++ splat kernels (renderers/native/splats.h, surfels.h) as a differentiable function of CPU float32 tensors.
 
 Memory is allocated here and owned by torch; the kernels keep nothing, this module some scratch. Results do not depend
 on the number of threads: tiles share nothing, and gradients are summed per splat in a fixed order.
@@ -19,8 +19,9 @@ from renderers import native
 from renderers.gaussians import Gaussians, Lenses, Sighting, Wish, normals
 
 _TILE = 16
-_RECORD_FLOATS = 16
-_PAIR_SUMS, _PAIR_SUMS_WITH_NORMALS = 12, 16
+_RECORD_FLOATS = _FACET_FLOATS = 16
+_PAIR_SUMS = {(False, False): 12, (False, True): 16, (True, False): 16, (True, True): 20}
+"""Floats per pair on the way back: of surfels or not, with normals or not."""
 _PLAIN = Wish()
 _MOST_KEPT = 8_000_000
 """Floats of scratch that are kept from one call to the next, at most."""
@@ -36,20 +37,30 @@ class _Scene(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int32)
-            for name in ("views", "count", "height", "width", "threads", "colours_per_view", "antialiased")
+            for name in (
+                "views",
+                "count",
+                "height",
+                "width",
+                "threads",
+                "colours_per_view",
+                "antialiased",
+                "surfels",
+            )
         ),
         *_pointers("means", "quats", "scales", "opacities", "colours", "viewmats", "intrinsics", "normals"),
     ]
 
 
 class _Plan(ctypes.Structure):
-    _fields_ = _pointers("records", "radii", "pairs", "starts")
+    _fields_ = _pointers("records", "radii", "pairs", "starts", "facets")
 
 
 class _Picture(ctypes.Structure):
     _fields_ = _pointers(
         "colour", "alpha", "normal", "d_colour", "d_alpha", "d_normal", "pair_sums",
         "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_normals", "d_means2d", "d_means2d_absolute",
+        "distortion", "d_distortion",
     )  # fmt: skip
 
 
@@ -63,13 +74,13 @@ def draw(
     """
     inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colours]
     inputs = [tensor.contiguous() for tensor in inputs]
-    axes = normals(gaussians, lenses).contiguous() if wish.normals else None
+    axes = normals(gaussians, lenses, wish.surfels).contiguous() if wish.normals else None
     gradient = torch.zeros(len(lenses.viewmats), len(gaussians), 2)
     sighting = _Sums(gradient, torch.zeros_like(gradient) if wish.absolute else None)
-    colour, alpha, radii, normal = _Draw.apply(*inputs, axes, lenses, wish.antialiased, sighting)  # type: ignore[no-untyped-call]
+    colour, alpha, radii, normal, distortion = _Draw.apply(*inputs, axes, lenses, wish, sighting)  # type: ignore[no-untyped-call]
     if normal is not None:
         colour = torch.cat([colour, normal], -1)
-    return colour, alpha, Sighting(radii, sighting.gradient, sighting.absolute)
+    return colour, alpha, Sighting(radii, sighting.gradient, sighting.absolute, distortion)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _scene(inputs: list[Tensor | None], lenses: Lenses, antialiased: bool, threads: int) -> _Scene:
+def _scene(inputs: list[Tensor | None], lenses: Lenses, wish: Wish, threads: int) -> _Scene:
     """`inputs` are those of `_Draw`, normals last."""
     *splats, axes = inputs
     tensors = [*splats, lenses.viewmats, lenses.intrinsics, axes]
@@ -101,7 +112,8 @@ def _scene(inputs: list[Tensor | None], lenses: Lenses, antialiased: bool, threa
     means, colours = splats[0], splats[4]
     assert means is not None and colours is not None
     sizes = len(lenses.viewmats), len(means), lenses.height, lenses.width
-    return _Scene(*sizes, threads, int(colours.ndim == 3), int(antialiased), *map(_address, tensors))
+    flags = int(colours.ndim == 3), int(wish.antialiased), int(wish.surfels)
+    return _Scene(*sizes, threads, *flags, *map(_address, tensors))
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -134,17 +146,20 @@ def _scratch(floats: int) -> Tensor:
 
 
 class _Draw(torch.autograd.Function):
-    """means, quats, scales, opacities, colours, normals -> colour and depth times alpha, alpha, radii, normal."""
+    """means, quats, scales, opacities, colours, normals -> colour and depth times alpha, alpha, radii, normal,
+    distortion.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        *inputs, lenses, antialiased, sums = arguments
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        *inputs, lenses, wish, sums = arguments
         library = _library()
         views, count, height, width = len(lenses.viewmats), len(inputs[0]), lenses.height, lenses.width
         records = torch.empty(views, count, _RECORD_FLOATS)
+        facets = torch.empty(views, count, _FACET_FLOATS) if wish.surfels else None
         radii = torch.empty(views, count, dtype=torch.int32)
-        scene = _scene(inputs, lenses, antialiased, _threads(views * count))
-        plan = _Plan(records.data_ptr(), radii.data_ptr())
+        scene = _scene(inputs, lenses, wish, _threads(views * count))
+        plan = _Plan(records=_address(records), radii=_address(radii), facets=_address(facets))
         total = library.sds3d_splats_project(ctypes.byref(scene), ctypes.byref(plan))
         if total >= 2**31:
             raise ValueError(f"{count} splats cover {total} tiles, too many to number; are their scales sane?")
@@ -153,32 +168,36 @@ class _Draw(torch.autograd.Function):
         starts = torch.empty(tiles + 1, dtype=torch.int32)
         colour, alpha = torch.empty(views, height, width, 4), torch.empty(views, height, width, 1)
         normal = None if inputs[5] is None else torch.empty(views, height, width, 3)
+        distortion = torch.empty(views, height, width, 1) if wish.distortion else None
         scene.threads = _threads(total)
         plan.pairs, plan.starts = pairs.data_ptr(), starts.data_ptr()
-        picture = _picture(colour=colour, alpha=alpha, normal=normal)
+        picture = _picture(colour=colour, alpha=alpha, normal=normal, distortion=distortion)
         library.sds3d_splats_draw(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))
-        ctx.save_for_backward(*inputs, colour, alpha, normal, records, pairs, starts)
-        ctx.lenses, ctx.antialiased, ctx.sums = lenses, antialiased, sums
+        ctx.save_for_backward(*inputs, colour, alpha, normal, distortion, records, facets, pairs, starts)
+        ctx.lenses, ctx.wish, ctx.sums = lenses, wish, sums
         ctx.mark_non_differentiable(radii)
-        return colour, alpha, radii, normal
+        return colour, alpha, radii, normal, distortion
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        *inputs, colour, alpha, normal, records, pairs, starts = ctx.saved_tensors
-        d_colour, d_alpha, d_normal = (None if each is None else each.contiguous() for each in _but_radii(gradients))
+        *inputs, colour, alpha, normal, distortion, records, facets, pairs, starts = ctx.saved_tensors
+        d_colour, d_alpha, d_normal, d_distortion = (
+            None if each is None else each.contiguous() for each in _but_radii(gradients)
+        )
         d_means, d_quats, d_scales, d_opacities, d_colours, d_normals = (
             None if tensor is None else torch.empty_like(tensor) for tensor in inputs
         )
         sums = ctx.sums
         d_means2d = torch.empty_like(sums.gradient)
         absolute = None if sums.absolute is None else torch.empty_like(sums.absolute)
-        pair_sums = _scratch(len(pairs) * (_PAIR_SUMS if normal is None else _PAIR_SUMS_WITH_NORMALS))
-        scene = _scene(inputs, ctx.lenses, ctx.antialiased, _threads(len(pairs)))
-        plan = _Plan(records.data_ptr(), None, pairs.data_ptr(), starts.data_ptr())
+        pair_sums = _scratch(len(pairs) * _PAIR_SUMS[ctx.wish.surfels, normal is not None])
+        scene = _scene(inputs, ctx.lenses, ctx.wish, _threads(len(pairs)))
+        plan = _Plan(records.data_ptr(), None, pairs.data_ptr(), starts.data_ptr(), _address(facets))
         picture = _picture(
             colour=colour, alpha=alpha, normal=normal, d_colour=d_colour, d_alpha=d_alpha, d_normal=d_normal,
             pair_sums=pair_sums, d_means=d_means, d_quats=d_quats, d_scales=d_scales, d_opacities=d_opacities,
             d_colours=d_colours, d_normals=d_normals, d_means2d=d_means2d, d_means2d_absolute=absolute,
+            distortion=distortion, d_distortion=d_distortion,
         )  # fmt: skip
         _library().sds3d_splats_backward(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))
         sums.gradient.add_(d_means2d)
@@ -187,6 +206,6 @@ class _Draw(torch.autograd.Function):
         return d_means, d_quats, d_scales, d_opacities, d_colours, d_normals, None, None, None
 
 
-def _but_radii(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    colour, alpha, _, normal = gradients
-    return colour, alpha, normal
+def _but_radii(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    colour, alpha, _, normal, distortion = gradients
+    return colour, alpha, normal, distortion

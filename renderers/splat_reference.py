@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from renderers.gaussians import Gaussians, Lenses, Sighting, Wish, normals, record_gradient, rotations
 
-__all__ = ["draw", "project", "rotations"]
+__all__ = ["draw", "project", "rotations", "weights"]
 
 BLUR = 0.3
 """Added to both variances in the picture, pixels^2."""
@@ -32,7 +32,8 @@ LARGEST = 1e37
 """A splat whose covariance in the picture has a greater determinant, pixels^4, is not drawn."""
 WIDEST = 3.33
 """Standard deviations that are drawn at most."""
-_PAIRS_AT_ONCE = 4_000_000
+PAIRS_AT_ONCE = 4_000_000
+"""Splats times pixels that are looked at together."""
 _PLAIN = Wish()
 
 
@@ -126,7 +127,7 @@ def _blend(
     kind, device = features.dtype, features.device
     across = torch.arange(lenses.width, dtype=kind, device=device) + 0.5
     down = torch.arange(lenses.height, dtype=kind, device=device) + 0.5
-    chunks = torch.cartesian_prod(down, across).flip(-1).split(max(1, _PAIRS_AT_ONCE // max(1, len(rows))))
+    chunks = torch.cartesian_prod(down, across).flip(-1).split(max(1, PAIRS_AT_ONCE // max(1, len(rows))))
     means2d, conics = projected.means2d[view, rows], projected.conics[view, rows]
     opacities, features = projected.opacities[view, rows], features[rows]
 
@@ -139,26 +140,27 @@ def _blend(
         offsets = means2d - pixels[:, None]
         if absolute is not None and offsets.requires_grad:
             offsets.register_hook(note)
-        return _weights(offsets, conics, opacities) @ features
+        return weights(_exponents(offsets, conics), opacities) @ features
 
     # Weights are worked out again on the way back: to keep those of all pixels would take gigabytes.
     drawn = [checkpoint(shown, means2d, conics, opacities, features, chunk, use_reentrant=False) for chunk in chunks]
     return torch.cat(drawn)
 
 
-def _weights(
-    offsets: Float[Tensor, "P V 2"], conics: Float[Tensor, "V 3"], opacities: Float[Tensor, " V"]
-) -> Float[Tensor, "P V"]:
-    """What splats, nearest first, add to pixels that lie `offsets` from them: alpha times what those before let
-    through.
+def _exponents(offsets: Float[Tensor, "P V 2"], conics: Float[Tensor, "V 3"]) -> Float[Tensor, "P V"]:
+    """Half the squared distances of splats in pixels that lie `offsets` from them, in standard deviations."""
+    dx, dy = offsets.unbind(-1)
+    xx, xy, yy = conics.unbind(-1)
+    return 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+
+
+def weights(exponents: Float[Tensor, "P V"], opacities: Float[Tensor, " V"]) -> Float[Tensor, "P V"]:
+    """What splats, nearest first, add to pixels: alpha = opacity * e^-exponent times what those before let through.
 
     Kerbl et al. 2023, equation 3.
     """
-    dx, dy = offsets.unbind(-1)
-    xx, xy, yy = conics.unbind(-1)
-    s = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-    alpha = (opacities * torch.exp(-s)).clamp_max(OPAQUE)
-    alpha = torch.where((s >= 0) & (alpha >= FAINTEST), alpha, 0.0)
+    alpha = (opacities * torch.exp(-exponents)).clamp_max(OPAQUE)
+    alpha = torch.where((exponents >= 0) & (alpha >= FAINTEST), alpha, 0.0)
     through = (1 - alpha).cumprod(-1)
     before = torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], -1)
     return torch.where(through > FINISHED, alpha * before, 0.0)

@@ -20,6 +20,7 @@ struct Scene {
   int32_t threads;
   int32_t colours_per_view;    // 0: colours are [N,3]; 1: [V,N,3]
   int32_t antialiased;         // 1: opacities shrink by what the blur adds to a splat's area
+  int32_t surfels;             // 1: splats are discs across their third axis (surfels.h)
   const float* means;          // [N,3]
   const float* quats;          // [N,4], wxyz, any length
   const float* scales;         // [N,3], standard deviations
@@ -30,7 +31,7 @@ struct Scene {
   const float* normals;        // [V,N,3], drawn like colours; or null
 };
 
-// A splat in one picture. With dx, dy the way from the pixel's centre to (x, y), in pixels,
+// A splat in one picture; of a surfel, an ellipse around all that shows of it. With dx, dy the way from the pixel's centre to (x, y), in pixels,
 // log2(alpha) = peak + xx dx^2 + xy dx dy + yy dy^2.
 struct Record {
   float x, y, xx, xy, yy, peak;
@@ -42,11 +43,14 @@ struct Record {
 };
 static_assert(sizeof(Record) == 64, "one cache line");
 
+struct Facet;
+
 struct Plan {
   Record* records;             // [V,N]; only those with tiles_x * tiles_y > 0 are drawn
   int32_t* radii;              // [V,N], pixels, 0 where culled
   int32_t* pairs;              // [P], rows of `records` in drawing order, tile after tile
   int32_t* starts;             // [V * tiles + 1], where each tile begins in `pairs`
+  Facet* facets;               // [V,N] of surfels, where drawn; else null
 };
 
 struct Picture {
@@ -65,6 +69,8 @@ struct Picture {
   float* d_normals;            // [V,N,3]
   float* d_means2d;            // [V,N,2], pixels
   float* d_means2d_absolute;   // the same, but sizes of the pixels' shares are added up; or null
+  float* distortion;           // [V,H,W] of surfels; or null, as its gradient is then
+  const float* d_distortion;
 };
 
 // What the way back sums over the pixels of one pair: the gradients of colour and depth; the moments
@@ -72,13 +78,12 @@ struct Picture {
 // gradients of log2(alpha) in x and y; the gradients of the normal.
 enum Sums { RED, GREEN, BLUE, DEPTH, S, SX, SY, SXX, SXY, SYY, SIZE_X, SIZE_Y, NORMAL_X, NORMAL_Y, NORMAL_Z, SUMS = 16 };
 
-static inline int sums_per_pair(const Scene& scene) { return scene.normals ? SUMS : NORMAL_X; }
+static inline int sums_per_pair(const Scene& scene) { return scene.normals ? SUMS : NORMAL_X; }  // of Gaussians
 static inline int tiles_across(const Scene& scene) { return (scene.width + TILE - 1) / TILE; }
 static inline int tiles_down(const Scene& scene) { return (scene.height + TILE - 1) / TILE; }
 static inline const float* colours_of(const Scene& scene, int view) {
   return scene.colours + (scene.colours_per_view ? int64_t(view) * scene.count * 3 : 0);
 }
-
 
 // 3D to 2D: fills `records` but for first_pair, and `radii`.
 void project(const Scene& scene, const Plan& plan);

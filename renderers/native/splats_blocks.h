@@ -61,10 +61,32 @@ struct Tile {
   }
 };
 
-// A splat as a tile sees it: (x, y) is its centre less that of the tile's first pixel. The rest is that of `Record`.
+// What is drawn of a splat, besides alpha: red, green, blue, depth, normal.
+static inline void read_features(const Scene& scene, const Record& r, int32_t row, float* feature) {
+  std::copy(r.colour, r.colour + 3, feature);
+  feature[3] = r.depth;
+  if (scene.normals) std::copy(scene.normals + 3 * int64_t(row), scene.normals + 3 * int64_t(row) + 3, feature + 4);
+}
+
+// Calls draw(index) for every tile of every picture.
+template <class Draw>
+void each_tile(const Scene& scene, Draw draw) {
+  const int64_t tiles = int64_t(scene.views) * tiles_across(scene) * tiles_down(scene);
+#pragma omp parallel for schedule(dynamic) num_threads(scene.threads) if (scene.threads > 1)
+  for (int64_t index = 0; index < tiles; ++index) draw(index);
+}
+
+// A Gaussian as a tile sees it: (x, y) is its centre less that of the tile's first pixel. The rest is that of `Record`.
 struct Near {
   float x, y, xx, xy, yy, peak, cap;
-  float feature[7];                           // red, green, blue, depth, normal
+  float feature[7];
+
+  void read(const Scene& scene, const Plan& plan, const Tile& tile, int32_t row) {
+    const Record& r = plan.records[row];
+    x = r.x - float(tile.x) - 0.5f, y = r.y - float(tile.y) - 0.5f;
+    xx = r.xx, xy = r.xy, yy = r.yy, peak = r.peak, cap = r.cap;
+    read_features(scene, r, row, feature);
+  }
 };
 
 static inline uint32_t signs(Floats v) {
@@ -91,9 +113,10 @@ static inline Floats rows_of(int first, int v) {
   return y;
 }
 
-// The blocks of a tile where a splat may not be too faint, a bit each. Along an edge of a block, log2(alpha) is a
+// The blocks of a tile where a splat may not be too faint, a bit each; (x, y) is its centre less that of the tile's first
+// pixel. Along an edge of a block, log2(alpha) is a
 // parabola; it is greatest in the block at the centre of the splat, or else on one of the two edges that face it.
-static inline uint32_t touched(const Near& s) {
+static inline uint32_t touched(const Record& s, float x, float y) {
   const float slope_y = -0.5f * s.xy / s.yy, slope_x = -0.5f * s.xy / s.xx;
   const Floats zero = {};
   const auto within = [](Floats value, Floats low, Floats high) { return smaller(larger(value, low), high); };
@@ -104,8 +127,8 @@ static inline uint32_t touched(const Near& s) {
       const int block = v * LANES + lane;
       first_x[lane] = float(block % (TILE / SIDE) * SIDE), first_y[lane] = float(block / (TILE / SIDE) * SIDE);
     }
-    const Floats right = s.x - first_x, left = right - float(SIDE - 1);
-    const Floats below = s.y - first_y, above = below - float(SIDE - 1);
+    const Floats right = x - first_x, left = right - float(SIDE - 1);
+    const Floats below = y - first_y, above = below - float(SIDE - 1);
     const Floats edge_x = within(zero, left, right), edge_y = within(zero, above, below);
     const Floats along_y = within(slope_y * edge_x, above, below), along_x = within(slope_x * edge_y, left, right);
     const auto brightness = [&](Floats dx, Floats dy) {
@@ -118,10 +141,10 @@ static inline uint32_t touched(const Near& s) {
 }
 
 // Up to ROOM splats of a tile's list, and for each block a bit for each of them that touches it.
-template <int ROOM>
+template <class Splat, int ROOM>
 struct Batch {
   static_assert(ROOM % 16 == 0 && ROOM <= 64, "one word of bits");
-  Near splats[ROOM];
+  Splat splats[ROOM];
   uint64_t of_block[BLOCKS];
   int64_t pairs[ROOM];                        // their numbers in the order by splat
   int count;
@@ -132,14 +155,9 @@ struct Batch {
     for (int j = 0; j < count; ++j) {
       if (at + j + AHEAD < tile.end) __builtin_prefetch(plan.records + at[j + AHEAD]);
       const Record& r = plan.records[at[j]];
-      Near& s = splats[j];
-      s.x = r.x - float(tile.x) - 0.5f, s.y = r.y - float(tile.y) - 0.5f;
-      s.xx = r.xx, s.xy = r.xy, s.yy = r.yy, s.peak = r.peak, s.cap = r.cap;
-      std::copy(r.colour, r.colour + 3, s.feature);
-      s.feature[3] = r.depth;
-      if (scene.normals) std::copy(scene.normals + 3 * int64_t(at[j]), scene.normals + 3 * int64_t(at[j]) + 3, s.feature + 4);
+      splats[j].read(scene, plan, tile, at[j]);
       pairs[j] = r.first_pair + (tile.y / TILE - r.tile_y) * r.tiles_x + tile.x / TILE - r.tile_x;
-      const uint32_t blocks = touched(s) & open;
+      const uint32_t blocks = touched(r, r.x - float(tile.x) - 0.5f, r.y - float(tile.y) - 0.5f) & open;
       low[j] = uint8_t(blocks), high[j] = uint8_t(blocks >> 8);
     }
     for (int block = 0; block < 8; ++block) {
@@ -169,11 +187,12 @@ struct Cover {
   Floats alpha[VECTORS];                      // what of it counts
 };
 
-static inline Cover cover(const Near& s, Floats dx, const Floats* dy) {
+// Of pixels at x and y of the tile.
+static inline Cover cover(const Near& s, Floats x, const Floats* y) {
   Cover c;
-  const Floats across = s.peak + (s.xx * dx) * dx, slant = s.xy * dx;
+  const Floats dx = s.x - x, across = s.peak + (s.xx * dx) * dx, slant = s.xy * dx;
   for (int v = 0; v < VECTORS; ++v) {
-    const Floats q = across + dy[v] * (slant + s.yy * dy[v]);
+    const Floats dy = s.y - y[v], q = across + dy * (slant + s.yy * dy);
     c.full[v] = power_of_two(q);
     c.alpha[v] = keep(q >= FAINTEST_LOG2, smaller(c.full[v], same(s.cap)));
   }

@@ -3,90 +3,35 @@
 // The conventions are gsplat 1.5.3's. A splat of mean m and covariance S = M M^T, M = R(quat) diag(scales), lands at
 // (fx x/z + cx, fy y/z + cy) for p = (x, y, z) = W m + w, with covariance T S T^T + 0.3, T = J W, where J is the
 // derivative of that map at p, its x/z and y/z clamped to 1.3 times the picture (Zwicker et al. 2001, equation 31).
-#include <algorithm>
-#include <cmath>
-
-#include "lanes.h"
-#include "splats.h"
+#include "splats_space.h"
 
 namespace sds3d {
 namespace {
 
 constexpr float LOG2_E = 1.44269504f;
 constexpr float WIDEST = 3.33f;        // standard deviations that are drawn at most
-constexpr float SHORTEST = 1e-12f;     // a quaternion is never divided by less
 constexpr float LARGEST = 1e37f;       // pixels^4; a greater determinant is not drawn
 constexpr float FLATTEST = 1e-20f;     // pixels^4; nor is anything by a smaller determinant
 
-struct V3 {
-  Floats x, y, z;
-};
 struct Symmetric {
   Floats xx, xy, xz, yy, yz, zz;
-};
-struct Rotation {
-  Floats m[3][3];
 };
 
 V3 operator*(const Symmetric& a, const V3& v) {
   return {a.xx * v.x + a.xy * v.y + a.xz * v.z, a.xy * v.x + a.yy * v.y + a.yz * v.z,
           a.xz * v.x + a.yz * v.y + a.zz * v.z};
 }
-Floats dot(const V3& a, const V3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
-Floats dot(const float* a, const V3& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
 
-// Column `column` of the rows from `first`; rows past the end repeat the last.
-Floats gather(const float* array, int width, int column, int first, int count) {
-  Floats lanes;
-  for (int lane = 0; lane < LANES; ++lane) lanes[lane] = array[int64_t(std::min(first + lane, count - 1)) * width + column];
-  return lanes;
-}
-
-struct Splats {
-  V3 mean, scale;
-  Floats opacity, length;                  // length of the quaternion
-  Floats w, x, y, z;                       // unit quaternion
-  Rotation rotation;
+struct Splats : Turned {
   Symmetric covariance;
 
-  Splats(const Scene& scene, int first) {
-    const auto read = [&](const float* array, int width, int column) {
-      return gather(array, width, column, first, scene.count);
-    };
-    mean = {read(scene.means, 3, 0), read(scene.means, 3, 1), read(scene.means, 3, 2)};
-    scale = {read(scene.scales, 3, 0), read(scene.scales, 3, 1), read(scene.scales, 3, 2)};
-    opacity = read(scene.opacities, 1, 0);
-    w = read(scene.quats, 4, 0), x = read(scene.quats, 4, 1), y = read(scene.quats, 4, 2), z = read(scene.quats, 4, 3);
-    length = larger(root(w * w + x * x + y * y + z * z), same(SHORTEST));
-    w /= length, x /= length, y /= length, z /= length;
-    auto& m = rotation.m;
-    m[0][0] = 1 - 2 * (y * y + z * z), m[0][1] = 2 * (x * y - w * z), m[0][2] = 2 * (x * z + w * y);
-    m[1][0] = 2 * (x * y + w * z), m[1][1] = 1 - 2 * (x * x + z * z), m[1][2] = 2 * (y * z - w * x);
-    m[2][0] = 2 * (x * z - w * y), m[2][1] = 2 * (y * z + w * x), m[2][2] = 1 - 2 * (x * x + y * y);
+  Splats(const Scene& scene, int first) : Turned(scene, first) {
+    const auto& m = rotation.m;
     const Floats a = scale.x * scale.x, b = scale.y * scale.y, c = scale.z * scale.z;
     const auto entry = [&](int i, int j) {
       return a * m[i][0] * m[j][0] + b * m[i][1] * m[j][1] + c * m[i][2] * m[j][2];
     };
     covariance = {entry(0, 0), entry(0, 1), entry(0, 2), entry(1, 1), entry(1, 2), entry(2, 2)};
-  }
-};
-
-struct Lens {
-  float world[3][3], offset[3];        // W and w of the header
-  float fx, fy, cx, cy;
-  float left, right, top, bottom;      // clamps of x/z and y/z
-
-  Lens(const Scene& scene, int view) {
-    const float* pose = scene.viewmats + 16 * view;
-    const float* k = scene.intrinsics + 9 * view;
-    for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < 3; ++j) world[i][j] = pose[4 * i + j];
-      offset[i] = pose[4 * i + 3];
-    }
-    fx = k[0], fy = k[4], cx = k[2], cy = k[5];
-    const float margin_x = 0.15f * scene.width / fx, margin_y = 0.15f * scene.height / fy;
-    left = -(cx / fx + margin_x), right = (scene.width - cx) / fx + margin_x;
-    top = -(cy / fy + margin_y), bottom = (scene.height - cy) / fy + margin_y;
   }
 };
 
@@ -127,15 +72,6 @@ struct Seen {
     fade = antialiased ? root(sharp / determinant) : same(1.0f);
   }
 };
-
-// First and number of the tiles that pixels with centres within `reach` of `centre` lie in; 0 for none.
-void tiles_touched(float centre, float reach, int pixels, int16_t& first, int16_t& number) {
-  const float low = std::max(std::ceil(centre - reach - 0.5f), 0.0f);
-  const float high = std::min(std::floor(centre + reach - 0.5f), float(pixels - 1));
-  const bool any = low <= high;
-  first = any ? int16_t(int(low) / TILE) : 0;
-  number = any ? int16_t(int(high) / TILE - int(low) / TILE + 1) : 0;
-}
 
 // Half the width of what is drawn, in standard deviations.
 float extent_of(float opacity) {
@@ -267,7 +203,7 @@ struct Gradients {
 
   // From the covariance M M^T to scales and quaternion: dM = 2 dS M.
   void shape(const Splats& splats, Floats d_scale[3], Floats d_quat[4]) const {
-    Floats d[3][3];  // of the rotation
+    Floats d[3][3];                      // of the rotation
     const Floats scales[3] = {splats.scale.x, splats.scale.y, splats.scale.z};
     const auto& m = splats.rotation.m;
     for (int k = 0; k < 3; ++k) {
@@ -276,51 +212,9 @@ struct Gradients {
       const Floats twice = 2 * scales[k] * scales[k];
       d[0][k] = twice * column.x, d[1][k] = twice * column.y, d[2][k] = twice * column.z;
     }
-    const Floats w = splats.w, x = splats.x, y = splats.y, z = splats.z;
-    const Floats q[4] = {w, x, y, z};
-    d_quat[0] = 2 * (x * (d[2][1] - d[1][2]) + y * (d[0][2] - d[2][0]) + z * (d[1][0] - d[0][1]));
-    d_quat[1] = 2 * (-2 * x * (d[1][1] + d[2][2]) + y * (d[1][0] + d[0][1]) + z * (d[2][0] + d[0][2]) +
-                     w * (d[2][1] - d[1][2]));
-    d_quat[2] = 2 * (x * (d[1][0] + d[0][1]) - 2 * y * (d[0][0] + d[2][2]) + z * (d[2][1] + d[1][2]) +
-                     w * (d[0][2] - d[2][0]));
-    d_quat[3] = 2 * (x * (d[2][0] + d[0][2]) + y * (d[2][1] + d[1][2]) - 2 * z * (d[0][0] + d[1][1]) +
-                     w * (d[1][0] - d[0][1]));
-    const Floats along = q[0] * d_quat[0] + q[1] * d_quat[1] + q[2] * d_quat[2] + q[3] * d_quat[3];
-    for (int k = 0; k < 4; ++k) d_quat[k] = (d_quat[k] - along * q[k]) / splats.length;
+    splats.turn_back(d, d_quat);
   }
 };
-
-// Whether a row of `records` is drawn after another of the same picture.
-bool comes_after(const Plan& plan, int32_t row, int32_t other) {
-  const float depth = plan.records[row].depth, other_depth = plan.records[other].depth;
-  return depth > other_depth || (depth == other_depth && row > other);
-}
-
-// Sums the pairs of one register of splats before one camera. Returns the lanes that have any.
-Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int view,
-               int first, Floats* total) {
-  const int lanes = std::min(LANES, scene.count - first), width = sums_per_pair(scene), across = tiles_across(scene);
-  last_of_tile += int64_t(view) * across * tiles_down(scene);
-  float sums_of[SUMS][LANES] = {};
-  Ints drawn = {};
-  for (int lane = 0; lane < lanes; ++lane) {
-    const int32_t row = view * scene.count + first + lane;
-    const Record& r = plan.records[row];
-    const float* pair = picture.pair_sums + width * int64_t(r.first_pair);
-    float sum[SUMS] = {};
-    for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
-      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x, pair += width) {
-        const int32_t last = last_of_tile[y * across + x];
-        if (last < 0 || comes_after(plan, row, last)) continue;
-        drawn[lane] = -1;
-        for (int i = 0; i < NORMAL_X; ++i) sum[i] += pair[i];
-        for (int i = NORMAL_X; i < width; ++i) sum[i] += pair[i];
-      }
-    for (int i = 0; i < SUMS; ++i) sums_of[i][lane] = sum[i];
-  }
-  for (int i = 0; i < SUMS; ++i) total[i] = load(sums_of[i]);
-  return drawn;
-}
 
 void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int first) {
   const Splats splats(scene, first);
@@ -336,7 +230,7 @@ void project_block_backward(const Scene& scene, const Plan& plan, const Picture&
   for (int view = 0; view < scene.views; ++view) {
     const int64_t offset = int64_t(view) * scene.count;
     Floats pair[SUMS], d_x = {}, d_y = {};
-    const Ints drawn = sum_pairs(scene, plan, picture, last_of_tile, view, first, pair);
+    const Ints drawn = sum_pairs<NORMAL_X, SUMS>(scene, plan, picture, last_of_tile, view, first, sums_per_pair(scene), pair);
     const Lens lens(scene, view);
     const Seen seen(splats, lens, drawn, scene.antialiased);
     Gradients here;

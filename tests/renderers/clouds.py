@@ -55,6 +55,8 @@ def drawn(splats: Gaussians, kind: torch.dtype, looks: Cameras, wish: Wish | Non
     chance = torch.Generator().manual_seed(5)
     parts = [(frame.rgb, 1.0), (frame.alpha, 1.0), (frame.depth, 0.1)]
     parts += [] if frame.normal is None else [(frame.normal, 1.0)]
+    distortion = frame.statistics.distortion
+    parts += [] if distortion is None else [(distortion, 1.0)]
     weights = [weight * torch.randn(part.shape, generator=chance).to(kind) for part, weight in parts]
     torch.stack([(part * weight).sum() for (part, _), weight in zip(parts, weights, strict=True)]).sum().backward()
     gradients = {name: getattr(leaves, name).grad for name in NAMES}

@@ -40,7 +40,7 @@ def numbers(kind: str, count: int, rng: np.random.Generator) -> Tensor:
 KINDS = st.sampled_from(["bits", "edges", "plain"])
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.sampled_from([0, 1, 3, 8, 9, 64, 300]),
@@ -48,9 +48,16 @@ KINDS = st.sampled_from(["bits", "edges", "plain"])
     size=st.tuples(*[st.sampled_from([1, 2, 15, 16, 17, 33])] * 2),
     kinds=st.tuples(KINDS, KINDS, KINDS, KINDS, KINDS, KINDS, KINDS),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    surfels=st.booleans(),
 )
 def draw_anything(
-    seed: int, count: int, views: int, size: tuple[int, int], kinds: tuple[str, ...], flags: tuple[bool, ...]
+    seed: int,
+    count: int,
+    views: int,
+    size: tuple[int, int],
+    kinds: tuple[str, ...],
+    flags: tuple[bool, ...],
+    surfels: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     shapes = [(count, 3), (count, 4), (count, 3), (count,), (views, count, 3) if flags[3] else (count, 3)]
@@ -62,9 +69,11 @@ def draw_anything(
         pose = pose + 1e-3 * numbers(kinds[5], 16 * views, rng).view(views, 4, 4)
     fov = numbers(kinds[6], views, rng) if kinds[6] != "plain" else torch.full((views,), 0.7)
     leaves = [tensor.requires_grad_() for tensor in filled]
+    wish = Wish(normals=flags[1], surfels=True, distortion=flags[2]) if surfels else Wish(*flags[:3])
     try:
-        frame = rasterise(splats, Cameras(pose, fov, *size), torch.rand(views, 3), Wish(*flags[:3]))
-        (frame.rgb.sum() + frame.depth.sum()).backward()
+        frame = rasterise(splats, Cameras(pose, fov, *size), torch.rand(views, 3), wish)
+        distortion = frame.statistics.distortion
+        (frame.rgb.sum() + frame.depth.sum() + (0.0 if distortion is None else distortion.sum())).backward()
     except (ValueError, RuntimeError) as error:  # a pose without inverse, or more memory than there is
         assert "inv" in str(error) or "tiles" in str(error) or "memory" in str(error), error
         return
@@ -96,13 +105,14 @@ def test_tensors_of_another_length_are_refused(name: str) -> None:
         rasterise(Gaussians(**tensors), looks, torch.zeros(1, 3))
 
 
-def test_splats_over_too_many_tiles_are_refused() -> None:
+@pytest.mark.parametrize("wish", [Wish(), Wish(surfels=True)])
+def test_splats_over_too_many_tiles_are_refused(wish: Wish) -> None:
     """Before memory is asked for: 40,000 splats that each cover every tile of a picture of 4096 x 4096."""
     if native.library() is None:
         pytest.skip(native.why_missing())
     count = 40_000
     splats = Gaussians(
-        torch.zeros(count, 3),
+        torch.tensor([0.0, 0.0, -500.0 * wish.surfels]).repeat(count, 1),  # surfels of this size have to keep away
         torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
         torch.full((count, 3), 100.0),
         torch.full((count,), 0.5),
@@ -111,4 +121,4 @@ def test_splats_over_too_many_tiles_are_refused() -> None:
     pose = torch.eye(4)[None].clone()
     pose[:, 2, 3] = 3.0
     with pytest.raises(ValueError, match="too many to number"):
-        rasterise(splats, Cameras(pose, torch.ones(1), 4096, 4096), torch.zeros(1, 3))
+        rasterise(splats, Cameras(pose, torch.ones(1), 4096, 4096), torch.zeros(1, 3), wish)
