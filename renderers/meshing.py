@@ -21,6 +21,7 @@ from renderers.scene import Scene
 from renderers.splat_scene import SplatScene
 from renderers.surfaces import simplified, smoothed, surface_at
 from renderers.texture import painted
+from renderers.thickness import thickened
 
 BLURS = (2.0, 4.0)
 """Standard deviations of the blurs of the density that are tried, in spacings of its grid."""
@@ -87,7 +88,7 @@ def fine_surface(scene: Scene, knobs: Meshing) -> Surface:
     density.
     """
     if isinstance(scene, SplatScene):
-        grid = density(scene, knobs.resolution)
+        grid = density(thickened(scene), knobs.resolution)
     elif isinstance(scene, NerfScene):
         grid = scene.grid(knobs.resolution)
     else:

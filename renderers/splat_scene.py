@@ -1,4 +1,4 @@
-"""A scene of Gaussian splats that grows where the pictures ask for it.
+"""A scene of splats, Gaussians or surfels, that grows where the pictures ask for it.
 
 Kerbl et al. 2023, section 5, made free of the loss's scale: score distillation has gradients of any size, so the
 splats that are divided are a share of all, those pulled hardest across the picture, and not those above a
@@ -8,6 +8,7 @@ threshold. Shapes: N splats, K coefficients of spherical harmonics, B cameras.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from renderers.rasterise import rasterise
 from renderers.rows import forget, replace_rows
 from renderers.scene import Frame, TrainableScene
 from renderers.splats import Splats
+from renderers.unevenness import unevenness
 
 _NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
 _FEWEST = 16
@@ -46,7 +48,7 @@ class SplatScene(TrainableScene):
     def __init__(self, knobs: Splats, device: torch.device, generator: torch.Generator) -> None:
         super().__init__()
         self.knobs = knobs
-        self.wish = Wish(antialiased=knobs.antialiased, absolute=knobs.absolute)
+        self.wish = Wish(antialiased=knobs.antialiased, absolute=knobs.absolute, surfels=knobs.shape == "surfels")
         self.generator = generator
         self.rounds = 0
         """Rounds of growing and pruning that are over."""
@@ -73,8 +75,17 @@ class SplatScene(TrainableScene):
         )
 
     def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
-        """Differentiable picture over a solid background per camera."""
-        return rasterise(self.gaussians(cameras), cameras, background.to(self.means), self.wish)
+        """Differentiable picture over a solid background per camera.
+
+        Where gradients are recorded, the statistics hold what the penalties of the knobs need.
+        """
+        wish, learning, knobs = self.wish, torch.is_grad_enabled(), self.knobs
+        if learning:
+            wish = replace(wish, normals=knobs.unevenness > 0, distortion=knobs.distortion > 0)
+        frame = rasterise(self.gaussians(cameras), cameras, background.to(self.means), wish)
+        if learning and knobs.unevenness:
+            frame = replace(frame, statistics=replace(frame.statistics, unevenness=unevenness(frame, cameras)))
+        return frame
 
     def groups(self, progress: float) -> list[dict[str, Any]]:
         """One parameter group for each kind of parameter."""
@@ -96,12 +107,17 @@ class SplatScene(TrainableScene):
             nats = nats - (1 - opacity) * functional.logsigmoid(-self.logit_opacities)
             total = total + knobs.entropy * nats.mean()
         if knobs.anisotropy and len(self):
-            excess = self.log_scales.amax(-1) - self.log_scales.amin(-1) - math.log(8)
+            scales = self.log_scales[:, : 2 if self.wish.surfels else 3]
+            excess = scales.amax(-1) - scales.amin(-1) - math.log(8)
             total = total + knobs.anisotropy * excess.clamp_min(0).square().mean()
         if knobs.opacity_cost:
             total = total + knobs.opacity_cost * self.logit_opacities.sigmoid().mean()
         if knobs.scale_cost:
             total = total + knobs.scale_cost * self.log_scales.exp().mean()
+        if knobs.unevenness:
+            total = total + knobs.unevenness * frame.statistics.unevenness.mean()
+        if knobs.distortion:
+            total = total + knobs.distortion * frame.statistics.distortion.mean()
         return total
 
     @torch.no_grad()
@@ -166,6 +182,7 @@ class SplatScene(TrainableScene):
         device = self.means.device
         for name in _NAMES:
             setattr(self, name, nn.Parameter(state[name].to(device).clone()))
+        self._flatten(self.log_scales.data)
         self.pull, self.pictures = state["pull"].to(device).clone(), state["pictures"].to(device).clone()
         self.rounds, self.drawn = int(state["rounds"]), None
         self.generator.set_state(state["generator"].cpu())
@@ -236,10 +253,16 @@ class SplatScene(TrainableScene):
 
     def _take(self, optimiser: Optimizer, rows: growth.Rows) -> None:
         """Goes on with these rows; what was noted of a row goes with it."""
+        self._flatten(rows.values["log_scales"])
         for name in _NAMES:
             setattr(self, name, replace_rows(optimiser, getattr(self, name), rows.values[name], rows.origin))
         from_before = rows.origin.clamp_min(0)
         self.pull, self.pictures = self.pull[from_before], self.pictures[from_before]
+
+    def _flatten(self, log_scales: Float[Tensor, "N 3"]) -> None:
+        """Keeps the axis of surfels that no picture shows as thin as axes may be."""
+        if self.wish.surfels:
+            log_scales[:, 2] = math.log(self.knobs.smallest)
 
     def _ball(self) -> dict[str, Tensor]:
         """The parameters at the start."""
@@ -247,4 +270,6 @@ class SplatScene(TrainableScene):
         spacing = knobs.radius * (4 / 3 * math.pi / knobs.count) ** (1 / 3)
         scale = min(max(0.5 * spacing, knobs.smallest), knobs.largest)
         coefficients = harmonics.coefficients(knobs.sh_degree)
-        return growth.ball(knobs.count, knobs.radius, scale, knobs.opacity, coefficients, self.generator)
+        values = growth.ball(knobs.count, knobs.radius, scale, knobs.opacity, coefficients, self.generator)
+        self._flatten(values["log_scales"])
+        return values

@@ -1,4 +1,4 @@
-"""Knobs of a scene of Gaussian splats."""
+"""Knobs of a scene of splats, Gaussians or surfels."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class Splats(SceneKnobs):
     entropy: float = 0.0
     """Weight of the mean binary entropy of the opacities, in nats: drives them to 0 or 1."""
     anisotropy: float = 0.1
-    """Weight of the mean square of log(longest axis / shortest axis / 8), where above 0."""
+    """Weight of the mean square of log(longest axis / shortest axis / 8), where above 0; of surfels, of the two axes
+    that they have.
+    """
     growth: Literal["share", "threshold", "mcmc"] = "share"
     """share: the `grow_share` that is pulled hardest divides. threshold: all that are pulled harder than `grow_pull`
     do, as in 3DGS. mcmc: none dies, faint ones move to strong ones, and noise explores.
@@ -90,6 +92,14 @@ class Splats(SceneKnobs):
     """
     absolute: bool = False
     """A splat's pull is the sum of the sizes of its pixels' pulls, which cannot cancel (AbsGS); costs some time."""
+    shape: Literal["gaussians", "surfels"] = "gaussians"
+    """gaussians: ellipsoids. surfels: flat discs (2DGS), seen where the ray meets them; files and chance take them for
+    ellipsoids whose third axis is `smallest`, meshes for thicker ones.
+    """
+    unevenness: float = 0.0
+    """surfels: weight of the mean of (1 - cosine) between their normals and those of the depths that they show."""
+    distortion: float = 0.0
+    """surfels: weight of the mean distance in depth between what a pixel shows."""
 
     def __post_init__(self) -> None:
         harmonics.coefficients(self.sh_degree)
@@ -110,9 +120,14 @@ class Splats(SceneKnobs):
                 f"growing from {self.grow_from} until {self.grow_until}, {self.grow_times} times; "
                 "0 <= grow_from < grow_until <= 1 and at least once is needed"
             )
-        for name in ("grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost"):
+        for name in ("grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost", "unevenness", "distortion"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 upwards")
+        wrong = ("antialiased", "absolute") if self.shape == "surfels" else ("unevenness", "distortion")
+        for name in wrong:
+            if getattr(self, name):
+                other = "gaussians" if self.shape == "surfels" else "surfels"
+                raise ValueError(f"{name} is {getattr(self, name)}, which {other} have; shape is {self.shape}")
 
     def build(self, device: torch.device | str, generator: torch.Generator) -> SplatScene:
         """A ball of grey splats; `generator` also draws all chance that the scene needs later."""
