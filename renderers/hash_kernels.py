@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from renderers import native
+from renderers.field import Blob
 from renderers.volume_kernels import library
 
 _POINTS_WORTH_THREADS = 4_000
@@ -21,16 +23,16 @@ _POINTS_WORTH_THREADS = 4_000
 
 class _Hashed(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("levels", "neurons", "threads")),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_int32) for name in ("levels", "neurons", "threads", "wide")),
+        *((name, ctypes.c_float) for name in ("scale", "edge", "height", "fall")),
         *((name, ctypes.c_int64) for name in ("points", "size")),
-        *((name, ctypes.c_void_p) for name in ("resolutions", "shares", "places", "offset", "tables", "hidden", "out")),
+        *((name, ctypes.c_void_p) for name in ("resolutions", "shares", "places", "tables", "hidden", "out")),
     ]
 
 
 def look_up(
     points: Float[Tensor, "P 3"],
-    offset: Float[Tensor, " P"],
+    blob: Blob,
     weights: tuple[Float[Tensor, "L T 2"], Float[Tensor, "H F"], Float[Tensor, "4 H"]],
     resolutions: list[int],
     shares: Float[Tensor, " L"],
@@ -38,12 +40,12 @@ def look_up(
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
     """Density and colour at points of the cube, differentiable in tables, hidden and last layer.
 
-    `offset` is added to the raw density; the features of a level are multiplied by its share. T is a power of two, F at
+    The blob is added to the raw density; the features of a level are multiplied by its share. T is a power of two, F at
     most 32 and H at most 256, both multiples of 4; ValueError otherwise.
     """
-    plain = [_plain(tensor) for tensor in (points, offset.detach(), *weights)]
+    plain = [_plain(tensor) for tensor in (points, *weights)]
     levels = torch.tensor(resolutions, dtype=torch.int32), _plain(shares.detach())
-    density, albedo = _LookUp.apply(*plain, levels, scale)  # type: ignore[no-untyped-call]
+    density, albedo = _LookUp.apply(*plain, levels, (scale, blob.edge, blob.height, 0.5 / blob.width**2))  # type: ignore[no-untyped-call]
     return density, albedo
 
 
@@ -58,12 +60,12 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
 
 
 class _LookUp(torch.autograd.Function):
-    """points, offset, tables, hidden, out -> density, albedo."""
+    """points, tables, hidden, out -> density, albedo."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *inputs, levels, scale = arguments
-        told = _told(inputs, levels, scale)
+        *inputs, levels, shape = arguments
+        told = _told(inputs, levels, shape)
         count, block = told.points, library().sds3d_hashed_block()
         density, albedo = torch.empty(count), torch.empty(count, 3)
         found = rise = None
@@ -72,24 +74,25 @@ class _LookUp(torch.autograd.Function):
         library().sds3d_hashed(ctypes.byref(told), *_pointers(found, rise, density, albedo))
         if found is not None:
             ctx.save_for_backward(*inputs, *levels, found, rise, albedo)
-            ctx.scale = scale
+            ctx.shape = shape
         return density, albedo
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         *inputs, resolutions, shares, found, rise, albedo = ctx.saved_tensors
-        told = _told(inputs, (resolutions, shares), ctx.scale)
+        told = _told(inputs, (resolutions, shares), ctx.shape)
         pulls = [gradient.contiguous() for gradient in gradients]
-        d_weights = [torch.zeros_like(weight) for weight in inputs[2:]]
+        d_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
         library().sds3d_hashed_back(ctypes.byref(told), *_pointers(found, rise, albedo, *pulls, *d_weights))
-        return None, None, *d_weights, None, None
+        return None, *d_weights, None, None
 
 
-def _told(inputs: list[Tensor], levels: tuple[Tensor, Tensor], scale: float) -> _Hashed:
-    points, offset, tables, hidden, out = inputs
+def _told(inputs: list[Tensor], levels: tuple[Tensor, Tensor], shape: tuple[float, ...]) -> _Hashed:
+    """`shape`: the scale of the density, and edge, height and fall of the blob."""
+    points, tables, hidden, out = inputs
     count, neurons = 2 * len(tables), len(hidden)
     if count > 32 or count % 4 or neurons > 256 or neurons % 4:
         raise ValueError(f"{count} features and {neurons} neurons; the kernel takes up to 32 and 256, in fours")
     threads = torch.get_num_threads() if len(points) >= _POINTS_WORTH_THREADS else 1
-    pointers = (tensor.data_ptr() for tensor in (*levels, points, offset, tables, hidden, out))
-    return _Hashed(len(tables), neurons, threads, scale, len(points), tables.shape[1], *pointers)
+    pointers = (tensor.data_ptr() for tensor in (*levels, points, tables, hidden, out))
+    return _Hashed(len(tables), neurons, threads, native.wide(), *shape, len(points), tables.shape[1], *pointers)

@@ -86,12 +86,11 @@ class HashField(Field):
 
     def _activated(self, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
         """Density and colour. Compiled for float32 on a CPU."""
-        offset = self.blob(points)
         if points.device.type == "cpu" and points.dtype == torch.float32 and native.library() is not None:
             weights = self.tables, self.hidden, self.out
-            return look_up(points, offset, weights, self.resolutions, self.shares, self.scale)
+            return look_up(points, self.blob, weights, self.resolutions, self.shares, self.scale)
         features = encode_slowly(points, self.tables, self.resolutions, self.shares)
-        return decode_slowly(features, self.hidden, self.out, offset, self.scale)
+        return decode_slowly(features, self.hidden, self.out, self.blob(points), self.scale)
 
     @torch.no_grad()
     def densest(self, cells: int) -> Float[Tensor, "G G G"]:

@@ -1,8 +1,9 @@
 """The compiled kernels: where the shared library lies and which one this processor can run.
 
 The sources are in renderers/native/, built by CMakeLists.txt. Each kernel has a plain torch twin that takes over
-where no library was built. The environment variable SDS3D_KERNELS chooses by hand: `torch` (the twins), `baseline`
-or `avx2`; unset, the fastest that runs here.
+where no library was built. The environment variable SDS3D_KERNELS chooses by hand: `torch` (the twins), `baseline`,
+`avx2` or `avx512` (the library for AVX2, in which what gains from it is there for AVX-512 too); unset, the fastest that
+runs here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-_CHOICES = ("avx2", "baseline", "torch")
+_CHOICES = ("avx512", "avx2", "baseline", "torch")
 
 
 def library() -> ctypes.CDLL | None:
@@ -26,6 +27,11 @@ def library() -> ctypes.CDLL | None:
     Raises ValueError if SDS3D_KERNELS names no known kernels.
     """
     return _loaded(_wish())[0]
+
+
+def wide() -> bool:
+    """Whether the kernels may use registers of sixteen floats."""
+    return _wish() in ("", "avx512") and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def why_missing() -> str:
@@ -45,7 +51,7 @@ def _loaded(wish: str) -> tuple[ctypes.CDLL | None, str]:
     """The library and an empty line, or None and the reason."""
     if wish == "torch":
         return None, "SDS3D_KERNELS=torch asks for the slower torch code"
-    kinds = [wish] if wish else ["avx2", "baseline"] if _has_avx2() else ["baseline"]
+    kinds = [wish.replace("avx512", "avx2")] if wish else ["avx2", "baseline"] if _has_avx2() else ["baseline"]
     reasons = []
     for kind in kinds:
         for path in _candidates(f"libsds3d_{kind}.so"):

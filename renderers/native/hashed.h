@@ -16,13 +16,14 @@ constexpr int MOST_FEATURES = 32, MOST_NEURONS = 256;
 struct Hashed {
   int32_t levels, neurons;      // 2 features for each level; both multiples of 4, at most MOST_*
   int32_t threads;
-  float scale;                  // density is this times softplus
+  int32_t wide;                 // 0: no registers of sixteen floats, even where the processor has them
+  float scale;                  // density is scale softplus(raw + edge + height exp(-fall |place|^2))
+  float edge, height, fall;
   int64_t points;               // P
   int64_t size;                 // T, a power of two
   const int32_t* resolutions;   // [L] voxels along a side of the cube of half side 1
   const float* shares;          // [L] what the features of a level are multiplied by
   const float* places;          // [P,3]
-  const float* offset;          // [P], added to the raw density
   const float* tables;          // [L,T,2]
   const float* hidden;          // [H,F], with max(0, .) after it
   const float* out;             // [4,H], to raw density and raw red, green, blue
@@ -57,13 +58,19 @@ void read_level(const Hashed& h, int level, const Places& places, float* into);
 void pull_level(const Hashed& h, int level, const Places& places, const int32_t* listed, int groups,
                 const float* d_features, float* d_tables);
 
-// What `count` points are, at most BLOCK: density and its derivative by raw density, and albedo, from their features.
-void network_forward(const Hashed& h, const float* inputs, const float* offset, int count, float* density, float* rise,
-                     float* albedo);
+// The network behind the tables, with the instructions that it was compiled for.
+struct Network {
+  // What `count` points are, at most BLOCK, those from `at` on: density and its derivative by raw density, and albedo,
+  // from their features.
+  void (*forward)(const Hashed& h, const float* inputs, const Places& places, int at, int count, float* density,
+                  float* rise, float* albedo);
+  // From derivatives by the raw density and colours [4,BLOCK] of a block to those by its features; adds to the
+  // gradients of the weights.
+  void (*back)(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden,
+               float* d_out);
+};
 
-// From derivatives by the raw density and colours [4,BLOCK] of a block to those by its features; adds to the gradients
-// of the weights.
-void network_back(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden,
-                  float* d_out);
+extern const Network network;
+extern const Network wide_network;  // in the library for AVX2 only, and only for processors with AVX-512
 
 }  // namespace sds3d

@@ -50,25 +50,39 @@ struct Found {
   const float* distances;      // [P]
 };
 
-Samples samples_at(const Volume& v, const Found& found, int64_t at, int count) {
-  alignas(32) float lanes[7][LANES] = {};
-  for (int lane = 0; lane < count; ++lane) {
-    lanes[0][lane] = found.density[at + lane];
-    for (int c = 0; c < 3; ++c) lanes[1 + c][lane] = found.albedo[3 * (at + lane) + c];
-    if (v.normals)
-      for (int d = 0; d < 3; ++d) lanes[4 + d][lane] = found.normal[3 * (at + lane) + d];
-  }
-  Samples s;
-  s.density = load(lanes[0]);
-  for (int c = 0; c < 3; ++c) s.albedo[c] = load(lanes[1 + c]), s.normal[c] = load(lanes[4 + c]);
-  return s;
-}
+// The next LANES samples or, at the end of a ray, fewer and nothing behind them.
+struct Next {
+  const Found& found;
+  const int64_t at;
+  const int count;
 
-Floats distances_at(const Found& found, int64_t at, int count) {
-  alignas(32) float lanes[LANES] = {};
-  std::copy(found.distances + at, found.distances + at + count, lanes);
-  return load(lanes);
-}
+  Samples samples(bool normals) const {
+    Samples s = {};
+    s.density = read(found.density, 1, 0);
+    for (int c = 0; c < 3; ++c) s.albedo[c] = read(found.albedo, 3, c);
+    for (int d = 0; normals && d < 3; ++d) s.normal[d] = read(found.normal, 3, d);
+    return s;
+  }
+
+  Floats distances() const { return read(found.distances, 1, 0); }
+
+  // Number `place` of the `size` numbers of each sample.
+  Floats read(const float* numbers, int size, int place) const {
+    const float* from = numbers + size * at + place;
+    Floats lanes = {};
+    if (count == LANES)
+      for (int lane = 0; lane < LANES; ++lane) lanes[lane] = from[size * lane];
+    else
+      for (int lane = 0; lane < count; ++lane) lanes[lane] = from[size * lane];
+    return lanes;
+  }
+
+  void write(Floats lanes, int size, int place, float* numbers) const {
+    float* to = numbers + size * at + place;
+    for (int lane = 0; lane < LANES; ++lane)
+      if (lane < count) to[size * lane] = lanes[lane];
+  }
+};
 
 }  // namespace
 }  // namespace sds3d
@@ -110,8 +124,8 @@ void sds3d_volume_composite(const Volume* volume, const int64_t* starts, const f
       Ray ray(v, view, pixel);
       Composite composite(v, ray);
       for (int64_t at = starts[pixel]; at < starts[pixel + 1]; at += LANES) {
-        const int some = int(std::min<int64_t>(LANES, starts[pixel + 1] - at));
-        if (!composite.take(samples_at(v, found, at, some), distances_at(found, at, some))) break;
+        const Next next = {found, at, int(std::min<int64_t>(LANES, starts[pixel + 1] - at))};
+        if (!composite.take(next.samples(v.normals), next.distances())) break;
       }
       composite.finish(layers + LAYERS * pixel);
     });
@@ -132,15 +146,12 @@ void sds3d_volume_composite_back(const Volume* volume, const int64_t* starts, co
       Composite composite(v, ray);
       composite.begin(layers + LAYERS * pixel, d_layers + LAYERS * pixel);
       for (int64_t at = starts[pixel]; at < starts[pixel + 1] && composite.open(); at += LANES) {
-        const int some = int(std::min<int64_t>(LANES, starts[pixel + 1] - at));
+        const Next next = {found, at, int(std::min<int64_t>(LANES, starts[pixel + 1] - at))};
         Samples d = {};
-        composite.take_back(samples_at(v, found, at, some), distances_at(found, at, some), &d);
-        for (int lane = 0; lane < some; ++lane) {
-          d_density[at + lane] = d.density[lane];
-          for (int c = 0; c < 3; ++c) d_albedo[3 * (at + lane) + c] = d.albedo[c][lane];
-          if (v.normals)
-            for (int k = 0; k < 3; ++k) d_normal[3 * (at + lane) + k] = d.normal[k][lane];
-        }
+        composite.take_back(next.samples(v.normals), next.distances(), &d);
+        next.write(d.density, 1, 0, d_density);
+        for (int c = 0; c < 3; ++c) next.write(d.albedo[c], 3, c, d_albedo);
+        for (int k = 0; v.normals && k < 3; ++k) next.write(d.normal[k], 3, k, d_normal);
       }
     });
 }

@@ -10,12 +10,13 @@ from renderers import native
 
 @pytest.fixture(params=["avx2", "baseline"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With each of the compiled libraries."""
+    """With each of the compiled libraries; tests may ask for avx512 too."""
     monkeypatch.setenv("SDS3D_KERNELS", request.param)
     if native.library() is None:
         pytest.skip(native.why_missing())
-    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
+    needed = {"avx512": "AVX512", "avx2": "AVX", "baseline": ""}[request.param]
+    if not torch.backends.cpu.get_cpu_capability().startswith(needed):
+        pytest.skip(f"this processor has no {request.param}")
     return str(request.param)
 
 

@@ -159,7 +159,7 @@ def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) ->
     features = encode_slowly(where.float().double(), slow, resolutions, shares.double())
     pull = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
     (features.T * pull).sum().backward()
-    both, high = torch.cat([torch.eye(8), -torch.eye(8)]), torch.full((count,), 40.0)
+    both, high = torch.cat([torch.eye(8), -torch.eye(8)]), Blob(40.0, 0.0)
     fast = tables.clone().requires_grad_()
     for feature in range(8):
         out = torch.zeros(4, 16)
@@ -170,6 +170,7 @@ def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) ->
     torch.testing.assert_close(fast.grad.double(), slow.grad, atol=3e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
 @pytest.mark.parametrize(("levels", "neurons"), [(2, 4), (8, 32), (16, 64)])
 @pytest.mark.parametrize("count", [1, 63, 8500])
 def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int, count: int) -> None:
@@ -177,15 +178,15 @@ def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int
     resolutions, shares = [3 + 2 * level for level in range(levels)], torch.linspace(1, 0, levels)
     shapes = [(levels, 1024, 2), (neurons, 2 * levels), (4, neurons)]
     weights = [torch.randn(*shape, generator=chance) for shape in shapes]
-    where, offset = points(count).float(), torch.randn(count, generator=chance)
+    where, blob = points(count).float(), Blob(-0.5, 2.0, 0.4)
     results = []
     for kind in (torch.float32, torch.float64):
         leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in weights]
         if kind == torch.float32:
-            density, albedo = hash_kernels.look_up(where, offset, tuple(leaves), resolutions, shares, 3.0)
+            density, albedo = hash_kernels.look_up(where, blob, tuple(leaves), resolutions, shares, 3.0)
         else:
             features = encode_slowly(where.to(kind), leaves[0], resolutions, shares.to(kind))
-            density, albedo = decode_slowly(features, *leaves[1:], offset.to(kind), 3.0)
+            density, albedo = decode_slowly(features, *leaves[1:], blob(where.to(kind)), 3.0)
         pull = torch.Generator().manual_seed(5)
         seen = torch.arange(count) % 97 > 30  # whole groups of points have no gradient at all
         pulls = [torch.randn(part.shape, generator=pull).to(kind) for part in (density, albedo)]
@@ -195,6 +196,7 @@ def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int
         assert (mine.double() - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
 
 
+@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
 def test_the_kernels_say_the_same_whether_or_not_a_gradient_is_wanted_and_on_any_number_of_threads(
     kernels: str,
 ) -> None:

@@ -8,20 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-from renderers import native
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("kernels", ["avx2", "baseline"])
-def test_no_number_crashes_the_kernels(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if kernels == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
-    monkeypatch.setenv("SDS3D_KERNELS", kernels)
-    if native.library() is None:
-        pytest.skip(native.why_missing())
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
+def test_no_number_crashes_the_kernels() -> None:
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.renderers.wild"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

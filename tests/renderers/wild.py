@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from renderers import hash_kernels, mesh_raster, native, shape_kernels, volume_kernels
+from renderers.field import Blob
 from renderers.occupancy import Occupancy
 from renderers.rays import March, Rays, Samples, Shade
 from renderers.triangles import Triangles
@@ -62,12 +63,11 @@ def volumes(numbers: Numbers, resolution: int, cells: int, height: int, width: i
     (layers * numbers(*layers.shape)).sum().backward()
     along = volume_kernels.walked(occupancy, rays, march)
     assert len(along.points) == int(along.taken.sum()) == int(along.starts[-1])
-    tables = numbers(2, 16, 2).requires_grad_()
-    features = hash_kernels.encode(along.points[:5000].contiguous(), tables, [3, 9])
-    count = min(len(along.points), 5000)
-    assert features.shape == (4, count)
-    density, albedo = hash_kernels.decode(features, numbers(8, 4), numbers(4, 8), numbers(count), 20.0)
-    (density.sum() + (albedo * numbers(count, 3)).sum()).backward()
+    for points in (along.points[:5000].contiguous(), numbers(height * width, 3)):
+        weights = numbers(2, 16, 2).requires_grad_(), numbers(8, 4), numbers(4, 8)
+        density, albedo = hash_kernels.look_up(points, Blob(), weights, [3, 9], numbers(2), 20.0)
+        assert density.shape == (len(points),)
+        (density.sum() + (albedo * numbers(len(points), 3)).sum()).backward()
     total = len(along.points)
     found = Samples(numbers(total).requires_grad_(), numbers(total, 3), numbers(total, 3))
     volume_kernels.composite(found, along, occupancy, rays, march).sum().backward()
