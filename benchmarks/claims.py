@@ -33,6 +33,7 @@ from sds3d.atomic import write_bytes
 from sds3d.console import Console
 from sds3d.contest import Budget, Contestant, compete, finished
 from sds3d.generate import Stop, listening
+from sds3d.judging import RECOGNISED
 from sds3d.priors import EMBEDDED, is_embedded, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import MEASURES, Row, standings
@@ -218,7 +219,23 @@ def told(data: dict[str, Any]) -> str:
             f"| {row['text']} ({row['source']}) | {row['measure']} | {row['variant']} {one} "
             f"| {row['reference']} {other} | {interval} | {row['prompts']} | **{row['verdict']}** |"
         )
-    return "\n".join([*lines, "", *_method(data), ""])
+    return "\n".join([*lines, "", *_variants(data), "", *_method(data), ""])
+
+
+def _variants(data: dict[str, Any]) -> list[str]:
+    """What the variants made: a claim says little of one that makes no asset."""
+    lines = ["| variant | recognised | views of 8 | saturation | sharpness | ms a step |", "|---|---|---|---|---|---|"]
+    for name in VARIANTS:
+        rows = [row for row in data["runs"] if row["objective"] == name and row["trouble"] is None]
+        if not rows:
+            continue
+        views = [row["judge"]["recognised"] for row in rows]
+        means = [statistics.fmean(row[key] for row in rows) for key in ("saturation", "sharpness", "seconds_per_step")]
+        lines.append(
+            f"| {name} | {sum(count >= RECOGNISED for count in views)} of {len(rows)} | {statistics.fmean(views):.1f} "
+            f"| {means[0]:.2f} | {means[1]:.4f} | {1000 * means[2]:.0f} |"
+        )
+    return lines
 
 
 def _method(data: dict[str, Any]) -> list[str]:
