@@ -6,7 +6,6 @@
 #include "hashed.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -14,7 +13,9 @@ namespace sds3d {
 namespace {
 
 int stretches(const Hashed& h) { return int((h.points + STRETCH - 1) / STRETCH); }
-int points_of(const Hashed& h, int64_t stretch) { return int(std::min<int64_t>(h.points - stretch * STRETCH, STRETCH)); }
+int points_of(const Hashed& h, int64_t stretch) {
+  return int(std::min<int64_t>(h.points - stretch * STRETCH, STRETCH));
+}
 
 const Network& network_of([[maybe_unused]] const Hashed& h) {
 #if defined(SDS3D_WIDE_NETWORK)

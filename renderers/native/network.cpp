@@ -1,11 +1,11 @@
 // A network of one hidden layer that reads the features of points, and the way back, a block of points at a time.
 //
-// density = scale softplus(raw + more where the blob is), albedo = logistic(raw). No biases. What a neuron holds is worked out again on
+// density = scale softplus(raw + blob), albedo = logistic(raw). No biases. What a neuron holds is worked out again on
 // the way back: that costs less than to fetch it.
 //
-// Compiled twice for x86-64: as the rest of the library is, and for registers of sixteen floats (AVX-512), half of whose
-// multiply-adds it takes. Nothing here may come from a template of the standard library, lest the linker take the wide
-// one for all.
+// Compiled twice for x86-64: as the rest of its library is, and for registers of sixteen floats (AVX-512), which need
+// half as many multiply-adds. Nothing here may come from a template of the standard library, lest the linker take what
+// was compiled for AVX-512 for all of the library.
 #include <cstring>
 
 #include "activations.h"
@@ -28,11 +28,9 @@ void store_wide(float* to, Wide value) { *reinterpret_cast<WideAnywhere*>(to) = 
 
 // As many lanes as the other functions take, with the same sum.
 Floats folded(Wide v) {
-#if defined(__AVX512F__)
-  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-  return v;
-#endif
+  Floats parts[WIDTH / LANES];
+  std::memcpy(parts, &v, sizeof parts);
+  return WIDTH > LANES ? parts[0] + parts[WIDTH / LANES - 1] : parts[0];
 }
 
 // to[rows][BLOCK] = weights[rows][columns] from[columns][BLOCK], with the strides of the weights given; rows come in
