@@ -111,7 +111,8 @@ def test_everything_is_written_and_nothing_is_done_twice(
     tried = next(text for text in verdicts if text.startswith("NFSD"))
     assert verdicts.pop(tried) != "too few runs" and set(verdicts.values()) == {"too few runs"}
     assert all(text.count(f"**{verdict}**") for verdict in verdicts.values())
-    assert text.count("\n| ") == len(claims.CLAIMS) + 1 and "6 of 6 runs of 2 steps" in text
+    lines = len(claims.CLAIMS) + len(claims.VARIANTS) + 2
+    assert text.count("\n| ") == lines and "6 of 6 runs of 2 steps" in text
     monkeypatch.setattr(claims, "compete", lambda *rest: pytest.fail("a finished run was done again"))
     claims.main(words)
     assert json.loads((tmp_path / "claims.json").read_text()) == data
