@@ -38,6 +38,8 @@ def main(words: list[str]) -> int:
         return 0
     extras = Extras(precision="half" if given.half else "auto", revision=given.revision, offline=given.offline)
     if given.action == "fetch":
+        if Path(given.model).is_dir():
+            raise ValueError(f"{given.model} is a folder on this disk; there is nothing to fetch")
         if given.model not in BOOK and not is_hub_name(given.model):
             raise ValueError(unknown("model", given.model, list(BOOK)))
         console.say(str(fetched(given.model, extras)))
@@ -51,9 +53,9 @@ def main(words: list[str]) -> int:
 def _shown(name: str) -> str:
     if name in BOOK:
         return told(name, BOOK[name])
-    if Path(name).is_dir():
+    if Path(name).is_dir() or is_hub_name(name):
         from guidance.families.files import look
 
-        found = look(Path(name))
+        found = look(folder_of(name, Extras(offline=True)))
         return f"{name}: {found.kind} with {', '.join(found.parts)}" + (", half precision" if found.variant else "")
     raise ValueError(unknown("model", name, list(BOOK)))

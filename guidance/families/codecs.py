@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from guidance.families.visiting import visiting
 
@@ -48,6 +49,9 @@ class Autoencoder:
     """Latents are (what it says - shift) * scale."""
     away: torch.device | None = None
     """Where it works, if it does not lie there (see `visiting`)."""
+    sparing: bool = False
+    """Whether it takes one picture at a time and, on the way back, looks at each once more: what it thought in between
+    is never there for more than one."""
 
     @staticmethod
     def of(vae: Any) -> Autoencoder:
@@ -71,12 +75,22 @@ class Autoencoder:
         if rgb.shape[-1] % self.factor or rgb.shape[-2] % self.factor:
             height, width = rgb.shape[-2:]
             raise ValueError(f"pictures are {width} x {height}; this model takes multiples of {self.factor} pixels")
+        if not self.sparing:
+            return self._encoded(rgb)
+        return torch.cat([checkpoint(self._encoded, picture, use_reentrant=False) for picture in rgb.split(1)])
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        if not self.sparing:
+            return self._decoded(latents)
+        return torch.cat([checkpoint(self._decoded, latent, use_reentrant=False) for latent in latents.split(1)])
+
+    def _encoded(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         with visiting(self.vae, self.away):
             told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
             mean: Tensor = told.latent_dist.mode() if self.said == "latent_dist" else told[self.said]
         return (mean.to(_at_least_single(rgb)) - self.shift) * self.scale
 
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+    def _decoded(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         with visiting(self.vae, self.away):
             rgb: Tensor = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype), return_dict=False)[0]
         return (rgb.to(_at_least_single(latents)) + 1) / 2

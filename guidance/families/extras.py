@@ -39,7 +39,7 @@ class Extras:
     """Pictures in a pass of the network at most, for small memories; 0 is all at once."""
     frugal: bool = False
     """Text encoders are there only while they read, what they read is kept on the disk, and the autoencoder takes one
-    picture at a time."""
+    picture at a time, twice."""
 
     offload: bool = False
     """The network and the autoencoder lie in main memory, and are on the GPU only while they work."""

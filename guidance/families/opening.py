@@ -29,6 +29,7 @@ from guidance.families.networks import (
     SizedUNet,
     UNet,
 )
+from guidance.families.on_top import give_eyes, merge, teach
 from guidance.families.pictures import AdapterLooker, Looker, ViewLooker
 from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
@@ -89,7 +90,9 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     """The prior around a pipeline."""
     network = getattr(pipe, FAMILIES[found.kind])
     away = device if extras.offload and device.type != "cpu" else None
-    codec = Pixels() if found.kind == "IFPipeline" else replace(Autoencoder.of(pipe.vae), away=away)
+    codec: Codec = Pixels()
+    if found.kind != "IFPipeline":
+        codec = replace(Autoencoder.of(pipe.vae), away=away, sparing=extras.frugal or extras.offload)
     refuse_unfit(pipe, folder, found, codec)
     factor = codec.factor if isinstance(codec, Autoencoder) else 1
     size = extras.size or _own_size(found.kind, network, factor)
@@ -99,8 +102,6 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     parts = _parts(found.kind, pipe, network, size, (size // factor // 2) ** 2, extras)
     reader = texts.Reader(pipe, _READERS[found.kind])
     if extras.frugal or extras.offload:
-        if "vae" in found.parts:
-            pipe.vae.enable_slicing()
         store = KeptTexts(default_folder(), identity(folder, (extras.lora, extras.words), str(network.dtype)))
         reader = texts.Reader(pipe, _READERS[found.kind], _reopening(folder, found, network, device, extras), store)
     given = (parts.asking, parts.schedule, parts.prediction, codec, reader, size, extras.rows)
@@ -164,7 +165,9 @@ def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) 
     dtype = precision_of(found.kind, device, extras)
     pipe = _loaded(folder, found, dtype, _encoders(found) if extras.frugal or extras.offload else ())
     refuse_empty(pipe, folder)
-    if extras.vae and found.kind != "IFPipeline":
+    if extras.vae:
+        if found.kind == "IFPipeline":
+            raise ValueError(f"{folder} is a model of pixels and has no autoencoder; leave vae {extras.vae} out")
         pipe.vae = _autoencoder(Path(extras.vae), dtype, Autoencoder.of(pipe.vae))
     _settle(pipe, device, extras)
     if "vae" in pipe.components and pipe.vae is not None and pipe.vae.config.get("force_upcast"):
@@ -243,7 +246,7 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
         raise ValueError(
             f"{extras.lora} changes the text encoder too, which leaves the memory; leave frugal and offload out"
         )
-    for file, put in ((extras.lora, _merge), (extras.words, _teach), (extras.adapter, _give_eyes)):
+    for file, put in ((extras.lora, merge), (extras.words, teach), (extras.adapter, give_eyes)):
         with _quiet():
             try:
                 if file:
@@ -251,29 +254,6 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
             except Exception as error:  # as above
                 raise ValueError(f"{file} does not fit this model: {_first_line(error)}") from None
     _settle(pipe, device, extras)
-
-
-def _merge(pipe: Any, file: Path, extras: Extras) -> None:
-    pipe.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
-    pipe.fuse_lora(lora_scale=extras.lora_scale)
-    pipe.unload_lora_weights()
-
-
-def _teach(pipe: Any, file: Path, extras: Extras) -> None:
-    if pipe.text_encoder is not None:
-        pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
-
-
-def _give_eyes(pipe: Any, file: Path, extras: Extras) -> None:
-    """An IP-Adapter, and the network that reads pictures for it. Raises ValueError where it lacks that."""
-    if not hasattr(pipe, "load_ip_adapter"):
-        raise ValueError("models of its kind take no IP-Adapter")
-    if not (file.parent / "image_encoder" / "config.json").is_file():
-        raise ValueError("the folder image_encoder is missing beside it")
-    for weights in weights_in(file.parent / "image_encoder"):
-        whole(weights)
-    pipe.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, local_files_only=True)
-    pipe.set_ip_adapter_scale(extras.adapter_scale)
 
 
 def _reopening(folder: Path, found: Found, network: Any, device: torch.device, extras: Extras) -> texts.Reopen:

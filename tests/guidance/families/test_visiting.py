@@ -60,6 +60,33 @@ def test_gradients_reach_the_module_and_what_it_was_given() -> None:
         torch.testing.assert_close(one.float(), other)
 
 
+@pytest.mark.parametrize("kind", ["sd", "sana"])
+def test_a_sparing_autoencoder_keeps_nothing_and_changes_nothing(kind: str, opened: Open) -> None:
+    """What is kept for the way back does not grow with the number of pictures; values and gradients stay."""
+    codec = opened(kind).prior.codec
+    assert isinstance(codec, Autoencoder)
+    rgb = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def kept(sparing: bool, count: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+        held: list[int] = []
+
+        def keep(value: torch.Tensor) -> torch.Tensor:
+            held.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            latents = replace(codec, sparing=sparing).encode(rgb[:count])
+        (gradient,) = torch.autograd.grad(latents.square().sum(), rgb)
+        return sum(held), latents, gradient
+
+    plain, spared = kept(False, 4), kept(True, 4)
+    for one, other in zip(plain[1:], spared[1:], strict=True):
+        assert (one - other).abs().max() < 1e-4 * one.abs().max()  # Batches of one are summed in another order.
+    assert spared[0] < 0.05 * plain[0]
+    latents = opened(kind).latents(2)
+    torch.testing.assert_close(replace(codec, sparing=True).decode(latents), codec.decode(latents))
+
+
 @pytest.mark.parametrize("kind", ["sd", "sd3"])
 def test_a_model_works_away_and_lies_here(
     kind: str, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

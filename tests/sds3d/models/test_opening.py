@@ -100,6 +100,16 @@ def test_a_learnt_word_is_read(folder: Folder, tmp_path: Path) -> None:
     torch.testing.assert_close(taught.read(["a cat"]).tokens, plain.read(["a cat"]).tokens)
 
 
+def test_a_learnt_word_is_read_by_both_encoders(folder: Folder, tmp_path: Path) -> None:
+    """Of Stable Diffusion XL, from a file with a word for each."""
+    file = tmp_path / "gizmo.safetensors"
+    plain = open_prior(str(folder("sdxl")), CPU, SMALL).read(["a <gizmo>"]).tokens
+    save_file({"clip_l": torch.randn(2, 32), "clip_g": torch.randn(2, 32)}, file)
+    taught = open_prior(str(folder("sdxl")), CPU, Extras(size=16, words=str(file))).read(["a <gizmo>"]).tokens
+    first, second = (taught - plain).abs().split(32, -1)
+    assert first.max() > 1e-3 and second.max() > 1e-3
+
+
 def test_another_autoencoder_takes_the_place(folder: Folder, tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 

@@ -1,0 +1,53 @@
+"""What goes on top of a pipeline: low-rank additions, learnt words, and eyes.
+
+All raise ValueError where a file does not fit, and whatever the library raises beside that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from guidance.families.extras import Extras
+from guidance.families.files import names_in, weights_in, whole
+from guidance.weights import read_tensors
+
+
+def merge(pipe: Any, file: Path, extras: Extras) -> None:
+    """Low-rank additions, merged into the weights."""
+    if not hasattr(pipe, "load_lora_weights"):
+        raise ValueError("models of its kind take no LoRA")
+    pipe.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
+    if not any(pipe.get_list_adapters().values()):
+        raise ValueError("it adds to none of its layers; is it of another family?")
+    pipe.fuse_lora(lora_scale=extras.lora_scale)
+    pipe.unload_lora_weights()
+
+
+def teach(pipe: Any, file: Path, extras: Extras) -> None:
+    """A word for the encoder of the pipeline, or, of a file with both, for each of the two of Stable Diffusion XL."""
+    if not hasattr(pipe, "load_textual_inversion"):
+        raise ValueError("models of its kind learn no words")
+    if pipe.text_encoder is None:
+        return
+    both = {"clip_l": (pipe.text_encoder, pipe.tokenizer)}
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        both["clip_g"] = pipe.text_encoder_2, pipe.tokenizer_2
+    if {*names_in(file)} != {*both} or len(both) < 2:
+        pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
+        return
+    for name, tensor in read_tensors(file).items():
+        encoder, tokenizer = both[name]
+        pipe.load_textual_inversion(tensor, token=f"<{file.stem}>", text_encoder=encoder, tokenizer=tokenizer)
+
+
+def give_eyes(pipe: Any, file: Path, extras: Extras) -> None:
+    """An IP-Adapter, and the network that reads pictures for it. Raises ValueError where it lacks that."""
+    if not hasattr(pipe, "load_ip_adapter"):
+        raise ValueError("models of its kind take no IP-Adapter")
+    if not (file.parent / "image_encoder" / "config.json").is_file():
+        raise ValueError("the folder image_encoder is missing beside it")
+    for weights in weights_in(file.parent / "image_encoder"):
+        whole(weights)
+    pipe.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, local_files_only=True)
+    pipe.set_ip_adapter_scale(extras.adapter_scale)
