@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from splats import ball as ball_of_splats
-from timing import ratio, rounds, say, timed
+from timing import on_two_threads, ratio, rounds, say, timed, told_of_threads
 
 from renderers import mesh_kernels, mesh_reference, splat_reference
 from renderers.body import Body, ball
@@ -26,6 +26,8 @@ CASES = ((3_888, 128), (19_200, 128), (99_372, 128), (3_888, 256), (19_200, 256)
 """Faces and pixels along a side."""
 WITH_BAR, BAR = (19_200, 128), 3.0
 """Milliseconds at the speed of the core that the bar was set on."""
+ON_TWO = ((19_200, 256), (99_372, 512))
+"""Faces and pixels of what is drawn by two threads."""
 GFLOPS = 91
 PRODUCT = "matrix product"
 PRODUCTS = 24
@@ -110,6 +112,7 @@ def measured(quick: bool, repeats: int) -> dict[str, Any]:
     if not quick:
         data["splats_twin_ms"] = timed(splats())
     say("    " + ", ".join(f"{name} {value:.4g}" for name, value in data.items() if name != "rows"))
+    data["threads"] = [on_two_threads(f"{each[0]} faces, {each[1]} px", mesh(*each), 3 * repeats) for each in ON_TWO]
     return data
 
 
@@ -135,4 +138,4 @@ def told(data: dict[str, Any]) -> list[str]:
         lines += ["", f"The torch twin takes {data['twin_ratio']:.0f} times as long."]
     if "splats_twin_ms" in data:
         lines[-1] += f" That of 20,000 splats at 128 x 128 takes {data['splats_twin_ms'] / 1e3:.1f} s on this core."
-    return lines
+    return lines + told_of_threads(data["threads"]) if "threads" in data else lines

@@ -10,8 +10,6 @@ the way back, which works out alpha again. If each cost no more than a multiply-
 projection and memory were free, a pair would take 84 / R ns, where R is how many multiply-adds of single floats this
 core does in a nanosecond; a matrix product says that. Where it uses registers of sixteen floats, half of the distance
 to this bound is that the kernels use eight.
-
-The second thread is measured by the clock on the wall: only an idle machine shows it.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from typing import Any
 
 import torch
 from sparse_splats import draw, live_pairs
-from timing import multiply_adds, ratio, rounds, say
+from timing import multiply_adds, on_two_threads, ratio, rounds, say, told_of_threads
 from torch import Tensor
 from torch.nn import functional
 
@@ -160,19 +158,10 @@ def plain(case: Case, wish: Wish) -> tuple[Tensor, Tensor]:
 
 
 def second_thread(case: Case, repeats: int) -> dict[str, Any]:
-    """What it brings, by the clock on the wall."""
-
-    def way(threads: int) -> float:
-        torch.set_num_threads(threads)
-        return case.timed(case.kernels, time.perf_counter)[1]
-
-    found = rounds({"one": lambda: way(1), "two": lambda: way(2)}, 3 * repeats, 2)
-    torch.set_num_threads(1)
-    row = {"pixels": case.size, "splats": case.count, "views": len(case.pull)}
-    row |= {f"{name}_ms": statistics.median(times) for name, times in found.items()}
-    row |= {"gain": ratio(found["one"], found["two"]), "bar": SECOND_THREAD if row["pixels"] == 256 else None}
-    say(f"{case.size:>4} px {case.count:>7} x {row['views']} cameras: a second thread brings {row['gain']:4.2f}")
-    return row
+    views = f", {len(case.pull)} cameras" if len(case.pull) > 1 else ""
+    name = f"{case.size} px, {case.count:,} splats{views}"
+    row = on_two_threads(name, lambda: case.timed(case.kernels, time.perf_counter), 3 * repeats)
+    return {**row, "bar": SECOND_THREAD if case.size == 256 else None}
 
 
 def several_cameras(repeats: int) -> dict[str, float]:
@@ -236,12 +225,6 @@ def told(data: dict[str, Any]) -> list[str]:
         "",
         f"What else can be drawn takes longer by: {wishes}. Eight cameras of 64 pixels in eight calls take "
         f"{data['eight_cameras']['apart']:.2f} times as long as in one, on one thread.",
-        "",
-        "| a second thread | times as fast | bar |",
-        "|---|---|---|",
     ]
-    for row in data["threads"]:
-        views = f", {row['views']} cameras" if row["views"] > 1 else ""
-        name = f"{row['pixels']} px, {row['splats']:,} splats{views}"
-        lines.append(f"| {name} | {row['gain']:.2f} | {row['bar'] or ''} |")
+    lines += told_of_threads(data["threads"])
     return lines

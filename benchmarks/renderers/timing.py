@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,6 +31,26 @@ def timed(work: Callable[[], object], clock: Callable[[], float] = time.process_
     began = clock()
     work()
     return 1e3 * (clock() - began)
+
+
+def on_two_threads(name: str, work: Callable[[], object], repeats: int) -> dict[str, Any]:
+    """What a second thread brings, by the clock on the wall: only an idle machine shows it."""
+
+    def way(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return timed(work, time.perf_counter)
+
+    found = rounds({"one": lambda: way(1), "two": lambda: way(2)}, repeats, 2)
+    torch.set_num_threads(1)
+    gain = ratio(found["one"], found["two"])
+    say(f"    a second thread brings {gain:4.2f}: {name}")
+    return {"what": name, **{f"{one}_ms": statistics.median(times) for one, times in found.items()}, "gain": gain}
+
+
+def told_of_threads(rows: list[dict[str, Any]]) -> list[str]:
+    """Their table on the page."""
+    lines = ["", "| a second thread | times as fast | bar |", "|---|---|---|"]
+    return lines + [f"| {row['what']} | {row['gain']:.2f} | {row.get('bar') or ''} |" for row in rows]
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:

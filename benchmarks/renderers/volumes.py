@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import bytes_copied, multiply_adds, ratio, rounds, say, timed
+from timing import bytes_copied, multiply_adds, on_two_threads, ratio, rounds, say, timed, told_of_threads
 from torch import Tensor, nn
 from torch.nn import functional
 
 from renderers import volume_kernels
 from renderers.cameras import looking_at_origin
-from renderers.field import VoxelField, lattice_points
+from renderers.field import Field, VoxelField, lattice_points
 from renderers.hashed import HashField, decode_slowly, encode_slowly
 from renderers.occupancy import Occupancy
 from renderers.rays import March, Rays
@@ -220,11 +220,33 @@ def point_in_tables(repeats: int) -> dict[str, float]:
     return told
 
 
+def second_thread(repeats: int) -> list[dict[str, Any]]:
+    """Voxels and hash tables, there and back."""
+    rows = []
+    fields: dict[str, Field] = {
+        "voxels": body(64),
+        "hash grid": HashField(torch.Generator().manual_seed(0), scale=SCALE),
+    }
+    for name, field in fields.items():
+        size, samples = (128, 128) if name == "voxels" else (64, 64)
+        occupancy = Occupancy.of(body(64).densest(32), 0.5)
+        rays, march, _ = setting(size, samples, occupancy)
+
+        def work(
+            field: Field = field, occupancy: Occupancy = occupancy, rays: Rays = rays, march: March = march
+        ) -> None:
+            draw(field, occupancy, rays, march).colour.square().sum().backward()
+
+        rows.append(on_two_threads(f"{name}, {size} px, {samples} samples", work, 3 * repeats))
+    return rows
+
+
 def measured(quick: bool, repeats: int) -> dict[str, Any]:
     """All figures; `quick`: fewer rounds."""
     hide_compilers()
     repeats = min(repeats, 5) if quick else repeats
-    return {"voxels": voxels(128, 128, repeats), "hashed": hashes(64, 64, repeats), "point": point_in_tables(repeats)}
+    rows = {"voxels": voxels(128, 128, repeats), "hashed": hashes(64, 64, repeats)}
+    return {**rows, "point": point_in_tables(repeats), "threads": second_thread(repeats)}
 
 
 def told(data: dict[str, Any]) -> list[str]:
@@ -250,4 +272,4 @@ def told(data: dict[str, Any]) -> list[str]:
             f"{point['bytes']:.0f} bytes of the tables went at the rate at which one table is copied: "
             f"it takes {point['both_ns'] / least:.1f} times the least.",
         ]
-    return lines
+    return lines + told_of_threads(data["threads"]) if "threads" in data else lines
