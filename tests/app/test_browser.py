@@ -190,7 +190,7 @@ def test_many_prompts_fill_a_sheet(chromium: Any, server: Server, asked: list[st
     page.context.close()
 
 
-def test_a_model_is_painted_and_objectives_are_compared(
+def test_a_model_is_painted_and_edited_and_objectives_are_compared(
     chromium: Any, server: Server, asked: list[str], tmp_path: Path
 ) -> None:
     page = tab(chromium, server, asked)
@@ -201,6 +201,15 @@ def test_a_model_is_painted_and_objectives_are_compared(
     page.locator("#texture-prompt textarea").fill("a red mug")
     shorten(page, 3, "texture", {})
     page.get_by_role("button", name="Paint", exact=True).click()
+    page.locator("#live-texture .badge", has_text="Finished").wait_for(timeout=3 * PATIENCE)
+    page.get_by_role("tab", name="Gallery").click()
+    page.get_by_role("tab", name="Texture").click()
+    page.get_by_role("tab", name="Edit a run").click()
+    page.locator("#edit-run input").click()
+    page.get_by_role("option", name="a red mug").first.click()
+    page.locator("#edit-prompt textarea").fill("a blue mug")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator("#live-texture h2", has_text="a blue mug").wait_for(timeout=PATIENCE)
     page.locator("#live-texture .badge", has_text="Finished").wait_for(timeout=3 * PATIENCE)
     page.get_by_role("tab", name="Compare").click()
     page.locator("#compare-prompt textarea").fill("a cat")
