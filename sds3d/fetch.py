@@ -33,7 +33,8 @@ def fetched(name: str, extras: Extras) -> Path:
         if folder := here(source, extras):
             return folder
     if extras.offline:
-        raise OSError(f"{name} is not on this disk, and nothing is fetched offline; {_instead(name)}")
+        online = f"with a network, sds3d models fetch {name} fetches it"
+        raise OSError(f"{name} is not on this disk, and nothing is fetched offline; {_instead(name)}; {online}")
     said = []
     for source in sources:
         try:

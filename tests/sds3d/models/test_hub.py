@@ -51,6 +51,13 @@ def test_only_what_is_needed_is_fetched() -> None:
         chosen(["style.safetensors"], False)
 
 
+def test_one_kind_of_half_precision_is_fetched() -> None:
+    brain = [name.replace("fp16", "bf16") for name in REPOSITORY if "fp16" in name]
+    alone = [name for name in REPOSITORY if "fp16" not in name] + brain
+    assert sum("bf16" in name for name in chosen(alone, True)) == 3 == len(brain)
+    assert not any("bf16" in name for name in [*chosen(alone, False), *chosen(REPOSITORY + brain, True)])
+
+
 def test_what_sees_pictures_is_fetched_where_it_is_needed() -> None:
     sight = ["image_encoder/config.json", "image_encoder/model.safetensors"]
     assert not any("image_encoder" in name for name in chosen([*REPOSITORY, *sight], False))
