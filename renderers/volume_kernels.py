@@ -25,6 +25,7 @@ _PATCH = 8
 _PULL_WORDS = 12
 _LONGEST = 2.5
 """No ray is in the ball for longer."""
+_LANES_AT_MOST = 8
 _RAYS_WORTH_THREADS = 2_000
 """Below about this many rays one thread is done before others have woken up."""
 
@@ -139,7 +140,7 @@ def walked(occupancy: Occupancy, rays: Rays, march: March) -> Walked:
     """The samples of all rays in cells where something is."""
     told = volume(2, 1.0, occupancy, rays, march)
     taken, first = torch.empty(2, *rays.jitter.shape, dtype=torch.int32)
-    words = (math.ceil(_LONGEST / march.step) + 2) // 64 + 1
+    words = (math.ceil(_LONGEST / march.step) + _LANES_AT_MOST + 2) // 64 + 1
     bits = torch.zeros(*taken.shape, words, dtype=torch.int64)
     marks = _Marks(words, first.data_ptr(), bits.data_ptr())
     kernels = library()

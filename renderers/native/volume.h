@@ -103,9 +103,8 @@ struct Ray {
   // The number of the first sample in the ball, before any is taken.
   int begin() const { return at; }
 
-  // The distances of the next samples, at most LANES or `most`, and their numbers if there is room for them; returns
-  // how many.
-  int next(float* distances, int most = LANES, int* numbers = nullptr) {
+  // The distances of the next samples, at most LANES or `most`; returns how many.
+  int next(float* distances, int most = LANES) {
     const int cells = volume.cells;
     const uint8_t* empty = volume.empty;
     const float step = volume.step;
@@ -118,23 +117,50 @@ struct Ray {
       const int free = empty[(cell[0] * cells + cell[1]) * cells + cell[2]];
       if (free == 0) {
         head = count ? head : now;
-        if (numbers) numbers[count] = now;
         distances[count++] = t;
         ++now;
       } else {
-        float leave = FARTHEST + 4.0f;  // where the ray leaves the box of cells that are known to be empty
-        for (int d = 0; d < 3; ++d) {
-          const int edge = rate[d] > 0 ? cell[d] + free : cell[d] - free + 1;
-          leave = std::min(leave, (float(edge) - place[d]) * slow[d]);
-        }
-        now = std::max(now + 1, std::min(int(std::ceil(leave * per_step - jitter)), end));
+        now = std::max(now + 1, behind(cell, free));
       }
     }
     at = now;
     return count;
   }
 
+  // Which of LANES numbers from `number` on are samples, a bit for each; goes on behind them. The ray is over if there
+  // is no number: then false.
+  bool next_bits(int* number, unsigned* bits) {
+    if (at >= end) return false;
+    const int cells = volume.cells, last = std::min(LANES, end - at) - 1;
+    const Floats t = (float(at) + counting() + jitter) * volume.step;
+    alignas(32) int32_t cell[3][LANES];
+    for (int d = 0; d < 3; ++d) {
+      const Floats along = larger(smaller(place[d] + t * rate[d], same(cells - 0.5f)), Floats{});
+      *reinterpret_cast<Ints*>(cell[d]) = whole(along);
+    }
+    int free = 0;
+    *number = at;
+    *bits = 0;
+    for (int lane = 0; lane <= last; ++lane) {
+      free = volume.empty[(cell[0][lane] * cells + cell[1][lane]) * cells + cell[2][lane]];
+      *bits |= unsigned(free == 0) << lane;
+    }
+    const int corner[3] = {cell[0][last], cell[1][last], cell[2][last]};
+    at = free ? std::max(at + LANES, behind(corner, free)) : at + LANES;
+    return true;
+  }
+
  private:
+  // The number of the first sample behind the box of cells that are known to be empty, `free` around a cell.
+  int behind(const int cell[3], int free) const {
+    float leave = FARTHEST + 4.0f;
+    for (int d = 0; d < 3; ++d) {
+      const int edge = rate[d] > 0 ? cell[d] + free : cell[d] - free + 1;
+      leave = std::min(leave, (float(edge) - place[d]) * slow[d]);
+    }
+    return std::min(int(std::ceil(leave * per_step - jitter)), end);
+  }
+
   float place[3], rate[3], slow[3];  // in cells: where the ray begins, how it goes, and 1 / that
   float jitter, per_step;
   int at = 0, end = 0;

@@ -18,15 +18,15 @@ int32_t mark(const Volume& v, int view, int64_t pixel, const Marks& marks) {
   Ray ray(v, view, pixel);
   const int first = ray.begin();
   uint64_t* bits = marks.bits + marks.words * pixel;
-  alignas(32) float distances[LANES];
-  int numbers[LANES], found = 0;
-  while (const int more = ray.next(distances, LANES, numbers))
-    for (int lane = 0; lane < more; ++lane) {
-      const int number = numbers[lane] - first;
-      if (number >= 64 * marks.words) break;  // rounding, far from the origin
-      bits[number / 64] |= uint64_t(1) << number % 64;
-      ++found;
-    }
+  int number, found = 0;
+  unsigned some;
+  while (ray.next_bits(&number, &some)) {
+    const int place = number - first, word = place / 64, shift = place % 64;
+    if (place + LANES > 64 * marks.words) break;  // rounding, far from the origin
+    bits[word] |= uint64_t(some) << shift;
+    if (shift > 64 - LANES) bits[word + 1] |= uint64_t(some) >> (64 - shift);
+    found += __builtin_popcount(some);
+  }
   marks.first[pixel] = first;
   return found;
 }

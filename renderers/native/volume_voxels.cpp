@@ -255,7 +255,8 @@ void sds3d_voxels_draw_back(const Volume* volume, const float* values, const Lay
   {
 #pragma omp for schedule(dynamic, 4)
     for (int64_t patch = 0; patch < count; ++patch) {
-      Pulls list = {all + starts[patch], all + starts[patch + 1], all + starts[patch], nullptr, v.resolution, v.normals != 0};
+      Pulls list = {all + starts[patch], all + starts[patch + 1], all + starts[patch], nullptr, v.resolution,
+                    v.normals != 0};
       each_pixel(v, patch, [&](int view, int64_t pixel) { draw_ray_back(v, values, *out, view, pixel, list); });
       std::memset(static_cast<void*>(list.next), 0, sizeof(Pull) * size_t(list.end - list.next));
     }
