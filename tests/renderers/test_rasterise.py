@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from renderers.cameras import DISTANCE, FOV, looking_at_origin
 from renderers.gaussians import Gaussians, Lenses
 from renderers.rasterise import rasterise
 from tests.renderers.clouds import NAMES, SCENES, cameras, cast, cloud, drawn
-
-
-@pytest.fixture(params=["avx2", "baseline"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("SDS3D_KERNELS", request.param)
-    if native.library() is None:
-        pytest.skip(native.why_missing())
-    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
-    yield request.param
-
 
 # --- the kernels against the twin ---
 
@@ -71,14 +59,6 @@ def test_kernels_are_deterministic_whatever_the_threads(kernels: str) -> None:
 
 
 # --- laws of both ---
-
-
-@pytest.fixture(params=["kernels", "twin"])
-def kind(request: pytest.FixtureRequest) -> torch.dtype:
-    """float32 is drawn by the kernels, float64 by the twin."""
-    if request.param == "kernels" and native.library() is None:
-        pytest.skip(native.why_missing())
-    return torch.float32 if request.param == "kernels" else torch.float64
 
 
 def test_one_round_splat_has_the_closed_form(kind: torch.dtype) -> None:

@@ -18,14 +18,6 @@ from tests.renderers.clouds import NAMES, SCENES, cameras, cast, cloud, drawn
 ALL = Wish(antialiased=True, normals=True, absolute=True)
 
 
-@pytest.fixture(params=["kernels", "twin"])
-def kind(request: pytest.FixtureRequest) -> torch.dtype:
-    """float32 is drawn by the kernels, float64 by the twin."""
-    if request.param == "kernels" and native.library() is None:
-        pytest.skip(native.why_missing())
-    return torch.float32 if request.param == "kernels" else torch.float64
-
-
 # --- the kernels against the twin ---
 
 

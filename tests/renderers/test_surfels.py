@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from renderers import native, splat_reference, surfel_reference
+from renderers import splat_reference, surfel_reference
 from renderers.cameras import DISTANCE, looking_at_origin
 from renderers.gaussians import Gaussians, Lenses, Wish
 from renderers.rasterise import rasterise
@@ -45,16 +45,6 @@ SURFEL_SCENES: dict[str, Callable[[], Gaussians]] = SCENES | {
     "thousands on one pixel": thousands_on_one_pixel,
     "all sizes": two_sizes,
 }
-
-
-@pytest.fixture(params=["avx2", "baseline"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("SDS3D_KERNELS", request.param)
-    if native.library() is None:
-        pytest.skip(native.why_missing())
-    if request.param == "avx2" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        pytest.skip("this processor has no AVX2")
-    yield request.param
 
 
 # --- the kernels against the twin ---
@@ -102,14 +92,6 @@ def test_kernels_are_deterministic_whatever_the_threads(kernels: str) -> None:
 
 
 # --- laws of both ---
-
-
-@pytest.fixture(params=["kernels", "twin"])
-def kind(request: pytest.FixtureRequest) -> torch.dtype:
-    """float32 is drawn by the kernels, float64 by the twin."""
-    if request.param == "kernels" and native.library() is None:
-        pytest.skip(native.why_missing())
-    return torch.float32 if request.param == "kernels" else torch.float64
 
 
 def disc(quat: list[float], scale: float, opacity: float = 0.7) -> Gaussians:

@@ -16,16 +16,6 @@ from renderers.zbuffer import project, rasterise
 SOUP = np.random.default_rng(0)
 
 
-@pytest.fixture(params=["kernel", "twin"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With the compiled kernel, and without."""
-    if request.param == "twin":
-        monkeypatch.setenv("SDS3D_KERNELS", "torch")
-    elif native.library() is None:
-        pytest.skip(native.why_missing())
-    return str(request.param)
-
-
 def square(depth: float, low: float, high: float) -> tuple[ndarray, ndarray]:
     """Two triangles that share a diagonal, in pixels."""
     corners = [[low, low, depth], [high, low, depth], [high, high, depth], [low, high, depth]]
