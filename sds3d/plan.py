@@ -81,7 +81,7 @@ def proposals(config: RunConfig, prior: Prior) -> list[str]:
     told = []
     if isinstance(prior, FamilyPrior):
         if not config.extras.frugal:
-            told.append("--extras.frugal frees the text encoders")
+            told.append("--extras.frugal frees the text encoders and has one picture at a time in the autoencoder")
         if config.extras.rows != 1:
             told.append("--extras.rows 1 asks for one picture in a pass")
         if prior.device.type == "cuda" and not config.extras.offload:

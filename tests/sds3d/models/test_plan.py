@@ -33,7 +33,8 @@ def test_a_plan_that_does_not_fit_proposes_less(
     flags = ["plan", "a cat", *f"--prior {folder('sd')} --device cpu --views 2 --extras.size 16".split()]
     monkeypatch.setattr(plan, "measured", lambda *_: plan.Cost(1.0, 0.5, 7900, 8000))
     assert main(flags) == 1
-    assert "--extras.frugal frees the text encoders; --extras.rows 1" in capsys.readouterr().out
+    told = "--extras.frugal frees the text encoders and has one picture at a time in the autoencoder; --extras.rows 1"
+    assert told in capsys.readouterr().out
 
     def out_of_memory(*_: object) -> plan.Cost:
         raise torch.OutOfMemoryError
