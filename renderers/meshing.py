@@ -15,6 +15,7 @@ from torch import Tensor
 
 from renderers.cameras import Cameras
 from renderers.density import Grid, density
+from renderers.hollow import filled
 from renderers.mesh import Mesh, Surface, around, iou, look
 from renderers.nerf_scene import NerfScene
 from renderers.scene import Scene
@@ -96,6 +97,8 @@ def fine_surface(scene: Scene, knobs: Meshing) -> Surface:
     level = knobs.level
     if level is None:
         grid, level = best_fit(grid, silhouettes(scene, knobs.views, knobs.outline))
+    if isinstance(scene, SplatScene) and scene.wish.surfels:
+        grid = filled(grid, level, scene)
     return smoothed(surface_at(grid, level))
 
 

@@ -79,11 +79,11 @@ class SplatScene(TrainableScene):
 
         Where gradients are recorded, the statistics hold what the penalties of the knobs need.
         """
-        wish, learning, knobs = self.wish, torch.is_grad_enabled(), self.knobs
-        if learning:
-            wish = replace(wish, normals=knobs.unevenness > 0, distortion=knobs.distortion > 0)
+        wish = self.wish
+        if wish.surfels and torch.is_grad_enabled():
+            wish = replace(wish, normals=self.knobs.unevenness > 0, distortion=self.knobs.distortion > 0)
         frame = rasterise(self.gaussians(cameras), cameras, background.to(self.means), wish)
-        if learning and knobs.unevenness:
+        if wish.normals:
             frame = replace(frame, statistics=replace(frame.statistics, unevenness=unevenness(frame, cameras)))
         return frame
 
@@ -114,9 +114,9 @@ class SplatScene(TrainableScene):
             total = total + knobs.opacity_cost * self.logit_opacities.sigmoid().mean()
         if knobs.scale_cost:
             total = total + knobs.scale_cost * self.log_scales.exp().mean()
-        if knobs.unevenness:
+        if self.wish.surfels and knobs.unevenness:
             total = total + knobs.unevenness * frame.statistics.unevenness.mean()
-        if knobs.distortion:
+        if self.wish.surfels and knobs.distortion:
             total = total + knobs.distortion * frame.statistics.distortion.mean()
         return total
 

@@ -96,10 +96,12 @@ class Splats(SceneKnobs):
     """gaussians: ellipsoids. surfels: flat discs (2DGS), seen where the ray meets them; files and chance take them for
     ellipsoids whose third axis is `smallest`, meshes for thicker ones.
     """
-    unevenness: float = 0.0
-    """surfels: weight of the mean of (1 - cosine) between their normals and those of the depths that they show."""
-    distortion: float = 0.0
-    """surfels: weight of the mean distance in depth between what a pixel shows."""
+    unevenness: float = 3e3
+    """surfels: weight of the mean of (1 - cosine) between their normals and those of the depths that they show. It goes
+    with the prior and the objective: this suits the embedded prior with SDS; photometric losses take 0.05.
+    """
+    distortion: float = 3e4
+    """surfels: weight of the mean distance in depth between what a pixel shows; as above, for the embedded prior."""
 
     def __post_init__(self) -> None:
         harmonics.coefficients(self.sh_degree)
@@ -123,11 +125,9 @@ class Splats(SceneKnobs):
         for name in ("grow_pull", "reset_every", "noise", "opacity_cost", "scale_cost", "unevenness", "distortion"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 upwards")
-        wrong = ("antialiased", "absolute") if self.shape == "surfels" else ("unevenness", "distortion")
-        for name in wrong:
-            if getattr(self, name):
-                other = "gaussians" if self.shape == "surfels" else "surfels"
-                raise ValueError(f"{name} is {getattr(self, name)}, which {other} have; shape is {self.shape}")
+        for name in ("antialiased", "absolute"):
+            if getattr(self, name) and self.shape == "surfels":
+                raise ValueError(f"{name} is {getattr(self, name)} and shape is surfels; only gaussians can be {name}")
 
     def build(self, device: torch.device | str, generator: torch.Generator) -> SplatScene:
         """A ball of grey splats; `generator` also draws all chance that the scene needs later."""

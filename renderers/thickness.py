@@ -9,9 +9,9 @@ import torch
 from renderers.density import AnySplats, SplatCloud
 from renderers.splat_scene import SplatScene
 
-THICKNESS = 0.5
-"""Standard deviation across a surfel, as a share of the geometric mean of the two along it. Measured: less leaves holes
-in meshes, more makes them smoother and their outlines worse."""
+THICKNESS = 0.25
+"""Standard deviation across a surfel, as a share of the geometric mean of the two along it. Less leaves meshes rough,
+more makes them smoother and their outlines worse: measured in docs/renderers.md."""
 
 
 @torch.no_grad()

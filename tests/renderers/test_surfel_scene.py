@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -17,7 +18,9 @@ from torch.optim import Adam
 
 from renderers import native
 from renderers.cameras import Cameras, looking_at_origin
+from renderers.density import density
 from renderers.gaussians import Gaussians
+from renderers.hollow import filled
 from renderers.mesh import agreement
 from renderers.meshing import Meshing, mesh_of
 from renderers.rasterise import rasterise
@@ -30,7 +33,7 @@ from renderers.unevenness import depth_normals, unevenness
 from sds3d.splat_files import read_splats, write_splats
 from tests.renderers.test_splats import looks, psnr, train
 
-SMALL = Splats(count=400, max_count=900, shape="surfels")
+SMALL = Splats(count=400, max_count=900, shape="surfels", unevenness=0.0, distortion=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -185,9 +188,8 @@ def test_penalties_cost_nothing_where_nothing_is_learned() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"shape": "surfels", "antialiased": True}, "antialiased is True, which gaussians have; shape is surfels"),
-        ({"shape": "surfels", "absolute": True}, "absolute is True, which gaussians have"),
-        ({"unevenness": 0.1}, "unevenness is 0.1, which surfels have; shape is gaussians"),
+        ({"shape": "surfels", "antialiased": True}, "shape is surfels; only gaussians can be antialiased"),
+        ({"shape": "surfels", "absolute": True}, "shape is surfels; only gaussians can be absolute"),
         ({"shape": "surfels", "distortion": -1.0}, "distortion is -1.0; it is a number from 0 upwards"),
     ],
 )
@@ -196,7 +198,26 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, object], mes
         Splats(**knobs)  # type: ignore[arg-type]
 
 
+def test_gaussians_have_no_such_penalties() -> None:
+    scene, _ = built(replace(SMALL, shape="gaussians", unevenness=1.0, distortion=1.0, anisotropy=0.0))
+    frame = scene.render(looks(torch.Generator()), torch.zeros(4, 3))
+    assert frame.normal is None
+    assert not scene.penalty(frame)
+
+
 # --- what is made of it ---
+
+
+def test_what_no_picture_sees_is_filled() -> None:
+    """A skin of a density, seen as a ball: the level reaches inward, and nowhere outward."""
+    scene = shell()
+    skin = density(thickened(scene), 48)
+    whole = filled(skin, 0.3, scene)
+    axes = [skin.origin[d] + skin.spacing * np.arange(n) for d, n in enumerate(skin.values.shape)]
+    reach = np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij"), -1), axis=-1)
+    assert skin.values[reach < 0.3].max() < 0.3
+    assert (whole.values[reach < 0.5] > 0.3).all()
+    assert np.array_equal(whole.values[reach > 0.6], skin.values[reach > 0.6])
 
 
 def test_a_shell_of_surfels_becomes_a_mesh_that_looks_like_it() -> None:
