@@ -96,11 +96,12 @@ class Splats(SceneKnobs):
     """gaussians: ellipsoids. surfels: flat discs (2DGS), seen where the ray meets them; files and chance take them for
     ellipsoids whose third axis is `smallest`, meshes for thicker ones.
     """
-    unevenness: float = 3e3
+    unevenness: float = 1e3
     """surfels: weight of the mean of (1 - cosine) between their normals and those of the depths that they show. It goes
-    with the prior and the objective: this suits the embedded prior with SDS; photometric losses take 0.05.
+    with the prior and the objective: this suits the embedded prior with SDS, and thrice as much shows less detail;
+    photometric losses take 0.05.
     """
-    distortion: float = 3e4
+    distortion: float = 5e3
     """surfels: weight of the mean distance in depth between what a pixel shows; as above, for the embedded prior."""
 
     def __post_init__(self) -> None:
