@@ -11,7 +11,7 @@ from renderers.splat_scene import SplatScene
 
 THICKNESS = 0.25
 """Standard deviation across a surfel, as a share of the geometric mean of the two along it. Less leaves meshes rough,
-more makes them smoother and their outlines worse: of four prompts, 0.5 took 0.01 of the IoU."""
+more makes them smoother and their outlines worse: 0.5 took 0.007 and 0.017 of the IoU of an armchair and a bear."""
 
 
 @torch.no_grad()

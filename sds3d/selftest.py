@@ -21,7 +21,7 @@ from configs.presets import preset
 from renderers import body, mesh_raster, volume
 from renderers.cameras import looking_at_origin
 from renderers.field import VoxelField, lattice_points
-from renderers.gaussians import Gaussians
+from renderers.gaussians import Gaussians, Wish
 from renderers.hashed import HashField
 from renderers.occupancy import Occupancy
 from renderers.rasterise import rasterise
@@ -37,6 +37,7 @@ GRADIENTS = {"cpu": 1e-3, "cuda": 1e-2}
 """Distance of the gradients, in their own length, above which a check fails."""
 SIZE = 40
 PROMPT = "a teddy bear"
+_PLAIN = Wish()
 
 Pictured = tuple[Tensor, list[Tensor]]
 """Pictures [B H W C], and the gradients of a fixed random function of them."""
@@ -74,7 +75,9 @@ def parity(way: Way, device: torch.device) -> Parity:
     return Parity(float((picture.detach().cpu().double() - truth.detach()).abs().mean()), max(apart))
 
 
-def splats(device: torch.device, kind: torch.dtype, count: int = 400, size: int = SIZE) -> Pictured:
+def splats(
+    device: torch.device, kind: torch.dtype, count: int = 400, size: int = SIZE, wish: Wish = _PLAIN
+) -> Pictured:
     """A cloud of splats: colour, alpha, and depth times alpha."""
     rng = torch.Generator().manual_seed(0)
     spacing = 0.5 * (4 / count) ** (1 / 3)
@@ -87,8 +90,13 @@ def splats(device: torch.device, kind: torch.dtype, count: int = 400, size: int 
     ]
     given = [tensor.to(device, kind).requires_grad_() for tensor in tensors]
     looks = looking_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(device)
-    frame = rasterise(Gaussians(*given), looks, torch.rand(2, 3, generator=rng).to(device, kind))
+    frame = rasterise(Gaussians(*given), looks, torch.rand(2, 3, generator=rng).to(device, kind), wish)
     return _with_gradients(torch.cat([frame.rgb, frame.alpha, frame.depth * frame.alpha], -1), given)
+
+
+def surfels(device: torch.device, kind: torch.dtype) -> Pictured:
+    """The same cloud of flat discs."""
+    return splats(device, kind, wish=Wish(surfels=True))
 
 
 def voxels(device: torch.device, kind: torch.dtype, resolution: int = 24, size: int = SIZE) -> Pictured:
@@ -137,7 +145,7 @@ def _with_gradients(picture: Float[Tensor, "B H W C"], parameters: list[Tensor])
     return picture, list(torch.autograd.grad((picture * weights.to(picture)).sum(), parameters))
 
 
-SCENES: dict[str, Way] = {"splats": splats, "voxels": voxels, "hash tables": hashed, "mesh": mesh}
+SCENES: dict[str, Way] = {"splats": splats, "surfels": surfels, "voxels": voxels, "hash tables": hashed, "mesh": mesh}
 """What is drawn, by name."""
 LARGE: dict[str, tuple[str, Callable[[torch.device], Pictured]]] = {
     "splats": ("20,000 at 128 x 128", lambda device: splats(device, torch.float32, 20_000, 128)),
