@@ -17,6 +17,7 @@ NEEDS = {
     "needs_source": "scene to edit",
     "needs_regions": "texts of parts",
     "needs_flow": "flow prior",
+    "needs_contrast": "undistilled prior",
 }
 """What an objective can need beside a prior and a prompt, in words."""
 _UNTOLD = "-"

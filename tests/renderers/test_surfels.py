@@ -25,7 +25,8 @@ def edge_on() -> Gaussians:
     splats = cloud(60, 0.1)
     rays = splats.means - cameras().positions[0].double()
     across = torch.linalg.cross(rays, splats.means + 1.0)
-    normal = across / across.norm(dim=-1, keepdim=True) + 1e-5 * torch.randn(60, 1).double() * rays
+    nearly = 1e-5 * torch.randn(60, 1, generator=torch.Generator().manual_seed(0)).double()
+    normal = across / across.norm(dim=-1, keepdim=True) + nearly * rays
     half = normal / normal.norm(dim=-1, keepdim=True) + torch.tensor([0.0, 0.0, 1.0])
     return replace(splats, quats=torch.nn.functional.pad(half, (1, 0)))  # half a turn around it takes z to the normal
 

@@ -114,10 +114,10 @@ def test_missing_kernels_are_explained_and_no_fault(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_misspelt_choice_of_kernels_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDS3D_KERNELS", "avx512")
+    monkeypatch.setenv("SDS3D_KERNELS", "avx1024")
     finding = doctor.kernels_finding()
     assert finding.state == "fault"
-    assert "avx512" in finding.detail
+    assert "avx1024" in finding.detail
 
 
 def test_the_embedded_prior_is_found_or_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
