@@ -31,7 +31,7 @@ def told(data: dict[str, Any]) -> str:
         "# How fast the CPU renderers are",
         "",
         "Forward and backward passes, on one thread unless said otherwise. Ratios are medians of rounds in which both "
-        "sides take turns in one process; other work on the machine hardly changes them. Written by "
+        "sides take turns in one process. Written by "
         "`python benchmarks/renderers`, which takes `splats`, `volumes` or `meshes` for one of the sections; all "
         "numbers are in [renderers.json](renderers.json).",
     ]
