@@ -204,10 +204,10 @@ def told(data: dict[str, Any]) -> list[str]:
         "the least is that a pair could cost, and how it was counted, stands at the top of "
         "`benchmarks/renderers/splats.py`.",
         "",
-        "Torch's time is that of large tensors, one number for each pair, and so of how the system hands out memory: six "
-        "runs with the same code on one day gave 70 to 95 times for 20,000 splats at 128 px and 243 to 319 at 256 px; "
-        "where the allocator was told to keep all memory (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`), 62 and "
-        "110. Ours stayed within 7 %, or 10 % there.",
+        "Torch's time is that of large tensors, one number for each pair, and so of how the system hands out memory: "
+        "six runs with the same code on one day gave 70 to 95 times for 20,000 splats at 128 px and 243 to 319 at "
+        "256 px; where the allocator was told to keep all memory (`MALLOC_MMAP_THRESHOLD_`, "
+        "`MALLOC_TRIM_THRESHOLD_`), 62 and 110. Ours stayed within 7 %, or 10 % there.",
         "",
         "| picture, splats | forward | both ways | ns per pair | of the least | torch both ways | torch / ours | bar |",
         "|---|---|---|---|---|---|---|---|",
