@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from renderers import gsplat_backend, native, splat_reference
 from renderers.cameras import DISTANCE, FOV, looking_at_origin
-from renderers.gaussians import Gaussians, Lenses
+from renderers.gaussians import Gaussians, Lenses, Wish
 from renderers.rasterise import rasterise
 from tests.renderers.clouds import NAMES, SCENES, cameras, cast, cloud, drawn
 
@@ -139,17 +140,23 @@ def nobody() -> Gaussians:
     return Gaussians(*(getattr(cloud(1), name)[:0] for name in NAMES))
 
 
-@pytest.mark.parametrize("scene", ["behind", "faint", "beside", "nobody"])
-def test_what_cannot_be_seen_leaves_the_background_and_gets_no_gradient(kind: torch.dtype, scene: str) -> None:
+@pytest.mark.parametrize(
+    ("scene", "surfels"),
+    [*product(("behind", "faint", "beside", "nobody"), (False, True)), ("around", True)],
+)
+def test_what_cannot_be_seen_leaves_the_background_and_gets_no_gradient(
+    kind: torch.dtype, scene: str, surfels: bool
+) -> None:
     looks = cameras(1)
     eye = looks.positions.double()
     splats = {
         "behind": lambda: replace(cloud(50), means=1.5 * eye + 0.1 * cloud(50).means),
         "faint": lambda: cloud(50, opacity=(0.0, 0.0039)),
         "beside": lambda: replace(cloud(50, 0.01), means=cloud(50).means + 40 * looks.c2w[:, :3, 0].double()),
+        "around": lambda: replace(cloud(50), scales=1e4 * cloud(50).scales),  # within a deviation of the camera's plane
         "nobody": nobody,
     }[scene]()
-    result = drawn(splats, kind, looks)
+    result = drawn(splats, kind, looks, Wish(surfels=surfels, normals=surfels, distortion=surfels))
     assert torch.equal(result.frame.rgb, torch.full_like(result.frame.rgb, 0.3))
     assert not result.frame.alpha.any()
     assert not result.frame.statistics.radii.any()

@@ -209,24 +209,6 @@ def nobody() -> Gaussians:
     return Gaussians(*(getattr(cloud(1), name)[:0] for name in NAMES))
 
 
-@pytest.mark.parametrize("scene", ["behind", "faint", "beside", "around", "nobody"])
-def test_what_cannot_be_seen_leaves_the_background_and_gets_no_gradient(kind: torch.dtype, scene: str) -> None:
-    looks = cameras(1)
-    eye = looks.positions.double()
-    splats = {
-        "behind": lambda: replace(cloud(50), means=1.5 * eye + 0.1 * cloud(50).means),
-        "faint": lambda: cloud(50, opacity=(0.0, 0.0039)),
-        "beside": lambda: replace(cloud(50, 0.01), means=cloud(50).means + 40 * looks.c2w[:, :3, 0].double()),
-        "around": lambda: replace(cloud(50), scales=1e4 * cloud(50).scales),  # within a deviation of the camera's plane
-        "nobody": nobody,
-    }[scene]()
-    result = drawn(splats, kind, looks, ALL)
-    assert torch.equal(result.frame.rgb, torch.full_like(result.frame.rgb, 0.3))
-    assert not result.frame.alpha.any()
-    assert not result.frame.statistics.radii.any()
-    assert all(not result.gradients[name].any() for name in [*NAMES, "means2d"])
-
-
 def test_nothing_behind_the_camera_is_drawn(kind: torch.dtype) -> None:
     """A floor that runs on below the camera and behind it shows below the horizon only, though its plane is endless."""
     floor = disc([math.cos(math.pi / 4), math.sin(math.pi / 4), 0.0, 0.0], 2.9)  # normal along y

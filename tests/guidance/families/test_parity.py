@@ -21,16 +21,7 @@ from tests.guidance.families.opened import SIZE, STEPS, TEXT, Open, ddim
 def test_ddim_draws_the_picture_of_the_pipeline(kind: str, opened: Open) -> None:
     it = opened(kind)
     noise = it.latents()
-    theirs = it.pipe(
-        TEXT,
-        height=SIZE,
-        width=SIZE,
-        num_inference_steps=STEPS,
-        guidance_scale=5.0,
-        latents=noise.clone(),
-        output_type="pt",
-        **({"use_resolution_binning": False} if "pixart" in kind else {}),
-    ).images
+    theirs = it.drawn(guidance_scale=5.0, latents=noise.clone())
     ours = it.prior.decode(ddim(it.prior, noise, it.pipe.scheduler, 5.0)).clamp(0, 1)
     assert theirs.std() > 0.01
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
@@ -44,15 +35,7 @@ def test_deepfloyd_draws_the_picture_of_the_pipeline(opened: Open) -> None:
     it = opened("if")
     scheduler = DDPMScheduler.from_config(it.pipe.scheduler.config, variance_type="fixed_small")
     before, it.pipe.scheduler = it.pipe.scheduler, scheduler
-    theirs = it.pipe(
-        TEXT,
-        height=SIZE,
-        width=SIZE,
-        num_inference_steps=STEPS,
-        guidance_scale=5.0,
-        generator=torch.Generator().manual_seed(1),
-        output_type="pt",
-    ).images
+    theirs = it.drawn(guidance_scale=5.0, generator=torch.Generator().manual_seed(1))
     it.pipe.scheduler = before
     chance = torch.Generator().manual_seed(1)
     x_t = torch.randn(1, 3, SIZE, SIZE, generator=chance) * scheduler.init_noise_sigma
@@ -74,12 +57,8 @@ def test_euler_draws_the_picture_of_the_pipeline(kind: str, opened: Open) -> Non
     given: dict[str, Any] = {"guidance_scale": scale if scale > 1 else 3.5, "sigmas": start}
     if kind == "flux-fast":
         given |= {"max_sequence_length": 256}
-    if kind == "sana":
-        given |= {"use_resolution_binning": False}
     latents = noise.clone() if scale > 1 else packed(noise)
-    theirs = it.pipe(
-        TEXT, height=SIZE, width=SIZE, num_inference_steps=4, latents=latents, output_type="pt", **given
-    ).images
+    theirs = it.drawn(latents=latents, **given)
     text, empty = it.prior.read([TEXT]), it.prior.read([""])
     sigmas = it.pipe.scheduler.sigmas
     times = fractions(it.prior, sigmas)
@@ -109,16 +88,7 @@ def test_the_solver_of_sana_draws_the_picture_of_the_pipeline(opened: Open) -> N
             self.timesteps = self.sigmas[:-1] * 1000
 
     noise, it.pipe.scheduler = it.latents(), Uncut.from_config(it.pipe.scheduler.config)
-    theirs = it.pipe(
-        TEXT,
-        height=SIZE,
-        width=SIZE,
-        num_inference_steps=STEPS,
-        guidance_scale=5.0,
-        latents=noise.clone(),
-        output_type="pt",
-        use_resolution_binning=False,
-    ).images
+    theirs = it.drawn(guidance_scale=5.0, latents=noise.clone())
     scheduler = Uncut.from_config(it.pipe.scheduler.config)
     scheduler.set_timesteps(STEPS)
     text, empty, x_t = it.prior.read([TEXT]), it.prior.read([""]), noise
