@@ -205,9 +205,9 @@ def told(data: dict[str, Any]) -> list[str]:
         "`benchmarks/renderers/splats.py`.",
         "",
         "Torch's time is that of large tensors, one number for each pair, and so of how the system hands out memory: "
-        "on one day five runs gave 70 to 95 times for 20,000 splats at 128 px and six 243 to 319 at 256 px, so that the "
-        "bars are met in some and missed in others; where the allocator was told to keep all memory (`MALLOC_MMAP_THRESHOLD_`, "
-        "`MALLOC_TRIM_THRESHOLD_`), 62 and 110. Ours stayed within 7 %, or 10 % there.",
+        "on one day five runs gave 70 to 95 times for 20,000 splats at 128 px and six 243 to 319 at 256 px, so that "
+        "the bars are met in some and missed in others; where the allocator was told to keep all memory "
+        "(`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`), 62 and 110. Ours stayed within 7 %, or 10 % there.",
         "",
         "| picture, splats | forward | both ways | ns per pair | of the least | torch both ways | torch / ours | bar |",
         "|---|---|---|---|---|---|---|---|",
