@@ -172,9 +172,10 @@ class Jobs:
                 raise ValueError(f"{id} has no checkpoint to go on from; make it again")
             self._room(owner)
             job = replace(job, owner=owner, state="waiting", reason="", asked=time.time(), began=None, ended=None)
-            self._put(replace(job, stopping=False, last_step=steps, outside=False))
+            job = replace(job, stopping=False, last_step=steps, outside=False)
+            self._put(job)
         self._wake.set()
-        return self.get(id)
+        return job
 
     def again(self, id: str, owner: str, changes: Mapping[str, str] | None = None) -> Job:
         """A new run like an old one that the page made, with other values of flags (`{"seed": "3"}`) or `prompt`.
