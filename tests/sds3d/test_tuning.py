@@ -1,0 +1,107 @@
+"""The search behind configs/tuned.py: what it tries, who wins its races, and what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from configs.tuned import TUNED
+from guidance.balanced import BSD
+from sds3d.generate import Stop
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def tuning() -> ModuleType:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec = importlib.util.spec_from_file_location("tuning", FOLDER / "tuning.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["tuning"] = module
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def race(tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A search whose runs have the marks that a function of values and prompt says."""
+
+    def of(name: str, mark: Any) -> Any:
+        def run(self: Any, values: dict[str, Any], prompt: str, before: str) -> dict[str, Any]:
+            return {"values": tuning.label(values), "prompt": prompt, "steps": 1, "mark": mark(values, prompt)}
+
+        monkeypatch.setattr(tuning.Search, "run", run)
+        return tuning.Search(name, argparse.Namespace(out=tmp_path), {}, Stop())
+
+    return of
+
+
+def furthest(tuning: ModuleType, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    for row in rows:
+        row |= {"probability": 1.0, "recognised": 8, "off": {"saturation": 0.0, "contrast": 0.0}}
+    best: dict[str, Any] = tuning.standing(rows)["values"][0]
+    return best
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_all_that_is_tried_can_be_asked_for_and_is_something_else(tuning: ModuleType, name: str) -> None:
+    tried = [{}, *tuning.around(name)]
+    recipes = [tuning.changed(TUNED[name], values) for values in tried]
+    assert recipes[0] == TUNED[name]
+    assert all(one != other for place, one in enumerate(recipes) for other in recipes[:place])
+    assert len({tuning.label(values) for values in tried}) == len(tried)
+
+
+def test_a_change_is_of_its_knob_alone(tuning: ModuleType) -> None:
+    recipe = TUNED["vsd"]
+    now = tuning.changed(recipe, {"objective.scale": 3.25, "critic.rate": 0.02})
+    assert (now.objective.scale, now.critic.rate) == (3.25, 0.02)
+    assert tuning.changed(now, {"objective.scale": recipe.objective.scale, "critic.rate": recipe.critic.rate}) == recipe
+
+
+def test_the_best_of_steady_marks_wins_after_ten_prompts(tuning: ModuleType, race: Any) -> None:
+    search = race("sds", lambda values, prompt: 0.5 + (values == {"rates": 0.5}) * 0.25 - ("rates" in values) * 0.125)
+    search.race()
+    best = furthest(tuning, search.rows)
+    assert (best["values"], best["prompts"], best["gain"]) == ("rates 0.5", 10, 0.125)
+
+
+def test_what_is_better_alone_is_tried_together(tuning: ModuleType, race: Any) -> None:
+    good = {"objective.scale": 1.0, "rates": 2.0}
+    search = race("sds", lambda values, prompt: sum(good.get(path) == value for path, value in values.items()))
+    search.race()
+    assert furthest(tuning, search.rows)["values"] in ("scale 1.0, rates 2.0", "rates 2.0, scale 1.0")
+
+
+def test_knobs_of_an_objective_that_is_replaced_are_not_changed_too(tuning: ModuleType, race: Any) -> None:
+    order = [{"objective": BSD(setting="released")}, {"objective.strength": 1.0}, {"rates": 2.0}, {}]
+    assert race("bsd", None).together(order) == {"objective": BSD(setting="released"), "rates": 2.0}
+
+
+def test_runs_that_are_done_are_not_done_again(tuning: ModuleType, race: Any) -> None:
+    race("sds", lambda values, prompt: 0.0).race()
+
+    def never(values: Any, prompt: str) -> float:
+        raise AssertionError("it was done already")
+
+    again = race("sds", never)
+    again.race()
+    assert again.rows
+
+
+def test_the_page_tells_every_objective(tuning: ModuleType, race: Any) -> None:
+    search = race("asd", lambda values, prompt: 0.5)
+    search.race()
+    furthest(tuning, search.rows)
+    page = tuning.told({"objectives": {"asd": tuning.standing(search.rows)}})
+    assert "| asd |" in page and "saturation" in page
