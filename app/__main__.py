@@ -67,6 +67,7 @@ def main(words: list[str] | None = None) -> int:
             run_history=False,
             footer_links=["api"],
             ssr_mode=False,
+            _frontend=False,  # or it gives up where the page takes more than three seconds to answer itself
         )
         console.say(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
         if auth is None and given.host not in ("127.0.0.1", "localhost", "::1"):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,10 @@ SDS3D = (sys.executable, "-m", "sds3d")
 """The command line."""
 TICK = 0.5
 """Seconds between two looks at the jobs that run."""
+_SOON = 0.05
+"""The same while one of them has yet to hear that it should end."""
+_PATIENCE = 5.0
+"""Seconds that a server which goes waits until they have heard."""
 LEAST_FREE = 1e9
 """Bytes that have to be free on the disk for a new job."""
 _List = list[Job]
@@ -68,6 +72,8 @@ class Jobs:
         self._mutex = threading.RLock()
         self._jobs = {job.id: job for job in self.store.jobs()}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._untold: dict[str, bool] = {}
+        """Jobs whose process has yet to hear that it should end, and whether at once: it may have only just begun."""
         self._outside = Outside(self.store)
         self._wake, self._closing = threading.Event(), False
         self._look()
@@ -120,15 +126,15 @@ class Jobs:
             if job.state == "waiting":
                 self._put(replace(job, state="stopped", stopping=True, ended=time.time()))
                 return
-            process = self.store.process(id)
-            self._put(replace(job, stopping=_until(lambda: process.end(at_once) or not process.alive())))
+            self._jobs[id] = replace(job, stopping=True)
+            self._untold[id] = at_once
+            self._tell()
         self._wake.set()
 
     def get(self, id: str) -> Job:
         """A job as it stands. Raises Unknown."""
-        folder = self.store.folder(id)
-        with self._mutex:
-            job = self._jobs.get(id)
+        with self._mutex:  # a folder that is being emptied is away for a moment
+            folder, job = self.store.folder(id), self._jobs.get(id)
         return self._outside.job(id) if job is None else later(job, folder)
 
     def list(self) -> _List:
@@ -147,7 +153,7 @@ class Jobs:
 
     def progress(self, id: str) -> Progress:
         """How far a run is. Raises Unknown."""
-        job, folder = self.get(id), self.store.folder(id)
+        job, folder = self.get(id), self.store.runs / id
         place = next((place for place, other in enumerate(self._queue(), 1) if other.id == id), 0)
         return progress_of(job, folder, self.store.process(id).log, place)
 
@@ -202,7 +208,10 @@ class Jobs:
         return self.store.file(id, name)
 
     def close(self) -> None:
-        """The server goes; jobs that run go on, and the next server finds them."""
+        """The server goes; jobs that run go on, and the next server finds them. Those that were to end hear of it."""
+        limit = time.monotonic() + _PATIENCE
+        while self._untold and time.monotonic() < limit:
+            time.sleep(_SOON)
         self._closing = True
         self._wake.set()
         self._thread.join()
@@ -210,7 +219,7 @@ class Jobs:
 
     def _supervise(self) -> None:
         while not self._closing:
-            self._wake.wait(TICK)
+            self._wake.wait(_SOON if self._untold else TICK)
             self._wake.clear()
             if not self._closing:
                 try:
@@ -228,11 +237,23 @@ class Jobs:
                 process = self.store.process(job.id)
                 if process.alive():
                     continue
+                self._untold.pop(job.id, None)
                 self._put(ended(job, self.store.runs / job.id, process.log) if process.begun() else _back(job))
             for job in self._queue():
                 if sum(other.state == "running" for other in self._jobs.values()) >= self.at_once:
                     break
                 self._start(job)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Ends the processes that were to be ended, of those that can be reached. Only then it stands on the disk: the
+        next server tells none twice, for that would cost its export.
+        """
+        for id, at_once in [*self._untold.items()]:
+            process = self.store.process(id)
+            if process.end(at_once) or not process.alive():
+                del self._untold[id]
+                self._put(self._jobs[id])
 
     def _queue(self) -> _List:
         """The jobs that wait, the next one first."""
@@ -289,11 +310,3 @@ class Jobs:
 def _back(job: Job) -> Job:
     """A job that was to be started, and never was."""
     return replace(job, state="waiting", began=None)
-
-
-def _until(done: Callable[[], bool], seconds: float = 2.0) -> bool:
-    """Waits until `done`, for a process that was only just started has no number yet; returns whether it came to it."""
-    limit = time.monotonic() + seconds
-    while not (well := done()) and time.monotonic() < limit:
-        time.sleep(0.01)
-    return well

@@ -16,7 +16,7 @@ from typing import Any
 from sds3d.load_mesh import looked_into
 from sds3d.mesh_parts import UNFOLDED_FACES, unusable
 
-_SHORT = ("MemoryError", "allocate", "failed to map")
+SHORT = ("MemoryError", "allocat", "failed to map", "start new thread")
 """What libraries say where there is no memory left."""
 
 
@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
         told = facts(path)
     except Exception as error:  # a broken file makes its readers fail in every way there is
         told = {"refused": " ".join(str(error).split()) or type(error).__name__}
-        if isinstance(error, MemoryError | ImportError) or any(mark in told["refused"] for mark in _SHORT):
+        if isinstance(error, MemoryError | ImportError) or any(mark in told["refused"] for mark in SHORT):
             told = {"refused": f"{path.name} takes more than {megabytes} MB of memory to open; simplify it first"}
     sys.stdout.write(json.dumps(told) + "\n")
     return 0

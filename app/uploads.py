@@ -22,6 +22,7 @@ from typing import Any
 from app.job import Full
 from app.process import POLITE, environment
 from app.store import Store
+from app.upload_child import SHORT
 from sds3d.atomic import write_bytes
 
 KINDS = (".glb", ".obj")
@@ -145,7 +146,7 @@ class Uploads:
         except subprocess.TimeoutExpired:
             raise ValueError(f"{shown} takes too long to open; simplify it first") from None
         except ValueError:
-            if done.returncode < 0:
+            if done.returncode < 0 or any(mark in done.stderr for mark in SHORT):
                 raise ValueError(f"{shown} takes too long or too much memory to open; simplify it first") from None
             line = (done.stderr.strip().splitlines() or ["its reader ended without a word"])[-1]
             raise ValueError(f"{shown} cannot be opened: {line[:160]}") from None

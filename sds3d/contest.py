@@ -77,7 +77,7 @@ class Budget:
 class Spent:
     """What a run has used up so far."""
 
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     seconds: float = 0.0
     """Of optimisation, with all that comes before the first step, such as the making of a critic."""
     steps: int = 0

@@ -33,7 +33,10 @@ def pytest_configure() -> None:
     import torch
 
     # The same examples every time, and no failure because a machine was busy.
-    hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+    unchecked = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+    hypothesis.settings.register_profile(
+        "steady", None, deadline=None, derandomize=True, suppress_health_check=unchecked
+    )
     hypothesis.settings.load_profile("steady")
     torch.set_num_threads(min(THREADS, torch.get_num_threads()))
     if not torch.cuda.is_available():
@@ -49,5 +52,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    # What a test draws without a generator is the same every time, whatever ran before.
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """What a test draws without a generator is the same every time, whatever ran before or was set up for it."""
+    import torch
+
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """Stands in for `sds3d` in tests of the queue: takes steps in no time, heeds SIGTERM, leaves what a run leaves.
 
-What it does is told by its prompt: `quick` takes 3 steps, `slow` goes on for a minute, `stubborn` likewise but passes
+What it does is told by its prompt: `quick` takes 3 steps, `slow` goes on for minutes, `stubborn` likewise but passes
 over SIGTERM, `bad` refuses, `broken` ends in a traceback, `killed` is gone without a word.
 """
 
@@ -29,7 +29,7 @@ def main() -> int:
         return 2
     if prompt.startswith("broken"):
         raise RuntimeError("a thing that should not be")
-    steps = 3 if prompt.startswith("quick") or command == "resume" else 600
+    steps = 3 if prompt.startswith("quick") or command == "resume" else 6000
     (folder / "run.yaml").write_text(f"prompt: {prompt}\nsteps: {steps}\n")
     (folder / "checkpoints").mkdir(exist_ok=True)
     print(f'"{prompt}" into {folder}, pid {os.getpid()}', flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app.figures import tail
 from app.jobs import Jobs
 from tests.app.waiting import STUB, over, starts, stepping, swept, until
 
@@ -35,10 +36,11 @@ while True:
 
 
 def a_server(runs: Path) -> subprocess.Popen[bytes]:
-    """A server in a process of its own, with one job that takes steps and one that waits."""
+    """A server in a process of its own, with one job that has taken steps and one that waits."""
     root = Path(__file__).parents[2]
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(runs), *STUB], cwd=root)
-    until(lambda: (runs / "slow-cat" / "metrics.jsonl").exists() and (runs / ".jobs" / "slow-dog.json").exists())
+    # At its second step a job has its number, its start and a checkpoint on the disk.
+    until(lambda: len(tail(runs / "slow-cat" / "metrics.jsonl")) >= 2 and (runs / ".jobs" / "slow-dog.json").exists())
     return server
 
 
@@ -106,7 +108,7 @@ def test_a_job_whose_number_another_process_has_is_over(runs: Path) -> None:
     jobs = Jobs(runs, at_once=0, command=STUB)
     job = jobs.submit("generate", ("quick cat",), "ann")
     process = jobs.store.process(job.id)
-    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    bystander = subprocess.Popen(["sleep", "3600"], start_new_session=True)
     process.log.write_text("")
     process.number.write_text(str(bystander.pid))
     jobs.store.write(replace(job, state="running", began=time.time()))
@@ -125,7 +127,7 @@ def test_only_who_writes_into_the_log_is_ended(runs: Path) -> None:
     """The log is locked, by what a job left behind, but its number is another's by now."""
     jobs = Jobs(runs, at_once=0, command=STUB)
     process = jobs.store.process(jobs.submit("generate", ("quick cat",), "ann").id)
-    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    bystander = subprocess.Popen(["sleep", "3600"], start_new_session=True)
     with process.log.open("ab") as left_behind:
         fcntl.flock(left_behind, fcntl.LOCK_EX)
         for number in (str(bystander.pid), "999999999", "", "x", "-1", "0"):

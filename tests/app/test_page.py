@@ -14,7 +14,7 @@ import pytest
 from app.__main__ import main
 from app.actions import Actions
 from app.jobs import Jobs
-from tests.app.waiting import STUB, over, swept
+from tests.app.waiting import PATIENCE, STUB, over, swept
 
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
 gradio = pytest.importorskip("gradio", reason='gradio is missing (pip install "sds3d[app]")')
@@ -46,8 +46,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Any
         blocked_paths=[str(jobs.store.desk)],
         enable_monitoring=False,
         run_history=False,
+        _frontend=False,
     )
-    yield jobs, Client(address, verbose=False, download_files=str(folder / "fetched"))
+    told: dict[str, Any] = {"verbose": False, "analytics_enabled": False, "download_files": str(folder / "fetched")}
+    yield jobs, Client(address, httpx_kwargs={"timeout": PATIENCE}, **told)
     made.close(verbose=False)
     swept(jobs)
     if before is None:

@@ -27,7 +27,7 @@ FOUND = {"faces": 12, "vertices": 8, "parts": 1, "textured": False, "size": [1.0
 @pytest.fixture
 def uploads(tmp_path: Path) -> Iterator[Uploads]:
     store = Store(tmp_path / "runs")
-    yield Uploads(store, megabytes=1, kept=3)
+    yield Uploads(store, megabytes=1, kept=3, seconds=600)
     store.close()
 
 
@@ -68,11 +68,12 @@ def test_a_mesh_is_taken_with_its_facts(uploads: Uploads, tmp_path: Path) -> Non
 
 
 def test_what_takes_too_much_memory_is_refused(uploads: Uploads, tmp_path: Path) -> None:
-    """With no memory to spare nothing can be opened; the server itself goes on."""
+    """With no memory to spare nothing can be opened; the server itself goes on. Some libraries end the process."""
     uploads.memory_mb = 0
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(
+        ValueError, match=r"^big\.obj takes (more than 0 MB of|too long or too much) memory to open; simp"
+    ):
         uploads.take(a_file(tmp_path, CUBE * 2000), "big.obj")
-    assert str(refused.value) == "big.obj takes more than 0 MB of memory to open; simplify it first"
     assert kept(uploads) == []
 
 

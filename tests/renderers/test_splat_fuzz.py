@@ -40,7 +40,7 @@ def numbers(kind: str, count: int, rng: np.random.Generator) -> Tensor:
 KINDS = st.sampled_from(["bits", "edges", "plain"])
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, database=None, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.sampled_from([0, 1, 3, 8, 9, 64, 300]),

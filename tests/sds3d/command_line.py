@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +36,8 @@ def refused(words: list[str], captured: Captured) -> str:
 
 @contextmanager
 def short_films() -> Iterator[None]:
-    """The turntables of runs have four small pictures."""
+    """The turntables of runs have four small pictures; on however slow a machine, their one checkpoint is the last."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sds3d.generate.CHECKPOINT_SECONDS", math.inf)
         patch.setattr("sds3d.finish.write_turntable", partial(write_turntable, frames=4, size=64))
         yield

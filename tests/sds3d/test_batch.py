@@ -64,7 +64,7 @@ def asked_at_once(meeting: Meeting, questions: list[Asked]) -> list[Tensor | Bas
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(400)
         assert not thread.is_alive()
     return found
 
