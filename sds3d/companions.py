@@ -55,20 +55,21 @@ class Companions:
             self.critic = self._learner = config.critic.build(prior, rng)
         self._kept: list[dict[str, Tensor]] = []
         """What the critic had learnt at each stage of the prior's way."""
-        self._ready = not (objective.needs_stages or objective.needs_ratio)
+        self.ready = not (objective.needs_stages or objective.needs_ratio)
+        """Whether there is nothing (more) to prepare."""
         self._angles = torch.zeros(0, 2)
         """[N,2] azimuth and elevation of the samples."""
 
     def prepare(self, scenes: Sequence[Scene]) -> None:
         """What has to happen once, before the first step, while the scenes are as they start."""
-        if self._ready:
+        if self.ready:
             return
         assert isinstance(self._learner, Critic)
         if self._config.objective.needs_stages:
             self._go_back(self._learner, scenes)
         if self._config.objective.needs_ratio:
             self._discern(self._learner, *self._samples())
-        self._ready = True
+        self.ready = True
 
     def teacher(self, empty: Condition) -> Denoiser:
         """The prior as it is asked in a step, by way of Perp-Neg where the run wants that; `empty` is no prompt."""
@@ -104,7 +105,7 @@ class Companions:
         if stages := part(state, "stages"):
             count = 1 + max(int(name.split(".", 1)[0]) for name in stages)
             self._retrace(learner, [part(stages, str(place)) for place in range(count)])
-        self._ready = self._ready or bool(samples or stages)
+        self.ready = self.ready or bool(samples or stages)
         self._learner.restore(part(state, "critic"))
 
     def _go_back(self, critic: Critic, scenes: Sequence[Scene]) -> None:

@@ -159,6 +159,12 @@ def compete(
 
 def _spend(run: Run, budget: Budget, spent: Spent, stop: Stop, tell: Callable[[], None]) -> bool:
     """Runs until the budget is spent; False if it was stopped before. Raises Unhealthy."""
+    try:
+        with stop.at_once():
+            run.prepare()
+    except KeyboardInterrupt:
+        stop.wanted = True
+        return False
     run.config = replace(run.config, steps=budget.last_step(spent))
     for step in run.steps():
         spent.steps, spent.seconds = step.number, time.monotonic() - spent.began

@@ -145,9 +145,13 @@ class Run:
         """The first of the scenes."""
         return self.particles[0].scene
 
+    def prepare(self) -> None:
+        """What has to happen once, before the first step; `steps` does it where it has not been done."""
+        self.beside.prepare([particle.scene for particle in self.particles])
+
     def steps(self) -> Iterator[Step]:
         """Runs to the end, one step at a time. Raises Unhealthy."""
-        self.beside.prepare([particle.scene for particle in self.particles])
+        self.prepare()
         while self.done < self.config.steps:
             yield self._step()
 

@@ -31,18 +31,31 @@ class Stop:
     """Set by the first Ctrl-C; the second ends the program as usual."""
 
     wanted: bool = False
+    _now: bool = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, the first Ctrl-C ends the program too: for what takes long and leaves nothing that could be kept.
+        Raises KeyboardInterrupt."""
+        self._now = True
+        try:
+            if self.wanted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._now = False
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        leaving, self.wanted = self.wanted or self._now, True
+        if leaving:
+            raise KeyboardInterrupt
 
 
 @contextmanager
 def listening(stop: Stop) -> Iterator[None]:
-    """Turns the first interrupt or request to terminate into `stop.wanted`."""
-
-    def heard(number: int, frame: FrameType | None) -> None:
-        if stop.wanted:
-            raise KeyboardInterrupt
-        stop.wanted = True
-
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Has `stop` hear interrupts and requests to terminate."""
+    before = {number: signal.signal(number, stop.heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -65,10 +78,13 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
     Raises:
         Unhealthy: the scene went wrong; the last checkpoint is from before.
         ValueError: the memory ran out, and smaller parts of a step did not help.
+        KeyboardInterrupt: it was stopped before its first step.
     """
     pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
     watch, fronts = Watch.over(run), None
     try:
+        if not run.beside.ready:
+            _prepare(run, record, console, stop)
         for step in run.steps():
             pace.took(step.seconds)
             if watch.due(step.number):
@@ -85,13 +101,28 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
                 _save(run, record, console)
                 saved = time.monotonic()
     except torch.OutOfMemoryError:
-        _save(run, record, console)
+        if run.beside.ready:
+            _save(run, record, console)
         hint = f"see: sds3d plan; go on with: sds3d resume {record.folder}"
         raise ValueError(
             f"the memory of {run.device} ran out at step {run.done + 1}, picture by picture; {hint}"
         ) from None
     record.checkpoint(run.done, run.state())
     return time.monotonic() - began
+
+
+def _prepare(run: Run, record: Record, console: Console, stop: Stop) -> None:
+    """What comes once before the first step, and may take minutes; a run that is stopped there goes on from before it.
+
+    Raises KeyboardInterrupt where it is.
+    """
+    _save(run, record, console)
+    try:
+        with stop.at_once():
+            run.prepare()
+    except KeyboardInterrupt:
+        console.say(f"go on with: sds3d resume {record.folder}")
+        raise
 
 
 def resumed(record: Record, config: RunConfig, prior: Prior, console: Console) -> Run:
