@@ -3,8 +3,9 @@
     python benchmarks/tuning.py [--objectives sds,vsd] [--steps 100] [--hours 3] [--out runs/tuning]
 
 The values of configs/tuned.py and some around them race over the prompts of the gallery, seed 0: after 2 prompts the
-best three go on, with one that has all that was better than nothing changed, after 4 the best two, after 10 there is a
-winner. Runs that are done are kept when the command is run again. What there is then goes to docs/tuning.md and .json.
+best two go on, with nothing changed and with all together that was better than that; after 4 the best two, and after 10
+there is a winner; `--prompts 4` ends it there. Runs that are done are kept when the command is run again. What there
+is then goes to docs/tuning.md and .json.
 
 A run's mark is the judge's mean probability of what was asked, over eight views, less how far its saturation and its
 contrast are from those of pictures that the prior draws by itself, without guidance: assets are to look like what the
@@ -48,7 +49,7 @@ from sds3d.measures import SIZE, contrast, pictures, saturation
 from sds3d.priors import EMBEDDED, FLOW, open_prior
 from sds3d.provenance import versions
 
-ROUNDS = ((2, 3), (4, 2), (10, 1))
+ROUNDS = ((2, 2), (4, 2), (10, 1))
 """After so many prompts, so many are left."""
 NOISES = 3
 """Pictures that the prior draws of each of the eight views."""
@@ -171,13 +172,16 @@ class Search:
     def race(self) -> None:
         """Runs all rounds, or those that there is time for."""
         left: list[Values] = [{}, *around(self.name)]
-        for place, (prompts, best) in enumerate(ROUNDS):
+        for prompts, best in ROUNDS:
+            if prompts > self.given.prompts:
+                return
             self.measure(left, prompts)
             if self.stop.wanted:
                 return
-            left = sorted(left, key=lambda values: -self.mean(values, prompts))
-            new = [self.together(left)] if place == 0 else []
-            left = [*left[:best], *(values for values in new if values not in left)]
+            order = sorted(left, key=lambda values: -self.mean(values, prompts))
+            left = order[:best]
+            if prompts == ROUNDS[0][0]:
+                left += [values for values in ({}, self.together(order)) if values not in left]
 
     def together(self, order: Sequence[Values]) -> Values:
         """All that was better than nothing changed; of several values of one knob the best."""
@@ -285,6 +289,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, default=DOCS)
     parser.add_argument("--hours", type=float, default=3.0, help="no objective is begun after this (default: 3)")
     parser.add_argument("--steps", type=int, default=100, help="of every run (default: 100)")
+    parser.add_argument("--prompts", type=int, default=10, help="no round goes beyond so many (default: 10)")
     parser.add_argument("--objectives", type=lambda names: names.split(","), default=list(TUNED))
     given = parser.parse_args(words)
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ def race(tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             return {"values": tuning.label(values), "prompt": prompt, "steps": 1, "mark": mark(values, prompt)}
 
         monkeypatch.setattr(tuning.Search, "run", run)
-        return tuning.Search(name, argparse.Namespace(out=tmp_path), {}, Stop())
+        return tuning.Search(name, argparse.Namespace(out=tmp_path, prompts=10), {}, Stop())
 
     return of
 
