@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from random import randrange
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,6 +162,18 @@ class Drawing(Objective):
 
 
 @dataclass(frozen=True)
+class Rolling(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        return Update(random.uniform(0.9, 1.1) * answer(prior, view))
+
+
+@dataclass(frozen=True)
+class Jittering(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        return Update(float(np.random.uniform(0.9, 1.1)) * answer(prior, view))
+
+
+@dataclass(frozen=True)
 class Seeded(Objective):
     """The same noise for the first view of every batch."""
 
@@ -239,6 +254,8 @@ BROKEN: list[tuple[type[Objective], set[str]]] = [
         {"test_its_values_stay_as_they_are", "test_the_same_view_gives_the_same_update"},
     ),
     (Drawing, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
+    (Rolling, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
+    (Jittering, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
     (Seeded, {"test_a_batch_is_its_views_one_by_one"}),
     (Crowding, {"test_a_batch_is_its_views_one_by_one"}),
     (Summed, {"test_the_gradient_fits_the_view"}),
@@ -259,6 +276,27 @@ def test_a_sound_objective_passes_all() -> None:
 @pytest.mark.parametrize(("kind", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_broken_objective_is_noticed(kind: type[Objective], expected: set[str]) -> None:
     assert expected <= failed(kind)
+
+
+@dataclass(frozen=True)
+class Gambling(Objective):
+    """Draws by a function that it has by its own name, and seldom."""
+
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        return Update(answer(prior, view) * (randrange(1000) if view.progress == 1 else 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [(Drawing, "torch"), (Rolling, "random"), (Gambling, "random"), (Jittering, r"numpy\.random")],
+)
+def test_it_is_said_whose_chance_was_drawn(kind: type[Objective], module: str) -> None:
+    class Checks(ObjectiveChecks):
+        def objective(self) -> Objective:
+            return kind()
+
+    with pytest.raises(AssertionError, match=rf"^it drew from the global generator of {module}; a view brings"):
+        Checks().test_it_draws_no_chance_of_its_own()
 
 
 def test_every_check_can_fail() -> None:
