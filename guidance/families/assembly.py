@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guidance.families.encoders import encoder_of
 from guidance.families.files import Found, read_json, weights_in
 from guidance.families.multiview import VIEWS, see_together
 from guidance.families.original import renamed, sizes
@@ -29,29 +30,25 @@ def assembled(libraries: tuple[Any, Any], folder: Path, found: Found, dtype: tor
         left_out: parts that are not wanted now.
 
     Raises:
+        Incomplete: the files of an encoder lack a tensor.
         ValueError: the network is none that is known, or its weights do not fit it.
     """
     diffusers, transformers = libraries
-    classes = {
-        "vae": diffusers.AutoencoderKL,
-        "text_encoder": transformers.CLIPTextModel,
-        "image_encoder": transformers.CLIPVisionModel,
-    }
-    parts: dict[str, Any] = {}
-    for name, kind in classes.items():
-        parts[name] = None
-        if name in found.parts and name not in left_out:
-            variant = None if weights_in(folder / name) else "fp16"
-            parts[name] = kind.from_pretrained(
-                folder / name, torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
-            )
-    unet = None
+    kinds = {"text_encoder": transformers.CLIPTextModel, "image_encoder": transformers.CLIPVisionModel}
+    wanted, vae, unet = {*found.parts} - left_out, None, None
+    read = {name: encoder_of(kind, folder / name, dtype) if name in wanted else None for name, kind in kinds.items()}
+    if "vae" in wanted:
+        variant = None if weights_in(folder / "vae") else "fp16"
+        vae = diffusers.AutoencoderKL.from_pretrained(
+            folder / "vae", torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
+        )
     if "unet" not in left_out:
         unet = multi_view_network(diffusers.UNet2DConditionModel, folder / "unet").to(dtype)
         if hasattr(unet, "picture_reader") and "image_encoder" not in found.parts:
             raise ValueError(f"{folder} is not complete: its network sees pictures, and image_encoder is missing")
     return diffusers.StableDiffusionPipeline(
-        **parts,
+        **read,
+        vae=vae,
         unet=unet,
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         scheduler=diffusers.DDIMScheduler.from_pretrained(folder / "scheduler"),

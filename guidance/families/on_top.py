@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from guidance.families.encoders import encoder_of
 from guidance.families.extras import Extras
 from guidance.families.files import names_in, weights_in, whole
 from guidance.weights import read_tensors
@@ -41,13 +42,16 @@ def teach(pipe: Any, file: Path, extras: Extras) -> None:
         pipe.load_textual_inversion(tensor, token=f"<{file.stem}>", text_encoder=encoder, tokenizer=tokenizer)
 
 
-def give_eyes(pipe: Any, file: Path, extras: Extras) -> None:
-    """An IP-Adapter, and the network that reads pictures for it. Raises ValueError where it lacks that."""
+def give_eyes(pipe: Any, file: Path, extras: Extras, kind: Any) -> None:
+    """An IP-Adapter, and the network that reads pictures for it, of class `kind`. Raises ValueError where it lacks
+    that, or some of its weights."""
     if not hasattr(pipe, "load_ip_adapter"):
         raise ValueError("models of its kind take no IP-Adapter")
     if not (file.parent / "image_encoder" / "config.json").is_file():
         raise ValueError("the folder image_encoder is missing beside it")
     for weights in weights_in(file.parent / "image_encoder"):
         whole(weights)
+    if hasattr(pipe, "unet"):  # Other families read pictures by another class.
+        pipe.register_modules(image_encoder=encoder_of(kind, file.parent / "image_encoder", pipe.dtype))
     pipe.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, local_files_only=True)
     pipe.set_ip_adapter_scale(extras.adapter_scale)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from guidance.families import texts
 from guidance.families.assembly import assembled
 from guidance.families.codecs import SAID, Autoencoder, Codec, Pixels
+from guidance.families.encoders import Incomplete, encoder_of
 from guidance.families.extras import Extras
 from guidance.families.files import FAMILIES, Found, look, names_in, read_json, weights_in, whole
 from guidance.families.fitting import refuse_empty, refuse_unfit
@@ -185,14 +187,19 @@ def _settle(pipe: Any, device: torch.device, extras: Extras) -> None:
 
 def _loaded(folder: Path, found: Found, dtype: torch.dtype, left_out: tuple[str, ...] = ()) -> Any:
     """What diffusers loads, with its many ways to fail in one line."""
-    diffusers, _ = _libraries()
+    diffusers, transformers = _libraries()
     index = read_json(folder / "model_index.json")
     named = {*_OPTIONAL.get(found.kind, ()), *(name for name, entry in index.items() if isinstance(entry, list))}
     skipped: dict[str, None] = {name: None for name in named - {*found.parts} | {*left_out}}
+    encoders = [name for name in _encoders(found) if name not in skipped and index[name][0] == "transformers"]
     with _quiet():
         try:
             if found.kind == "MVDreamPipeline":
                 return assembled(_libraries(), folder, found, dtype, {*skipped})
+            read = {
+                name: encoder_of(getattr(transformers, index[name][1]), folder / name, dtype, found.variant)
+                for name in encoders
+            }
             return getattr(diffusers, found.kind).from_pretrained(
                 folder,
                 torch_dtype=dtype,
@@ -200,7 +207,10 @@ def _loaded(folder: Path, found: Found, dtype: torch.dtype, left_out: tuple[str,
                 use_safetensors=True,
                 local_files_only=True,
                 **skipped,
+                **read,
             )
+        except Incomplete:
+            raise
         except Exception as error:  # whatever the library does with weights that do not fit their configuration
             raise ValueError(f"{folder} does not open: {_first_line(error)}") from None
 
@@ -246,11 +256,14 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
         raise ValueError(
             f"{extras.lora} changes the text encoder too, which leaves the memory; leave frugal and offload out"
         )
-    for file, put in ((extras.lora, merge), (extras.words, teach), (extras.adapter, give_eyes)):
+    see = partial(give_eyes, kind=_libraries()[1].CLIPVisionModelWithProjection)
+    for file, put in ((extras.lora, merge), (extras.words, teach), (extras.adapter, see)):
         with _quiet():
             try:
                 if file:
                     put(pipe, Path(file), extras)
+            except Incomplete:
+                raise
             except Exception as error:  # as above
                 raise ValueError(f"{file} does not fit this model: {_first_line(error)}") from None
     _settle(pipe, device, extras)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guidance.critic import LoRA
@@ -105,7 +106,6 @@ def test_without_a_camera_nothing_is_added(prior: FamilyPrior) -> None:
 
 def test_one_view_without_a_camera_is_the_plain_network(prior: FamilyPrior, folder: Path) -> None:
     from diffusers import UNet2DConditionModel
-    from safetensors.torch import load_file
 
     tensors = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     names = {name: name_of(name, 1).replace(".inner.", ".") for name in tensors if "camera" not in name}
@@ -257,3 +257,15 @@ def test_networks_of_another_kind(change: dict[str, object], told: str, tmp_path
 def test_the_layers_that_read_a_camera_start_frozen(prior: FamilyPrior) -> None:
     assert isinstance(prior.asking.network, nn.Module)
     assert not any(parameter.requires_grad for parameter in prior.asking.network.parameters())
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+def test_encoders_that_lack_a_tensor(part: str, tmp_path: Path) -> None:
+    folder = folder_of(Twin(picture=True), tmp_path / "mv")
+    file = folder / part / "model.safetensors"
+    tensors = load_file(file)
+    name = tensors.popitem()[0]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{part}/model\.safetensors lacks 1 of its tensors, such as ") as refused:
+        open_family(folder, CPU, Extras(size=SIZE))
+    assert str(refused.value).endswith(name)

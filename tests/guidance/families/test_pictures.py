@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from guidance.critic import LoRA
@@ -133,3 +133,15 @@ def test_adapters_that_do_not_fit(break_it: str, says: str, opened: Open, tmp_pa
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="models of its kind take no IP-Adapter"):
         open_family(opened("if").folder, CPU, Extras(size=SIZE, adapter=str(file)))
+
+
+def test_an_adapter_whose_encoder_lacks_a_tensor(opened: Open, tmp_path: Path) -> None:
+    file = adapter("sd", tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "image_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors lacks 1 of its tensors, such as visual_projection\.weight$"
+    ):
+        opened_with(opened, "sd", file)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from guidance.families.extras import Extras
-from tests.sds3d.models.asked import Folder, lora_of, one_line
+from sds3d.priors import open_prior
+from tests.sds3d.models.asked import CPU, SMALL, Folder, lora_of, one_line
 from tests.tiny_models import build, vae
 
 
@@ -115,6 +117,64 @@ def test_weights_that_lack_a_tensor(copy: Path) -> None:
     del tensors["conv_in.bias"]
     save_file(tensors, file)
     assert "unet is not complete: its files lack 1 of its tensors, such as conv_in.bias" in one_line(str(copy))
+
+
+def without(file: Path, name: str) -> None:
+    """Takes a tensor out of a file."""
+    tensors = load_file(file)
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "part", "name"),
+    [
+        ("sd", "text_encoder", "encoder.layers.0.layer_norm1.weight"),
+        ("sdxl", "text_encoder_2", "text_projection.weight"),
+        ("sana", "text_encoder", "layers.0.mlp.gate_proj.weight"),
+        ("flux", "text_encoder_2", "encoder.block.0.layer.0.SelfAttention.o.weight"),
+    ],
+)
+def test_a_text_encoder_that_lacks_a_tensor(
+    kind: str, part: str, name: str, frugal: bool, folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library would go on with random numbers."""
+    monkeypatch.setenv("SDS3D_CACHE", str(tmp_path / "cache"))
+    spoilt = Path(shutil.copytree(folder(kind), tmp_path / kind))
+    (file,) = (spoilt / part).glob("*.safetensors")
+    without(file, name)
+    with pytest.raises(ValueError) as refused:
+        prior = open_prior(str(spoilt), CPU, Extras(size=16, frugal=frugal))
+        assert frugal, "or it is there from the start"
+        prior.read(["a cat"])
+    assert str(refused.value) == f"{file} lacks 1 of its tensors, such as {name}"
+
+
+def test_shards_that_lack_a_tensor(copy: Path) -> None:
+    part = copy / "text_encoder"
+    shutil.rmtree(part)
+    build("sd").text_encoder.save_pretrained(part, max_shard_size="20KB")
+    files = sorted(part.glob("*-of-*.safetensors"))
+    open_prior(str(copy), CPU, SMALL)
+    name, index = next(iter(load_file(files[0]))), part / "model.safetensors.index.json"
+    without(files[0], name)
+    row = json.loads(index.read_text())
+    index.write_text(json.dumps(row | {"weight_map": {n: f for n, f in row["weight_map"].items() if n != name}}))
+    told = f"{part} is not complete: its {len(files)} files lack 1 of its tensors, such as {name}"
+    assert one_line(str(copy)) == told
+
+
+def test_a_tensor_that_is_made_of_another_is_not_missed(folder: Folder, tmp_path: Path) -> None:
+    """T5 has its words under two names, of which one is enough; CLIP was once kept with another prefix and a buffer."""
+    spoilt = Path(shutil.copytree(folder("flux"), tmp_path / "flux"))
+    t5, clip = (spoilt / f"text_encoder{end}" / "model.safetensors" for end in ("_2", ""))
+    tokens = open_prior(str(spoilt), CPU, SMALL).read(["a cat"]).tokens
+    tensors = load_file(t5)
+    save_file(tensors | {"encoder.embed_tokens.weight": tensors.pop("shared.weight")}, t5, {"format": "pt"})
+    old = {f"text_model.{name}": value for name, value in load_file(clip).items()}
+    save_file(old | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, clip, {"format": "pt"})
+    assert torch.equal(open_prior(str(spoilt), CPU, SMALL).read(["a cat"]).tokens, tokens)
 
 
 def test_a_scheduler_that_can_be_of_either_kind(folder: Folder, tmp_path: Path) -> None:
