@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 
 from configs.presets import preset
 from configs.run import RunConfig
@@ -93,6 +94,8 @@ VARIANTS: dict[str, tuple[str, Change]] = {
     "esd-blind": ("esd", lambda run: replace(run, direction="none")),
 }
 """Name: the objective whose tuned recipe it starts from, and what is changed."""
+RECIPE = ("objective", "times", "limits", "critic", "scene")
+"""What a variant is made of."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,17 @@ def report(rows: Sequence[Row], given: argparse.Namespace) -> dict[str, Any]:
     """Everything as plain data."""
     findings = [{**asdict(claim), **asdict(found(claim, given.out, rows))} for claim in CLAIMS]
     lean = [{key: value for key, value in row.items() if key not in ("asked", "folder", "size")} for row in rows]
+    asked = {row["objective"]: yaml.safe_load(row["asked"]) for row in rows}
+    recipes = {name: {part: whole[part] for part in RECIPE} for name, whole in sorted(asked.items())}
     about = {"steps": given.steps, "seeds": given.seeds, "prompts": list(given.prompts), "prior": given.prior}
-    return {**about, "high_guidance": HIGH, "versions": versions(), "claims": findings, "runs": lean}
+    return {
+        **about,
+        "high_guidance": HIGH,
+        "versions": versions(),
+        "claims": findings,
+        "recipes": recipes,
+        "runs": lean,
+    }
 
 
 def told(data: dict[str, Any]) -> str:
@@ -245,7 +257,8 @@ def _method(data: dict[str, Any]) -> list[str]:
         "## How",
         "",
         f"Prompts: {', '.join(data['prompts'])}. Every variant is the preset `draft` with the objective's tuned "
-        f"recipe; `-high` has a guidance of {data['high_guidance']:g} and the objective's published form, and `-blind` "
+        "values as they were when the runs were made, which claims.json gives; `-high` has a guidance of "
+        f"{data['high_guidance']:g} and the objective's published form, and `-blind` "
         "does not tell the prior the camera (`direction: none`). A difference is taken between runs of the same prompt "
         "and seed and averaged for each prompt; the interval is Student's t over the prompts. A claim holds where the "
         "whole interval lies on its side, for a claim of being no worse, above minus its margin.",
