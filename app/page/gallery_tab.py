@@ -9,7 +9,7 @@ import gradio as gr
 from app.actions import Actions
 from app.page.compare_tab import CompareTab
 from app.page.generate_tab import GenerateTab
-from app.page.parts import QUICK, component, one_line, owner, told
+from app.page.parts import QUICK, component, done, one_line, resuming, told
 
 
 class GalleryTab:
@@ -24,21 +24,10 @@ class GalleryTab:
             except (ValueError, TypeError, AttributeError) as error:
                 return told(error)
 
-        def resume(id: str, request: gr.Request) -> dict[str, Any]:
-            try:
-                actions.jobs.resume(str(id), owner(request))
-            except ValueError as error:
-                return told(error)
-            return {}
-
         def remove(id: str) -> dict[str, Any]:
-            try:
-                actions.jobs.delete(str(id))
-            except ValueError as error:
-                return told(error)
-            return {}
+            return done(lambda: actions.jobs.delete(str(id)))
 
-        self.shelf = component("gallery", [runs, resume, remove], {}, 0)
+        self.shelf = component("gallery", [runs, resuming(actions), remove], {}, 0)
 
     def listen(self, tabs: gr.Tabs, generating: GenerateTab, comparing: CompareTab, tab: gr.Tab) -> None:
         """Ties the buttons to the other tabs."""

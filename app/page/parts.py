@@ -21,16 +21,38 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
 
 
-def owner(request: gr.Request | None) -> str:
-    """Whose share of the queue something takes: the user who signed in, or the machine that asks."""
-    if request is None:
-        return "unknown"
-    return str(request.username or (request.client.host if request.client else "unknown"))
+def owner(request: Any) -> str:
+    """Whose share of the queue something takes: the user who signed in, or the machine that asks.
+
+    `request` is gradio's, the plainer one inside it, which knows no user, or None.
+    """
+    client = getattr(request, "client", None)
+    return str(getattr(request, "username", None) or (client.host if client else "unknown"))
 
 
 def told(error: Exception) -> dict[str, Any]:
     """An error for a script."""
     return {"error": one_line(error)}
+
+
+def done(act: Callable[[], object]) -> dict[str, Any]:
+    """What a script hears of something that was to be done: nothing, or why it was not."""
+    try:
+        act()
+    except ValueError as error:
+        return told(error)
+    return {}
+
+
+def resuming(actions: Actions) -> Served:
+    """The function by which scripts go on with a run."""
+
+    def resume(id: str, request: Any) -> dict[str, Any]:
+        return done(lambda: actions.jobs.resume(str(id), owner(request)))
+
+    # Gradio goes by this, though what it hands to functions of scripts is the request inside one.
+    resume.__annotations__["request"] = gr.Request
+    return resume
 
 
 def one_line(error: Exception) -> str:
@@ -72,18 +94,7 @@ def live(actions: Actions, place: str) -> gr.HTML:
             return told(error)
 
     def cancel(id: str) -> dict[str, Any]:
-        try:
-            actions.jobs.cancel(str(id))
-        except ValueError as error:
-            return told(error)
-        return {}
-
-    def resume(id: str, request: gr.Request) -> dict[str, Any]:
-        try:
-            actions.jobs.resume(str(id), owner(request))
-        except ValueError as error:
-            return told(error)
-        return {}
+        return done(lambda: actions.jobs.cancel(str(id)))
 
     def whole(id: str) -> dict[str, Any]:
         try:
@@ -91,7 +102,7 @@ def live(actions: Actions, place: str) -> gr.HTML:
         except (ValueError, OSError) as error:
             return told(error)
 
-    return component("live", [look, cancel, resume, whole], {"place": place}, "")
+    return component("live", [look, cancel, resuming(actions), whole], {"place": place}, "")
 
 
 def files(actions: Actions, place: str) -> gr.HTML:

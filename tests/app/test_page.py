@@ -110,6 +110,25 @@ def test_many_prompts_are_taken_and_each_refusal_is_told(served: tuple[Jobs, Any
         jobs.cancel(id, at_once=True)
 
 
+def test_scripts_of_the_page_go_on_with_a_run_and_delete_it(served: tuple[Jobs, Any]) -> None:
+    """What a browser asks for, without one."""
+    import httpx
+
+    jobs, client = served
+    rows = [row for row in client.config["components"] if row["props"].get("server_fns")]
+    numbers = {row["props"]["elem_id"]: row["id"] for row in rows}
+
+    def asked(place: str, name: str) -> Any:
+        about = {"session_hash": "x", "component_id": numbers[place], "fn_name": name, "data": id}
+        return httpx.post(client.src_prefixed + "component_server", json=about, timeout=PATIENCE).json()
+
+    id = over(jobs, jobs.submit("generate", ("quick hen",), "ann").id).id
+    for place in ("gallery", "live-generate"):
+        assert asked(place, "resume") == {"error": f"{id} is done; give more steps to go on"}
+    assert asked("live-generate", "cancel") == asked("gallery", "remove") == {}
+    assert all("there is no run" in asked(*words)["error"] for words in (("gallery", "remove"), ("gallery", "resume")))
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
