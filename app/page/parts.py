@@ -24,10 +24,12 @@ QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
 def owner(request: Any) -> str:
     """Whose share of the queue something takes: the user who signed in, or the machine that asks.
 
-    `request` is gradio's, the plainer one inside it, which knows no user, or None.
+    `request` is gradio's, or the plainer one inside it, which knows no user: where there is one account, it is his.
     """
+    accounts = getattr(getattr(request, "app", None), "auth", None)
+    user = getattr(request, "username", None) or (next(iter(accounts)) if accounts else None)
     client = getattr(request, "client", None)
-    return str(getattr(request, "username", None) or (client.host if client else "unknown"))
+    return str(user or (client.host if client else "unknown"))
 
 
 def told(error: Exception) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +128,17 @@ def test_scripts_of_the_page_go_on_with_a_run_and_delete_it(served: tuple[Jobs, 
         assert asked(place, "resume") == {"error": f"{id} is done; give more steps to go on"}
     assert asked("live-generate", "cancel") == asked("gallery", "remove") == {}
     assert all("there is no run" in asked(*words)["error"] for words in (("gallery", "remove"), ("gallery", "resume")))
+
+
+def test_a_share_of_the_queue_is_a_users_or_a_machines() -> None:
+    from app.page.parts import owner
+
+    machine = SimpleNamespace(host="10.0.0.7")
+    assert owner(None) == owner(SimpleNamespace(client=None)) == "unknown"
+    assert owner(SimpleNamespace(client=machine, app=SimpleNamespace(auth=None))) == "10.0.0.7"
+    assert owner(SimpleNamespace(client=machine, username="me")) == "me"
+    assert owner(SimpleNamespace(client=machine, app=SimpleNamespace(auth={"me": "secret"}))) == "me"
+    assert owner(gradio.Request(SimpleNamespace(client=machine), username=None)) == "10.0.0.7"
 
 
 @pytest.mark.parametrize(
