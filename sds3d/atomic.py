@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_alone = threading.Lock()
 
 
 @contextmanager
@@ -42,6 +45,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def _umask() -> int:
     """The permissions that new files of this process lack (reading them means setting them for a moment)."""
-    mask = os.umask(0o022)
-    os.umask(mask)
+    with _alone:  # or two threads would give each other's moment back
+        mask = os.umask(0o022)
+        os.umask(mask)
     return mask

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -202,3 +204,19 @@ def test_nothing_is_left_behind_by_a_failed_write(tmp_path: Path) -> None:
         raise RuntimeError
     assert target.read_bytes() == b"old"
     assert [path.name for path in target.parent.iterdir()] == ["file.json"]
+
+
+def test_threads_that_write_leave_the_permissions_of_new_files_alone(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        writers = [
+            threading.Thread(target=lambda n=n: [write_bytes(tmp_path / f"{n}-{i}", b"x") for i in range(100)])
+            for n in range(8)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
