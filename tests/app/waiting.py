@@ -12,7 +12,7 @@ from app.jobs import Jobs
 
 STUB = (sys.executable, "-S", str(Path(__file__).with_name("stub_run.py")))
 """The command of a run that computes nothing."""
-PATIENCE = 400.0
+PATIENCE = 900.0
 """Seconds."""
 
 
