@@ -192,8 +192,7 @@ def report(rows: Sequence[Row], given: argparse.Namespace) -> dict[str, Any]:
     """Everything as plain data."""
     findings = [{**asdict(claim), **asdict(found(claim, given.out, rows))} for claim in CLAIMS]
     lean = [{key: value for key, value in row.items() if key not in ("asked", "folder", "size")} for row in rows]
-    asked = {row["objective"]: yaml.safe_load(row["asked"]) for row in rows}
-    recipes = {name: {part: whole[part] for part in RECIPE} for name, whole in sorted(asked.items())}
+    recipes = {row["objective"]: recipe_of(row) for row in sorted(rows, key=lambda row: str(row["objective"]))}
     about = {"steps": given.steps, "seeds": given.seeds, "prompts": list(given.prompts), "prior": given.prior}
     return {
         **about,
@@ -203,6 +202,12 @@ def report(rows: Sequence[Row], given: argparse.Namespace) -> dict[str, Any]:
         "recipes": recipes,
         "runs": lean,
     }
+
+
+def recipe_of(row: Row) -> dict[str, Any]:
+    """The values a run was made with."""
+    asked = yaml.safe_load(row["asked"])
+    return {part: asked[part] for part in RECIPE}
 
 
 def told(data: dict[str, Any]) -> str:

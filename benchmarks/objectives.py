@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from claims import recipe_of
 from gallery import PROMPTS
 from PIL import Image, ImageDraw
 
@@ -39,6 +40,8 @@ from sds3d.priors import EMBEDDED, FLOW, open_prior
 from sds3d.provenance import versions
 from sds3d.standings import Row
 
+LOOKS = ("probability", "saturation", "contrast", "sharpness")
+"""Means of all runs; see `sds3d.standings.MEASURES`."""
 SHOWN = 6
 """Prompts in the picture."""
 DOCS = Path(__file__).parent.parent / "docs"
@@ -107,12 +110,13 @@ def report(rows: Sequence[Row], steps: int) -> dict[str, Any]:
             "assets": len(mine),
             "recognised": sum(_recognised(row) >= RECOGNISED for row in mine),
             "views_of_8": round(statistics.mean(_recognised(row) for row in mine), 2),
+            "probability": round(statistics.mean(row["judge"]["probability"] for row in whole), 4) if whole else None,
             "saturation": mean("saturation"),
             "contrast": mean("contrast"),
             "sharpness": mean("sharpness"),
             "answers_per_view": round(statistics.mean(row["answers_per_step"] for row in mine) / 4, 2),
             "by_prompt": {row["prompt"]: _recognised(row) for row in mine},
-            "recipe": mine[0]["asked"].split("objective:")[1].split("scene:")[0],
+            "recipe": recipe_of(mine[0]),
         }
     return {"steps": steps, "versions": versions(), "objectives": table}
 
@@ -124,20 +128,20 @@ def told(data: dict[str, Any]) -> str:
         "",
         f"The prompts of the gallery, {data['steps']} steps of 4 views, seed 0, each objective with the values chosen "
         "for the embedded prior (`configs/tuned.py`). An asset counts as recognised where the judge, which never "
-        "guides a run, takes at least 5 of 8 views for what was asked, among 178 names. rfds and "
+        "guides a run, takes at least 5 of 8 views for what was asked, among 178 names; `probability` is what it gives "
+        "to that. rfds and "
         "rfds-rev ask the embedded prior as a flow-matching one, regions asks for two halves by themselves, "
         "dds and pds change the asset that sds made of the prompt before. Written by `python "
         "benchmarks/objectives.py`; all numbers are in [objectives.json](objectives.json).",
         "",
         "![Every objective, the same prompts](objectives.png)",
         "",
-        "| objective | recognised | views of 8 | saturation | contrast | sharpness | answers of the prior a view |",
-        "|---|---|---|---|---|---|---|",
+        "| objective | recognised | views of 8 | probability | saturation | contrast | sharpness "
+        "| answers of the prior a view |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in sorted(data["objectives"].items()):
-        figures = [
-            f"{row[key]:.3f}" if row[key] is not None else "–" for key in ("saturation", "contrast", "sharpness")
-        ]
+        figures = [f"{row[key]:.3f}" if row[key] is not None else "–" for key in LOOKS]
         lines.append(
             f"| {name} | {row['recognised']} of {row['assets']} | {row['views_of_8']:.1f} | {' | '.join(figures)} "
             f"| {row['answers_per_view']:g} |"

@@ -70,7 +70,7 @@ _OWN: dict[str, tuple[Values, ...]] = {
     "pg-sb": ({"critic.rate": 3e-3},),
     "rfds-rev": ({"objective.correction": "whole"},),
     "sdi": ({"objective.eta": 0.0}, {"objective.inversion_scale": -2.0}),
-    "sds": ({"objective.rescale": 0.0}, {"objective.rescale": 0.8}, {"objective.weighting": "sds"}),
+    "sds": ({"objective.rescale": 0.0}, {"objective.rescale": 0.8}),
     "tsm": ({"objective.gamma": 0.6}, {"objective.delta": 0.1}),
     "vsd": ({"critic.rate": 3e-3},),
 }
@@ -84,20 +84,24 @@ def at_flow(low: float, high: float) -> tuple[float, float]:
     return round(first, 2), round(last, 2)
 
 
-def other_times(name: str) -> tuple[Times, ...]:
-    """Noise that falls earlier, and later."""
-    pairs = (((0.3, 0.9), (0.02, 0.2)), ((0.5, 0.98), (0.2, 0.6)))
+def times_of(name: str) -> tuple[Times, ...]:
+    """Noise that falls earlier, as by default, and later."""
+    pairs = (((0.3, 0.9), (0.02, 0.2)), ((0.5, 0.98), (0.02, 0.4)), ((0.5, 0.98), (0.2, 0.6)))
     match TUNED[name].times:
         case Linear():
-            return Linear(0.8, 0.02), Linear(0.98, 0.25)
+            return Linear(0.8, 0.02), Linear(0.9, 0.1), Linear(0.98, 0.25)
         case _ if name.startswith("rfds"):
             return tuple(Falling(at_flow(*first), at_flow(*last)) for first, last in pairs)
         case _:
             return tuple(Falling(first, last) for first, last in pairs)
 
 
-def around(name: str) -> Iterator[Values]:
+def around(name: str) -> list[Values]:
     """What is tried around an objective's values, one knob at a time."""
+    return [values for values in _tried(name) if changed(TUNED[name], values) != TUNED[name]]
+
+
+def _tried(name: str) -> Iterator[Values]:
     recipe = TUNED[name]
     for factor in (0.5, 2.0):
         match recipe.objective:
@@ -110,10 +114,10 @@ def around(name: str) -> Iterator[Values]:
             case old:
                 yield {"objective.scale": getattr(old, "scale") * factor}  # noqa: B009  every other one has it
         yield {"rates": recipe.rates * factor}
-    for times in other_times(name):
+    for times in times_of(name):
         yield {"times": times}
-    if getattr(recipe.objective, "weighting", "") == "sds":
-        yield {"objective.weighting": "reconstruction"}
+    if hasattr(recipe.objective, "weighting"):
+        yield from ({"objective.weighting": weighting} for weighting in ("sds", "reconstruction"))
     yield from _OWN.get(name, ())
 
 
@@ -166,12 +170,15 @@ class Search:
     def __init__(self, name: str, given: argparse.Namespace, looks: dict[str, Looks], stop: Stop) -> None:
         self.name, self.given, self.looks, self.stop = name, given, looks, stop
         self.file: Path = given.out / f"{name}.json"
-        self.rows: list[dict[str, Any]] = json.loads(self.file.read_text()) if self.file.is_file() else []
+        kept = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        # Around other values, or with other steps, it is another race.
+        same = kept.get("from") == str(TUNED[name]) and kept.get("steps") == given.steps
+        self.rows: list[dict[str, Any]] = kept["runs"] if same else []
         self.prior = open_prior(FLOW if name.startswith("rfds") else EMBEDDED, torch.device("cpu"))
 
     def race(self) -> None:
         """Runs all rounds, or those that there is time for."""
-        left: list[Values] = [{}, *around(self.name)]
+        left = [{}, *around(self.name)]
         for prompts, best in ROUNDS:
             if prompts > self.given.prompts:
                 return
@@ -201,7 +208,8 @@ class Search:
                 known = any(row["values"] == label(values) and row["prompt"] == prompt for row in self.rows)
                 if not known and not self.stop.wanted:
                     self.rows.append(self.run(values, prompt, PROMPTS[place - 1]))
-                    write_bytes(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
+                    kept = {"from": str(TUNED[self.name]), "steps": self.given.steps, "runs": self.rows}
+                    write_bytes(self.file, (json.dumps(kept, indent=1) + "\n").encode())
 
     def run(self, values: Values, prompt: str, before: str) -> dict[str, Any]:
         """One run and its mark; a scene that goes wrong beyond repair has -1."""
@@ -209,7 +217,7 @@ class Search:
         asked = contestant(self.name, prompt, before, self.given.sources).config
         config = changed(TUNED[self.name], values).laid_over(replace(asked, scene=PRESETS["draft"].scene))
         config = replace(config, steps=self.given.steps)
-        row: dict[str, Any] = {"values": label(values), "prompt": prompt, "steps": config.steps, "mark": -1.0}
+        row: dict[str, Any] = {"values": label(values), "prompt": prompt, "mark": -1.0}
         run = Run(config, self.prior, device_of(config), source_of(config, Console()))
         try:
             for _ in run.steps():
@@ -233,9 +241,9 @@ class Search:
         )
 
 
-def standing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def standing(kept: Mapping[str, Any]) -> dict[str, Any]:
     """What the runs of an objective say: the values by how far they came, with the means of their runs."""
-    table = []
+    table, rows = [], kept["runs"]
     for values in dict.fromkeys(row["values"] for row in rows):
         mine = [row for row in rows if row["values"] == values]
         whole = [row for row in mine if "trouble" not in row]
@@ -259,7 +267,7 @@ def standing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         )
     table.sort(key=lambda row: (-row["prompts"], -row["mark"]))
-    return {"steps": rows[0]["steps"], "values": table, "runs": list(rows)}
+    return {"from": kept["from"], "steps": kept["steps"], "values": table, "runs": rows}
 
 
 def told(data: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 The prior is small and sure of itself: scales that suit Stable Diffusion saturate it, and it has nothing to say about
 details, so times fall further than is usual. A row says what differs from the defaults of `Recipe`, whose times fall
-from 0.5-0.98 to 0.02-0.4. SDS was set by a search; of asd, csd, csm, ism, pds and tsm a few values were tried on two
-prompts; the others are a first guess. All of them were then run on twelve prompts and judged: docs/objectives.md.
+from 0.5-0.98 to 0.02-0.4. The values won races over prompts (docs/tuning.md), and all of them were run on twelve
+prompts and judged (docs/objectives.md).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from configs.recipe import Recipe
 from guidance.asd import ASD
 from guidance.balanced import BSD
+from guidance.critic import LoRA
 from guidance.csd import CSD
 from guidance.csm import CSM
 from guidance.dds import DDS
@@ -30,29 +31,31 @@ from guidance.times import Falling, Linear
 from guidance.tsm import TSM
 from guidance.vsd import VSD
 
-FLOW = Falling(first=(0.62, 0.93), last=(0.12, 0.54))
-"""The same ratios of noise to signal as with the default times, at the times of a flow-matching prior."""
+LOW = Falling(first=(0.3, 0.9), last=(0.02, 0.2))
+"""Less noise than with the default times."""
+LOW_FLOW = Falling(first=(0.45, 0.89), last=(0.12, 0.36))
+"""The same ratios of noise to signal at the times of a flow-matching prior."""
 
 TUNED: dict[str, Recipe] = {
-    "asd": Recipe(ASD(scale=1.0)),
-    "bsd": Recipe(BSD(setting="auto", strength=2.0)),
-    "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6))),
-    "csm": Recipe(CSM(scale=2.0), rates=0.4),
-    "dds": Recipe(DDS(scale=2.0)),
+    "asd": Recipe(ASD(scale=1.0), rates=2.0),
+    "bsd": Recipe(BSD(setting="auto", strength=2.0), rates=2.0),
+    "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6)), LOW),
+    "csm": Recipe(CSM(scale=2.0), LOW, rates=0.8),
+    "dds": Recipe(DDS(scale=1.0), LOW, rates=2.0),
     "disback": Recipe(DisBack(scale=2.0)),
-    "esd": Recipe(ESD(scale=2.0)),
+    "esd": Recipe(ESD(scale=2.0), LOW),
     "f-vsd": Recipe(FVSD(scale=2.0)),
-    "ism": Recipe(ISM(scale=1.0, delta=0.2)),
-    "nfsd": Recipe(NFSD(scale=2.0)),
-    "pds": Recipe(PDS(scale=7.5)),
-    "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
-    "regions": Recipe(RegionSDS(scale=2.0)),
-    "rfds": Recipe(RFDS(scale=2.0), FLOW),
-    "rfds-rev": Recipe(RFDSRev(scale=2.0), FLOW),
-    "sdi": Recipe(SDI(scale=2.0, inversion_scale=0.0), Linear(0.9, 0.1)),
+    "ism": Recipe(ISM(scale=1.0, delta=0.2), LOW),
+    "nfsd": Recipe(NFSD(scale=1.0, weighting="reconstruction", switch=0.4), LOW),
+    "pds": Recipe(PDS(scale=7.5), rates=2.0),
+    "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0), critic=LoRA(rate=3e-3)),
+    "regions": Recipe(RegionSDS(scale=1.0), LOW, rates=2.0),
+    "rfds": Recipe(RFDS(scale=2.0), LOW_FLOW),
+    "rfds-rev": Recipe(RFDSRev(scale=2.0), LOW_FLOW),
+    "sdi": Recipe(SDI(scale=1.0, inversion_scale=0.0, eta=0.0), Linear(0.8, 0.02), rates=2.0),
     "sds": Recipe(SDS(scale=2.0, weighting="reconstruction", rescale=0.5)),
-    "sjc": Recipe(SJC(scale=2.0)),
+    "sjc": Recipe(SJC(scale=2.0), LOW),
     "tsm": Recipe(TSM(scale=1.0, delta=0.2)),
-    "vsd": Recipe(VSD(scale=2.0)),
+    "vsd": Recipe(VSD(scale=2.0), LOW),
 }
 """By the objective's name."""

@@ -38,19 +38,30 @@ def race(tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def of(name: str, mark: Any) -> Any:
         def run(self: Any, values: dict[str, Any], prompt: str, before: str) -> dict[str, Any]:
-            return {"values": tuning.label(values), "prompt": prompt, "steps": 1, "mark": mark(values, prompt)}
+            return {"values": tuning.label(values), "prompt": prompt, "mark": mark(values, prompt)}
 
         monkeypatch.setattr(tuning.Search, "run", run)
-        return tuning.Search(name, argparse.Namespace(out=tmp_path, prompts=10), {}, Stop())
+        return tuning.Search(name, argparse.Namespace(out=tmp_path, prompts=10, steps=1), {}, Stop())
 
     return of
+
+
+def kept(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"from": "", "steps": 1, "runs": rows}
 
 
 def furthest(tuning: ModuleType, rows: list[dict[str, Any]]) -> dict[str, Any]:
     for row in rows:
         row |= {"probability": 1.0, "recognised": 8, "off": {"saturation": 0.0, "contrast": 0.0}}
-    best: dict[str, Any] = tuning.standing(rows)["values"][0]
+    best: dict[str, Any] = tuning.standing(kept(rows))["values"][0]
     return best
+
+
+def test_runs_around_other_values_do_not_count(tuning: ModuleType, race: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    race("sds", lambda values, prompt: 0.0).race()
+    assert race("sds", None).rows
+    monkeypatch.setitem(tuning.TUNED, "sds", tuning.changed(TUNED["sds"], {"rates": 3.0}))
+    assert not race("sds", None).rows
 
 
 @pytest.mark.parametrize("name", TUNED)
@@ -103,5 +114,5 @@ def test_the_page_tells_every_objective(tuning: ModuleType, race: Any) -> None:
     search = race("asd", lambda values, prompt: 0.5)
     search.race()
     furthest(tuning, search.rows)
-    page = tuning.told({"objectives": {"asd": tuning.standing(search.rows)}})
+    page = tuning.told({"objectives": {"asd": tuning.standing(kept(search.rows))}})
     assert "| asd |" in page and "saturation" in page
