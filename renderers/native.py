@@ -2,8 +2,7 @@
 
 The sources are in renderers/native/, built by CMakeLists.txt. Each kernel has a plain torch twin that takes over
 where no library was built. The environment variable SDS3D_KERNELS chooses by hand: `torch` (the twins), `baseline`,
-`avx2` or `avx512` (the library for AVX2, in which what gains from it is there for AVX-512 too); unset, the fastest that
-runs here.
+`avx2` or `avx512` (with registers of sixteen floats for what gains from them); unset, the fastest that runs here.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _loaded(wish: str) -> tuple[ctypes.CDLL | None, str]:
     """The library and an empty line, or None and the reason."""
     if wish == "torch":
         return None, "SDS3D_KERNELS=torch asks for the slower torch code"
-    kinds = [wish.replace("avx512", "avx2")] if wish else ["avx2", "baseline"] if _has_avx2() else ["baseline"]
+    kinds = [wish] if wish else _fastest_first()
     reasons = []
     for kind in kinds:
         for path in _candidates(f"libsds3d_{kind}.so"):
@@ -63,9 +62,11 @@ def _loaded(wish: str) -> tuple[ctypes.CDLL | None, str]:
     return None, f"no compiled kernels ({reasons[0] if reasons else 'none were built'}): {hint}"
 
 
-def _has_avx2() -> bool:
-    machine = platform.machine().lower()
-    return machine in ("x86_64", "amd64") and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+def _fastest_first() -> list[str]:
+    """The kinds of kernels that this processor can run."""
+    capability = torch.backends.cpu.get_cpu_capability() if platform.machine().lower() in ("x86_64", "amd64") else ""
+    kinds = ["avx512"] if capability == "AVX512" else []
+    return [*kinds, *(["avx2"] if capability.startswith("AVX") else []), "baseline"]
 
 
 def _candidates(name: str) -> list[Path]:

@@ -54,7 +54,6 @@ def machine() -> dict[str, Any]:
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     kernels = Path(native.library()._name).stem.removeprefix("libsds3d_")
-    kernels += ", and for hash tables avx512," if native.wide() else ""
     load = round(os.getloadavg()[0], 2)
     name = names[0] if names else platform.processor()
     return {"processor": name, "cores": os.cpu_count(), "kernels": kernels, "load": load}

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from renderers import surfel_reference
 from renderers.gaussians import Gaussians, Lenses
 from renderers.splat_reference import FAINTEST, FINISHED, OPAQUE, Projected, project
 
@@ -35,17 +36,31 @@ def live_pairs(
     """Splats and pixels of the pairs that show, pixel by pixel, nearest first."""
     splats = projected.visible[0].nonzero()[:, 0]
     splats = splats[projected.depths[0, splats].argsort(stable=True)]
-    left, right, top, bottom = boxes(opacities, projected, splats, lenses)
-    across = right - left + 1
-    areas = across * (bottom - top + 1)
-    owner = torch.arange(len(splats)).repeat_interleave(areas)
-    place = torch.arange(len(owner)) - (areas.cumsum(0) - areas)[owner]
-    row = place.div(across[owner], rounding_mode="floor")
-    pixel = (top[owner] + row) * lenses.width + left[owner] + place - row * across[owner]
+    xx, xy, yy = projected.conics[0, splats].unbind(-1)
+    squared = 2 * (opacities[splats] / FAINTEST).clamp_min(1).log() / (xx * yy - xy * xy)
+    reach = torch.stack([squared * yy, squared * xx], -1).sqrt()
+    owner, pixel = spread(projected.means2d[0, splats], reach, lenses)
     splat = splats[owner]
     alpha = alphas(opacities, projected, splat, pixel, lenses.width)
     kept = (alpha > 0).nonzero()[:, 0]
-    splat, pixel, alpha = splat[kept], pixel[kept], alpha[kept]
+    return before_opaque(splat[kept], pixel[kept], alpha[kept])
+
+
+def spread(centres: Float[Tensor, "N 2"], reach: Float[Tensor, "N 2"], lenses: Lenses) -> tuple[Tensor, Tensor]:
+    """Every pixel in the box around each centre: the number of the box, and the pixel."""
+    last = torch.tensor([lenses.width - 1, lenses.height - 1])
+    first = (centres - reach - 0.5).ceil().clamp_min(0).long()
+    across, down = ((centres + reach - 0.5).floor().minimum(last).long() - first + 1).clamp_min(0).unbind(-1)
+    areas = across * down
+    owner = torch.arange(len(centres)).repeat_interleave(areas)
+    place = torch.arange(len(owner)) - (areas.cumsum(0) - areas)[owner]
+    row = place.div(across[owner], rounding_mode="floor")
+    left, top = first.T.contiguous()
+    return owner, (top[owner] + row) * lenses.width + left[owner] + place - row * across[owner]
+
+
+def before_opaque(splat: Tensor, pixel: Tensor, alpha: Float[Tensor, " P"]) -> tuple[Tensor, Tensor]:
+    """Of pairs of splats, nearest first, and pixels, pixel by pixel those that do not lie behind an opaque one."""
     pixel, order = pixel.to(torch.int32).sort(stable=True)
     splat, alpha, pixel = splat[order], alpha[order], pixel.long()
     _, after = let_through(alpha, pixel)
@@ -53,18 +68,25 @@ def live_pairs(
     return splat[kept], pixel[kept]
 
 
-def boxes(
-    opacities: Tensor, projected: Projected, splats: Tensor, lenses: Lenses
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First and last column and row of the pixels in which splats are not too faint."""
-    xx, xy, yy = projected.conics[0, splats].unbind(-1)
-    x, y = projected.means2d[0, splats].unbind(-1)
-    squared = 2 * (opacities[splats] / FAINTEST).clamp_min(1).log() / (xx * yy - xy * xy)
-    reach_x, reach_y = (squared * yy).sqrt(), (squared * xx).sqrt()
-    left, right = (x - reach_x - 0.5).ceil().clamp_min(0), (x + reach_x - 0.5).floor().clamp_max(lenses.width - 1)
-    top, bottom = (y - reach_y - 0.5).ceil().clamp_min(0), (y + reach_y - 0.5).floor().clamp_max(lenses.height - 1)
-    right, bottom = torch.maximum(right, left - 1), torch.maximum(bottom, top - 1)
-    return left.long(), right.long(), top.long(), bottom.long()
+@torch.no_grad()
+def live_surfels(gaussians: Gaussians, lenses: Lenses) -> int:
+    """How many pairs of a surfel and a pixel show."""
+    placed = surfel_reference.project(gaussians, lenses)
+    order = placed.visible[0].nonzero()[:, 0]
+    order = order[placed.depths[0, order].argsort(stable=True)]
+    given = [each[0, order] for each in (placed.places, placed.steps, placed.areas, placed.tilts)]
+    centres, reach = surfel_reference.bounds(given[0], given[1], given[3], gaussians.opacities[order])
+    found = []
+    for rows in torch.arange(len(order)).split(1000):
+        owner, pixel = spread(centres[rows], reach[rows], lenses)
+        owner = owner + rows[0]
+        row = pixel.div(lenses.width, rounding_mode="floor")
+        places = torch.stack([pixel - row * lenses.width, row], -1) + 0.5
+        s = surfel_reference.exponents(places, *(each[owner][:, None] for each in given))[:, 0]
+        alpha = (gaussians.opacities[order[owner]] * torch.exp(-s)).clamp_max(OPAQUE)
+        kept = alpha >= FAINTEST
+        found.append((owner[kept], pixel[kept], alpha[kept]))
+    return len(before_opaque(*(torch.cat(each) for each in zip(*found, strict=True)))[0])
 
 
 def alphas(opacities: Tensor, projected: Projected, splat: Tensor, pixel: Tensor, width: int) -> Float[Tensor, " P"]:

@@ -4,12 +4,12 @@ The scene: a ball of splats of random shape, each about half as wide as they lie
 gradients are asked for. Torch, written for this comparison (`sparse_splats.py`), draws only the pairs of a splat and a
 pixel that show. A pair that shows is also what the nanoseconds are divided by.
 
-The least that a pair could cost: counted by hand, a register of pixels takes 29 instructions one way (5 for the place,
-8 for the exponent and for alpha, 10 for the power of two, 6 for what is let through) with colour and depth, and 55 on
-the way back, which works out alpha again. If each cost no more than a multiply-add, no lane were idle, and lists,
-projection and memory were free, a pair would take 84 / R ns, where R is how many multiply-adds of single floats this
-core does in a nanosecond; a matrix product says that. Where it uses registers of sixteen floats, half of the distance
-to this bound is that the kernels use eight.
+The least that a pair could cost: counted by hand, a register of pixels takes 23 instructions one way (2 for the place,
+2 for the exponent, 8 for the power of two, 2 for alpha, 5 for what is let through, 4 for colour and depth), and 41 on
+the way back, which works out alpha again (14; 4 for what is let through, 8 for colour and depth, 7 for the gradient of
+the exponent, 8 for its sums). If each cost no more than a multiply-add, no lane were idle, and lists, projection and
+memory were free, a pair would take 64 / R ns, where R is how many multiply-adds of single floats this core does in a
+nanosecond; a matrix product says that. So it is counted for AVX-512; for AVX2 the power of two takes 10.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sparse_splats import draw, live_pairs
-from timing import multiply_adds, on_two_threads, ratio, rounds, say, told_of_threads
+from sparse_splats import draw, live_pairs, live_surfels
+from timing import multiply_adds, on_two_threads, ratio, rounds, say, settle, told_of_threads
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,7 +40,7 @@ BARS = {(128, 20_000): 90, (256, 20_000): 300}
 SECOND_THREAD = 1.7
 ON_TWO_THREADS = ((256, 20_000, 1), (128, 20_000, 1), (512, 100_000, 1), (64, 5_000, 8))
 """Pixels along a side, splats, cameras."""
-INSTRUCTIONS = 84
+INSTRUCTIONS = 64
 """For a register of pixels, both ways."""
 
 
@@ -67,7 +67,8 @@ class Case:
     count: int
     splats: Gaussians
     lenses: Lenses
-    pull: Tensor
+    pulls: tuple[Tensor, Tensor]
+    """Gradients of colour and depth, and of alpha."""
 
     @classmethod
     def of(cls, size: int, count: int, views: int = 1) -> Case:
@@ -75,7 +76,8 @@ class Case:
         turns = torch.arange(views) * 2.4
         cameras = looking_at_origin(0.3 + turns, torch.full((views,), 0.2), size, 2.5, 0.87)
         pull = torch.randn(views, size, size, 5, generator=torch.Generator().manual_seed(1))
-        return cls(size, count, splats, Lenses.of(cameras, splats.means), pull)
+        pulls = pull[..., :4].contiguous(), pull[..., 4:].contiguous()
+        return cls(size, count, splats, Lenses.of(cameras, splats.means), pulls)
 
     def pairs(self) -> int:
         """Pairs of a splat and a pixel that show."""
@@ -95,8 +97,8 @@ class Case:
         began = clock()
         colour, alpha = way()
         drawn = clock()
-        pull = self.pull.view(*colour.shape[:-1], 5)
-        torch.autograd.backward([colour[..., :4], alpha], [pull[..., :4].contiguous(), pull[..., 4:].contiguous()])
+        pull, of_alpha = (each.view(*colour.shape[:-1], -1) for each in self.pulls)
+        torch.autograd.backward([colour[..., :4], alpha], [pull, of_alpha])
         return 1e3 * (drawn - began), 1e3 * (clock() - began)
 
 
@@ -114,6 +116,7 @@ def compared(case: Case, repeats: int, least: float) -> dict[str, Any]:
     ways = {"ours": lambda: median_of(case, 5)}
     if pairs <= TORCH_UP_TO or bar:
         ways["torch"] = lambda: case.timed(case.torch, time.process_time)
+        settle(lambda: ways["torch"]()[1])
     found = rounds(ways, repeats if pairs <= TORCH_UP_TO else max(1, repeats // 3))
     forward, both = (statistics.median(column) for column in zip(*found["ours"], strict=True))
     row = {"pixels": case.size, "splats": case.count, "forward_ms": forward, "both_ms": both}
@@ -126,6 +129,17 @@ def compared(case: Case, repeats: int, least: float) -> dict[str, Any]:
         line += f"  torch {row['torch_both_ms']:7.0f} ms  {row['torch_ratio']:5.0f} times"
         line += f"  (bar {bar}: {'met' if row['torch_ratio'] >= bar else 'missed'})" if bar else ""
     say(line)
+    return row
+
+
+def surfels(case: Case, repeats: int) -> dict[str, Any]:
+    """One row: the same splats as flat discs."""
+    pairs = live_surfels(case.splats, case.lenses)
+    some = [case.timed(lambda: case.kernels(Wish(surfels=True)), time.process_time) for _ in range(5 * repeats)]
+    forward, both = (statistics.median(column) for column in zip(*some[repeats:], strict=True))
+    row = {"pixels": case.size, "splats": case.count, "forward_ms": forward, "both_ms": both}
+    row["ns_per_pair"] = 1e6 * both / pairs
+    say(f"surfels {case.size:>4} px {case.count:>7}  {forward:7.2f} {both:7.2f} ms  {row['ns_per_pair']:6.2f} ns/pair")
     return row
 
 
@@ -158,7 +172,7 @@ def plain(case: Case, wish: Wish) -> tuple[Tensor, Tensor]:
 
 
 def second_thread(case: Case, repeats: int) -> dict[str, Any]:
-    views = f", {len(case.pull)} cameras" if len(case.pull) > 1 else ""
+    views = f", {len(case.pulls[0])} cameras" if len(case.pulls[0]) > 1 else ""
     name = f"{case.size} px, {case.count:,} splats{views}"
     row = on_two_threads(name, lambda: case.timed(case.kernels, time.perf_counter), 3 * repeats)
     return {**row, "bar": SECOND_THREAD if case.size == 256 else None}
@@ -167,7 +181,8 @@ def second_thread(case: Case, repeats: int) -> dict[str, Any]:
 def several_cameras(repeats: int) -> dict[str, float]:
     """Eight small pictures in one call, and in eight."""
     case = Case.of(64, 5_000, 8)
-    alone = [Case(case.size, case.count, case.splats, one(case.lenses, k), case.pull[k : k + 1]) for k in range(8)]
+    pulls = zip(*(each.split(1) for each in case.pulls), strict=True)
+    alone = [Case(case.size, case.count, case.splats, one(case.lenses, k), pull) for k, pull in enumerate(pulls)]
     ways = {
         "together": lambda: case.timed(case.kernels, time.process_time)[1],
         "apart": lambda: sum(each.timed(each.kernels, time.process_time)[1] for each in alone),
@@ -190,10 +205,12 @@ def measured(quick: bool, repeats: int) -> dict[str, Any]:
     say(f"splats: the least for a pair, both ways: {least:.2f} ns")
     sizes, counts = ((128, 256), (5_000, 20_000)) if quick else (SIZES, COUNTS)
     cases = [compared(Case.of(size, count), repeats, least) for size in sizes for count in counts]
+    discs = [surfels(Case.of(size, 20_000), repeats) for size in (128, 256)]
     wishes = options(Case.of(128, 20_000), repeats)
     cameras = several_cameras(repeats)
     threads = [second_thread(Case.of(*each), repeats) for each in ON_TWO_THREADS]
-    return {"least_ns": least, "cases": cases, "options": wishes, "eight_cameras": cameras, "threads": threads}
+    told = {"least_ns": least, "cases": cases, "surfels": discs, "options": wishes}
+    return told | {"eight_cameras": cameras, "threads": threads}
 
 
 def told(data: dict[str, Any]) -> list[str]:
@@ -204,10 +221,9 @@ def told(data: dict[str, Any]) -> list[str]:
         "the least is that a pair could cost, and how it was counted, stands at the top of "
         "`benchmarks/renderers/splats.py`.",
         "",
-        "Torch's time is that of large tensors, one number for each pair, and so of how the system hands out memory: "
-        "on one day five runs gave 70 to 95 times for 20,000 splats at 128 px and six 243 to 319 at 256 px, so that "
-        "the bars are met in some and missed in others; where the allocator was told to keep all memory "
-        "(`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`), 62 and 110. Ours stayed within 7 %, or 10 % there.",
+        "Torch is called before the rounds until two calls in a row differ by less than 5 %, or six times. Its time is "
+        "that of large tensors, one number for each pair, and so of how the system hands out memory, which is left as "
+        "it comes: from one run to the next it varies by 30 %.",
         "",
         "| picture, splats | forward | both ways | ns per pair | of the least | torch both ways | torch / ours | bar |",
         "|---|---|---|---|---|---|---|---|",
@@ -225,6 +241,12 @@ def told(data: dict[str, Any]) -> list[str]:
             str(row["bar"] or ""),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    discs = data.get("surfels", [])
+    if discs:
+        lines += ["", "| surfels (flat discs) | forward | both ways | ns per pair |", "|---|---|---|---|"]
+    for row in discs:
+        ours = f"{row['forward_ms']:.1f} ms | {row['both_ms']:.1f} ms | {row['ns_per_pair']:.1f}"
+        lines.append(f"| {row['pixels']} px, {row['splats']:,} | {ours} |")
     wishes = ", ".join(f"{name} {100 * (times - 1):.0f} %" for name, times in data["options"].items())
     lines += [
         "",

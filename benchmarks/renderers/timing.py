@@ -26,6 +26,15 @@ def rounds(ways: dict[str, Callable[[], Result]], repeats: int, left_out: int = 
     return {name: results[left_out:] for name, results in found.items()}
 
 
+def settle(way: Callable[[], float], close: float = 0.05, most: int = 6) -> None:
+    """Calls it until two times in a row differ by less than the share `close`, `most` times at most."""
+    last = way()
+    for _ in range(most - 1):
+        before, last = last, way()
+        if abs(last - before) < close * before:
+            return
+
+
 def timed(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
     """Milliseconds."""
     began = clock()

@@ -20,7 +20,7 @@ extern "C" void sds3d_splats_draw(const Scene* scene, const Plan* plan, const Pi
 
 // Fills the gradients of the scene from those of the picture.
 extern "C" void sds3d_splats_backward(const Scene* scene, const Plan* plan, const Picture* picture) {
-  std::vector<int32_t> last_of_tile(int64_t(scene->views) * sds3d::tiles_across(*scene) * sds3d::tiles_down(*scene));
+  std::vector<int64_t> last_of_tile(int64_t(scene->views) * sds3d::tiles_across(*scene) * sds3d::tiles_down(*scene));
   const auto draw = scene->surfels ? sds3d::draw_surfels_backward : sds3d::draw_backward;
   const auto project = scene->surfels ? sds3d::project_surfels_backward : sds3d::project_backward;
   draw(*scene, *plan, *picture, last_of_tile.data());

@@ -5,6 +5,7 @@
 // (splat, tile). Poses are world-to-camera with OpenCV axes (x right, y down, z ahead).
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 namespace sds3d {
 
@@ -14,6 +15,7 @@ constexpr float NEAR = 0.01f, FAR = 1e10f;    // distance along the axis that is
 constexpr float FAINTEST = 1.0f / 255.0f;     // an alpha below this is not drawn
 constexpr float OPAQUE = 0.999f;              // an alpha is never above this
 constexpr float FINISHED = 1e-4f;             // a pixel that would let less through takes no more splats
+constexpr float ROOT = 0.849321800f;          // root of log2(e) / 2: (ROOT x)^2 is x^2 / 2 in log2
 
 struct Scene {
   int32_t views, count, height, width;
@@ -31,12 +33,12 @@ struct Scene {
   const float* normals;        // [V,N,3], drawn like colours; or null
 };
 
-// A splat in one picture; of a surfel, an ellipse around all that shows of it. With dx, dy the way from the pixel's centre to (x, y), in pixels,
-// log2(alpha) = peak + xx dx^2 + xy dx dy + yy dy^2.
+// A splat in one picture; of a surfel, an ellipse around all that shows of it. With dx, dy the way from the pixel's
+// centre to (x, y), in pixels, log2(alpha) = peak - u^2 - v^2 for u = ux dx + uy dy and v = vy dy.
 struct Record {
-  float x, y, xx, xy, yy, peak;
+  float x, y, ux, uy, vy, peak;
   float colour[3], depth;
-  float reach_x, reach_y;      // half sizes of the box outside of which alpha < FAINTEST
+  float slope_x, slope_y;      // alpha is greatest along a row at dx = slope_x dy, along a column at dy = slope_y dx
   int32_t first_pair;          // its pairs are numbered row by row over its rectangle of tiles
   int16_t tile_x, tile_y, tiles_x, tiles_y;
   float cap;                   // largest alpha: min(OPAQUE, opacity)
@@ -60,7 +62,7 @@ struct Picture {
   const float* d_colour;       // their gradients, for the way back
   const float* d_alpha;
   const float* d_normal;
-  float* pair_sums;            // [P, sums_per_pair], scratch for the way back
+  float* pair_sums;            // [P, NORMAL_X or, with normals, SUMS], scratch for the way back; surfels have others
   float* d_means;              // [N,3]; all below are written, not added to
   float* d_quats;              // [N,4]
   float* d_scales;             // [N,3]
@@ -74,11 +76,18 @@ struct Picture {
 };
 
 // What the way back sums over the pixels of one pair: the gradients of colour and depth; the moments
-// 1, dx, dy, dx^2, dx dy, dy^2 of the gradient of the exponent s, where alpha = opacity * e^-s; the sizes of the
+// 1, u, v, u^2, u v, v^2 of the gradient of the exponent s, where alpha = opacity * e^-s; the sizes of the
 // gradients of log2(alpha) in x and y; the gradients of the normal.
-enum Sums { RED, GREEN, BLUE, DEPTH, S, SX, SY, SXX, SXY, SYY, SIZE_X, SIZE_Y, NORMAL_X, NORMAL_Y, NORMAL_Z, SUMS = 16 };
+enum Sums {
+  RED, GREEN, BLUE, DEPTH, S, SU, SV, SUU, SUV, SVV, SIZE_X, SIZE_Y, NORMAL_X, NORMAL_Y, NORMAL_Z, SUMS = 16
+};
 
-static inline int sums_per_pair(const Scene& scene) { return scene.normals ? SUMS : NORMAL_X; }  // of Gaussians
+// Splats of a picture are drawn in the order of this number: by depth and, where that is the same, by row.
+static inline int64_t turn_of(const Record& r, int32_t row) {
+  int32_t key;
+  std::memcpy(&key, &r.depth, sizeof key);  // the bits of positive floats sort as the floats do
+  return int64_t(key) << 32 | uint32_t(row);
+}
 static inline int tiles_across(const Scene& scene) { return (scene.width + TILE - 1) / TILE; }
 static inline int tiles_down(const Scene& scene) { return (scene.height + TILE - 1) / TILE; }
 static inline const float* colours_of(const Scene& scene, int view) {
@@ -92,9 +101,9 @@ int64_t number_pairs(const Scene& scene, const Plan& plan);
 // Fills `pairs` and `starts`, nearest splats first.
 void sort_into_tiles(const Scene& scene, const Plan& plan);
 void draw(const Scene& scene, const Plan& plan, const Picture& picture);
-// From the gradients of the picture to `pair_sums`, of each tile only up to the row `last_of_tile` of its list.
-void draw_backward(const Scene& scene, const Plan& plan, const Picture& picture, int32_t* last_of_tile);
+// From the gradients of the picture to `pair_sums`, of each tile only up to the turn `last_of_tile`, -1 for none.
+void draw_backward(const Scene& scene, const Plan& plan, const Picture& picture, int64_t* last_of_tile);
 // From `pair_sums` to the gradients of the scene.
-void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile);
+void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile);
 
 }  // namespace sds3d

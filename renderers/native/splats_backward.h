@@ -9,8 +9,6 @@
 namespace sds3d {
 namespace {
 
-constexpr int ROOM = 32;
-
 // What is known of the pixels of a tile.
 template <int CHANNELS>
 struct Pixels {
@@ -19,87 +17,87 @@ struct Pixels {
   alignas(64) float d_layers[CHANNELS][PIXELS];
 
   uint32_t load_gradients(const Scene& scene, const Picture& picture, const Tile& tile) {
-    std::memset(rest, 0, sizeof rest);
-    std::memset(d_layers, 0, sizeof d_layers);
-    tile.each_pixel(scene, [&](int place, int64_t pixel) {
+    if (tile.columns < TILE || tile.rows < TILE) {
+      std::memset(rest, 0, sizeof rest);
+      std::memset(d_layers, 0, sizeof d_layers);
+    }
+    const auto normals = [&](int place, int64_t pixel) {
+      float sum = 0;
+      for (int k = 4; k < CHANNELS; ++k) {
+        const float d = picture.d_normal[3 * pixel + k - 4];
+        d_layers[k][place] = d, sum += d * picture.normal[3 * pixel + k - 4];
+      }
+      return sum;
+    };
+    const auto one = [&](int place, int64_t pixel) {
       float sum = (picture.alpha[pixel] - 1.0f) * picture.d_alpha[pixel];
-      const auto take = [&](int k, float d, float value) { d_layers[k][place] = d, sum += d * value; };
-      for (int k = 0; k < 4; ++k) take(k, picture.d_colour[4 * pixel + k], picture.colour[4 * pixel + k]);
-      for (int k = 4; k < CHANNELS; ++k)
-        take(k, picture.d_normal[3 * pixel + k - 4], picture.normal[3 * pixel + k - 4]);
-      rest[place] = sum;
-    });
-    return tile.open(scene, through);
+      for (int k = 0; k < 4; ++k) {
+        const float d = picture.d_colour[4 * pixel + k];
+        d_layers[k][place] = d, sum += d * picture.colour[4 * pixel + k];
+      }
+      rest[place] = sum + normals(place, pixel);
+    };
+    const auto four = [&](int place, int64_t pixel) {
+      Four d[4], colour[4], sum = (load_four(picture.alpha + pixel) - 1.0f) * load_four(picture.d_alpha + pixel);
+      for (int k = 0; k < 4; ++k) {
+        d[k] = load_four(picture.d_colour + 4 * (pixel + k));
+        colour[k] = load_four(picture.colour + 4 * (pixel + k));
+      }
+      transpose(d), transpose(colour);
+      for (int k = 0; k < 4; ++k) store_four(d_layers[k] + place, d[k]), sum += d[k] * colour[k];
+      if constexpr (CHANNELS > 4)
+        sum += Four{normals(place, pixel), normals(place + 1, pixel + 1), normals(place + 2, pixel + 2),
+                    normals(place + 3, pixel + 3)};
+      store_four(rest + place, sum);
+    };
+    tile.each_pixel(scene, four, one);
+    return tile.open(through);
+  }
+
+  // Lets a splat pass over the register of pixels at `at`. Adds to the gradients of its features, and to `open` a bit
+  // for each pixel that is; returns the gradient of the exponent s. `more`: what else a weight adds to the loss.
+  template <class Splat, class More>
+  Floats take(const Splat& s, Floats alpha, int at, Floats* of_features, uint32_t& open, More more) {
+    const Passing p(through + at, alpha);
+    open |= above(p.after, FINISHED);
+    Floats toward = more(p);
+    for (int k = 0; k < CHANNELS; ++k) {
+      const Floats d = load(d_layers[k] + at);
+      toward += s.feature[k] * d;
+      of_features[k] += p.weight * d;
+    }
+    const Floats pulled = p.weight * toward, behind = load(rest + at) - pulled;
+    store(rest + at, behind);
+    return keep(p.drawn & (alpha < OPAQUE), alpha * (behind / (1.0f - alpha)) - pulled);
   }
 };
 
-// What of them changes from splat to splat, in registers.
-struct State {
-  Floats through[VECTORS], rest[VECTORS];
-
-  template <class Pixels>
-  void load_block(const Pixels& pixels, int at) {
-    for (int v = 0; v < VECTORS; ++v)
-      through[v] = load(pixels.through + at + v * LANES), rest[v] = load(pixels.rest + at + v * LANES);
-  }
-  template <class Pixels>
-  void store_block(Pixels& pixels, int at) const {
-    for (int v = 0; v < VECTORS; ++v)
-      store(pixels.through + at + v * LANES, through[v]), store(pixels.rest + at + v * LANES, rest[v]);
-  }
-};
-
-// What follows walks the tiles for one kind of splat. A Kind says: what it reads of a splat (Splat), what it keeps of a
-// tile's pixels (Pixels) and of those of a block (State), what it knows of a splat on a block before its turn (Placed,
-// with `place`), what it sums up (Moments, with `add` and `store_sums`), how many sums that are (sums), and how a splat
-// adds to them (take).
+// Walks a tile for one kind of splat. A Kind says: what it reads of a splat (Splat), what it knows of a tile's pixels
+// (Pixels), what it sums up over them (Moments, with `store_sums`), how many sums that are (sums), and how a splat adds
+// those of one block (take, which returns whether a pixel is left open). Returns the last turn whose sums were written,
+// -1 for none: those behind it add nothing.
 template <class Kind>
-bool block_backward(const Batch<typename Kind::Splat, ROOM>& batch, uint64_t bits, int block,
-                    typename Kind::Pixels& pixels, typename Kind::Moments* moments) {
-  if (!bits) return true;
-  const Floats x = columns_of(block % (TILE / SIDE) * SIDE);
-  Floats y[VECTORS];
-  for (int v = 0; v < VECTORS; ++v) y[v] = rows_of(block / (TILE / SIDE) * SIDE, v);
-  typename Kind::State state;
-  state.load_block(pixels, block * BLOCK);
-  bool open = true;
-  int j = __builtin_ctzll(bits);
-  typename Kind::Placed placed;
-  placed.place(batch.splats[j], x, y);
-  while (bits && open) {
-    bits &= bits - 1;
-    // The next splat is placed before this one is done with: it waits for nothing.
-    const int next = bits ? __builtin_ctzll(bits) : j;
-    typename Kind::Placed then;
-    then.place(batch.splats[next], x, y);
-    moments[j].add(Kind::take(placed, state, pixels, block * BLOCK));
-    open = any_open(state.through);
-    j = next, placed = then;
-  }
-  state.store_block(pixels, block * BLOCK);
-  return open;
-}
-
-// Returns the last row of `records` whose sums were written, -1 for none: those behind it add nothing.
-template <class Kind>
-int32_t tile_backward(const Scene& scene, const Plan& plan, const Picture& picture, int64_t index) {
+int64_t tile_backward(const Scene& scene, const Plan& plan, const Picture& picture, int64_t index) {
   const Tile tile(scene, plan, index);
   typename Kind::Pixels pixels;
-  Batch<typename Kind::Splat, ROOM> batch;
-  typename Kind::Moments moments[ROOM];
   uint32_t open = pixels.load_gradients(scene, picture, tile);
-  int32_t last = -1;
-  for (const int32_t* at = tile.begin; at < tile.end && open; at += batch.count) {
-    batch.fill(scene, plan, tile, at, open);
-    std::memset(static_cast<void*>(moments), 0, batch.count * sizeof moments[0]);
-    for (uint32_t left = open; left; left &= left - 1) {
-      const int block = __builtin_ctz(left);
-      if (!block_backward<Kind>(batch, batch.of_block[block], block, pixels, moments)) open &= ~(1u << block);
+  const int32_t last = each_splat(plan, tile, open, [&](int32_t row, uint32_t blocks) {
+    const Record& r = plan.records[row];
+    const int pair = r.first_pair + (tile.y / TILE - r.tile_y) * r.tiles_x + tile.x / TILE - r.tile_x;
+    float* to = picture.pair_sums + int64_t(Kind::sums) * pair;
+    if (!blocks) {
+      std::memset(to, 0, Kind::sums * sizeof(float));
+      return;
     }
-    for (int j = 0; j < batch.count; ++j) moments[j].store_sums(picture.pair_sums + Kind::sums * batch.pairs[j]);
-    last = at[batch.count - 1];
-  }
-  return last;
+    const typename Kind::Splat splat(scene, plan, tile, row);
+    typename Kind::Moments moments = {};
+    for (; blocks; blocks &= blocks - 1) {
+      const int block = __builtin_ctz(blocks);
+      if (!Kind::take(splat, pixels, block, moments)) open &= ~(1u << block);
+    }
+    moments.store_sums(to);
+  });
+  return last < 0 ? -1 : turn_of(plan.records[last], last);
 }
 
 }  // namespace

@@ -1,17 +1,15 @@
 // Blocks of 4 x 4 pixels, sixteen to a tile: what the drawing of splats and its way back walk over.
 //
-// A batch of splats is looked at together: first, for each of them, which blocks it touches at all; then block by block
-// only those that do, with the block's pixels in registers.
+// The list of a tile is taken a batch at a time: first, for each splat, which blocks it touches at all; then splat by
+// splat only those. What is known of the pixels lies block by block.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#define SDS3D_SIXTEEN
 #include "lanes.h"
 #include "splats.h"
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 namespace sds3d {
 namespace {
@@ -25,7 +23,22 @@ static_assert(BLOCKS == 16 && BLOCK % LANES == 0, "masks of blocks have 16 bits"
 constexpr float FAINTEST_LOG2 = -7.9943534f;  // log2(1/255)
 constexpr float SLACK = 0.02f;                // rounding never loses a block by less than this, in log2(alpha)
 
+constexpr int BATCH = 64;
 constexpr int AHEAD = 12;                     // records are asked for before they are needed
+
+// Where the pixels of a tile lie in it, those of its first block first, and the first pixels of its blocks.
+struct Grid {
+  alignas(64) float x[PIXELS] = {}, y[PIXELS] = {}, left[BLOCKS] = {}, top[BLOCKS] = {};
+
+  constexpr Grid() {
+    for (int block = 0; block < BLOCKS; ++block) {
+      left[block] = float(block % (TILE / SIDE) * SIDE), top[block] = float(block / (TILE / SIDE) * SIDE);
+      for (int k = 0; k < BLOCK; ++k)
+        x[block * BLOCK + k] = left[block] + float(k % SIDE), y[block * BLOCK + k] = top[block] + float(k / SIDE);
+    }
+  }
+};
+constexpr Grid GRID;
 
 struct Tile {
   int view, x, y;                             // first pixel
@@ -41,32 +54,31 @@ struct Tile {
     begin = plan.pairs + plan.starts[index], end = plan.pairs + plan.starts[index + 1];
   }
 
-  // Calls visit(place in the arrays of a tile, row-major pixel in the pictures) for each pixel in the picture.
-  template <class Visit>
-  void each_pixel(const Scene& scene, Visit visit) const {
+  // Calls four(place in the arrays of a tile, row-major pixel in the pictures) for the first of four pixels of a block
+  // that lie side by side, where all are in the picture, and else one(place, pixel) for each that is.
+  template <class Four, class One>
+  void each_pixel(const Scene& scene, Four four, One one) const {
     for (int row = 0; row < rows; ++row)
-      for (int column = 0; column < columns; ++column) {
-        const int block = row / SIDE * (TILE / SIDE) + column / SIDE;
-        visit(block * BLOCK + row % SIDE * SIDE + column % SIDE,
-              (int64_t(view) * scene.height + y + row) * scene.width + x + column);
+      for (int column = 0; column < columns; column += SIDE) {
+        const int place = (row / SIDE * (TILE / SIDE) + column / SIDE) * BLOCK + row % SIDE * SIDE;
+        const int64_t pixel = (int64_t(view) * scene.height + y + row) * scene.width + x + column;
+        if (column + SIDE <= columns) four(place, pixel);
+        else for (int k = 0; k < columns - column; ++k) one(place + k, pixel + k);
       }
   }
 
   // Sets T to 1 where a pixel is in the picture, else to -1. Returns the blocks that have some.
-  uint32_t open(const Scene& scene, float* through) const {
-    std::fill(through, through + PIXELS, -1.0f);
+  uint32_t open(float* through) const {
     uint32_t blocks = 0;
-    each_pixel(scene, [&](int place, int64_t) { through[place] = 1.0f, blocks |= 1u << (place / BLOCK); });
+    for (int block = 0; block < BLOCKS; ++block)
+      blocks |= uint32_t(GRID.left[block] < float(columns) && GRID.top[block] < float(rows)) << block;
+    for (int at = 0; at < PIXELS; at += LANES) {
+      const Ints inside = (load(GRID.x + at) < float(columns)) & (load(GRID.y + at) < float(rows));
+      store(through + at, choose(inside, same(1.0f), same(-1.0f)));
+    }
     return blocks;
   }
 };
-
-// What is drawn of a splat, besides alpha: red, green, blue, depth, normal.
-static inline void read_features(const Scene& scene, const Record& r, int32_t row, float* feature) {
-  std::copy(r.colour, r.colour + 3, feature);
-  feature[3] = r.depth;
-  if (scene.normals) std::copy(scene.normals + 3 * int64_t(row), scene.normals + 3 * int64_t(row) + 3, feature + 4);
-}
 
 // Calls draw(index) for every tile of every picture.
 template <class Draw>
@@ -76,144 +88,108 @@ void each_tile(const Scene& scene, Draw draw) {
   for (int64_t index = 0; index < tiles; ++index) draw(index);
 }
 
-// A Gaussian as a tile sees it: (x, y) is its centre less that of the tile's first pixel. The rest is that of `Record`.
-struct Near {
-  float x, y, xx, xy, yy, peak, cap;
-  float feature[7];
-
-  void read(const Scene& scene, const Plan& plan, const Tile& tile, int32_t row) {
-    const Record& r = plan.records[row];
-    x = r.x - float(tile.x) - 0.5f, y = r.y - float(tile.y) - 0.5f;
-    xx = r.xx, xy = r.xy, yy = r.yy, peak = r.peak, cap = r.cap;
-    read_features(scene, r, row, feature);
-  }
-};
-
-static inline uint32_t signs(Floats v) {
-#if defined(__AVX__)
-  return uint32_t(_mm256_movemask_ps((__m256)v));
-#elif defined(__SSE2__)
-  return uint32_t(_mm_movemask_ps((__m128)v));
-#else
-  uint32_t bits = 0;
-  for (int lane = 0; lane < LANES; ++lane) bits |= uint32_t(((Ints)v)[lane] < 0) << lane;
-  return bits;
-#endif
-}
-
-// x (or y) of the pixels of a block's register v.
-static inline Floats columns_of(int first) {
-  Floats x;
-  for (int lane = 0; lane < LANES; ++lane) x[lane] = float(first + lane % SIDE);
-  return x;
-}
-static inline Floats rows_of(int first, int v) {
-  Floats y;
-  for (int lane = 0; lane < LANES; ++lane) y[lane] = float(first + (v * LANES + lane) / SIDE);
-  return y;
-}
-
-// The blocks of a tile where a splat may not be too faint, a bit each; (x, y) is its centre less that of the tile's first
-// pixel. Along an edge of a block, log2(alpha) is a
+// The blocks of a tile where a splat may not be too faint, a bit each. Along an edge of a block, log2(alpha) is a
 // parabola; it is greatest in the block at the centre of the splat, or else on one of the two edges that face it.
-static inline uint32_t touched(const Record& s, float x, float y) {
-  const float slope_y = -0.5f * s.xy / s.yy, slope_x = -0.5f * s.xy / s.xx;
+static inline uint32_t touched(const Record& s, const Tile& tile) {
+  const float x = s.x - float(tile.x) - 0.5f, y = s.y - float(tile.y) - 0.5f;
   const Floats zero = {};
   const auto within = [](Floats value, Floats low, Floats high) { return smaller(larger(value, low), high); };
   uint32_t blocks = 0;
-  for (int v = 0; v < BLOCKS / LANES; ++v) {
-    Floats first_x, first_y;
-    for (int lane = 0; lane < LANES; ++lane) {
-      const int block = v * LANES + lane;
-      first_x[lane] = float(block % (TILE / SIDE) * SIDE), first_y[lane] = float(block / (TILE / SIDE) * SIDE);
-    }
-    const Floats right = x - first_x, left = right - float(SIDE - 1);
-    const Floats below = y - first_y, above = below - float(SIDE - 1);
-    const Floats edge_x = within(zero, left, right), edge_y = within(zero, above, below);
-    const Floats along_y = within(slope_y * edge_x, above, below), along_x = within(slope_x * edge_y, left, right);
+  for (int first = 0; first < BLOCKS; first += LANES) {
+    const Floats right = x - load(GRID.left + first), left = right - float(SIDE - 1);
+    const Floats down = y - load(GRID.top + first), up = down - float(SIDE - 1);
+    const Floats edge_x = within(zero, left, right), edge_y = within(zero, up, down);
+    const Floats along_y = within(s.slope_y * edge_x, up, down);
+    const Floats along_x = within(s.slope_x * edge_y, left, right);
     const auto brightness = [&](Floats dx, Floats dy) {
-      return s.peak + dx * (s.xx * dx + s.xy * dy) + s.yy * (dy * dy);
+      const Floats u = s.ux * dx + s.uy * dy, v = s.vy * dy;
+      return s.peak - u * u - v * v;
     };
     const Floats best = larger(brightness(edge_x, along_y), brightness(along_x, edge_y));
-    blocks |= signs((Floats)(Ints)(best >= FAINTEST_LOG2 - SLACK)) << (v * LANES);
+    blocks |= above(best, FAINTEST_LOG2 - SLACK) << first;
   }
   return blocks;
 }
 
-// Up to ROOM splats of a tile's list, and for each block a bit for each of them that touches it.
-template <class Splat, int ROOM>
-struct Batch {
-  static_assert(ROOM % 16 == 0 && ROOM <= 64, "one word of bits");
-  Splat splats[ROOM];
-  uint64_t of_block[BLOCKS];
-  int64_t pairs[ROOM];                        // their numbers in the order by splat
-  int count;
-
-  void fill(const Scene& scene, const Plan& plan, const Tile& tile, const int32_t* at, uint32_t open) {
-    alignas(16) uint8_t low[ROOM] = {}, high[ROOM] = {};
-    count = int(std::min<int64_t>(tile.end - at, ROOM));
+// Calls take(row of `records`, blocks that the splat may touch) for the splats of a tile, nearest first, as long as a
+// block is open; `open` starts with those that have pixels, and `take` removes those that are finished. Returns the
+// last row that was taken, -1 for none.
+template <class Take>
+int32_t each_splat(const Plan& plan, const Tile& tile, uint32_t& open, Take take) {
+  uint16_t blocks[BATCH];
+  int32_t last = -1;
+  for (const int32_t* at = tile.begin; at < tile.end; at += BATCH) {
+    const int count = int(std::min<int64_t>(tile.end - at, BATCH));
     for (int j = 0; j < count; ++j) {
       if (at + j + AHEAD < tile.end) __builtin_prefetch(plan.records + at[j + AHEAD]);
-      const Record& r = plan.records[at[j]];
-      splats[j].read(scene, plan, tile, at[j]);
-      pairs[j] = r.first_pair + (tile.y / TILE - r.tile_y) * r.tiles_x + tile.x / TILE - r.tile_x;
-      const uint32_t blocks = touched(r, r.x - float(tile.x) - 0.5f, r.y - float(tile.y) - 0.5f) & open;
-      low[j] = uint8_t(blocks), high[j] = uint8_t(blocks >> 8);
+      blocks[j] = uint16_t(touched(plan.records[at[j]], tile));
     }
-    for (int block = 0; block < 8; ++block) {
-      of_block[block] = column(low, block);
-      of_block[8 + block] = column(high, block);
+    for (int j = 0; j < count; ++j) {
+      if (!open) return last;
+      last = at[j];
+      take(last, blocks[j] & open);
     }
+  }
+  return last;
+}
+
+// What is drawn of a splat, besides alpha: red, green, blue, depth, normal.
+static inline void read_features(const Scene& scene, const Record& r, int32_t row, float* feature) {
+  for (int k = 0; k < 3; ++k) feature[k] = r.colour[k];
+  feature[3] = r.depth;
+  for (int k = 0; k < 3; ++k) feature[4 + k] = scene.normals ? scene.normals[3 * int64_t(row) + k] : 0.0f;
+}
+
+// A Gaussian as a tile sees it. Of a pixel, u and v of `Record` are those of its block's first pixel less what it is
+// away from that: the same for all blocks.
+struct Near {
+  alignas(64) float block_u[BLOCKS], block_v[BLOCKS];
+  Floats away_u[VECTORS], away_v[VECTORS];
+  float peak, cap, ux, uy, vy;
+  float feature[7];
+
+  Near(const Scene& scene, const Plan& plan, const Tile& tile, int32_t row) {
+    const Record& r = plan.records[row];
+    const float x = r.x - float(tile.x) - 0.5f, y = r.y - float(tile.y) - 0.5f;
+    for (int at = 0; at < BLOCKS; at += LANES) {
+      const Floats dx = x - load(GRID.left + at), dy = y - load(GRID.top + at);
+      store(block_u + at, r.ux * dx + r.uy * dy), store(block_v + at, r.vy * dy);
+    }
+    for (int v = 0; v < VECTORS; ++v) {
+      const Floats dx = load(GRID.x + v * LANES), dy = load(GRID.y + v * LANES);
+      away_u[v] = r.ux * dx + r.uy * dy, away_v[v] = r.vy * dy;
+    }
+    peak = r.peak, cap = r.cap, ux = r.ux, uy = r.uy, vy = r.vy;
+    read_features(scene, r, row, feature);
   }
 
-  // Bit `bit` of each byte.
-  static uint64_t column(const uint8_t* bytes, int bit) {
-    uint64_t bits = 0;
-#if defined(__SSE2__)
-    for (int k = 0; k < ROOM; k += 16) {
-      const __m128i some = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + k));
-      bits |= uint64_t(uint32_t(_mm_movemask_epi8(_mm_slli_epi16(some, 7 - bit)))) << k;
+  // What is seen of it in a register of pixels.
+  struct Seen {
+    Floats u, v, alpha;
+
+    Seen(const Near& s, int block, int part) {
+      u = s.block_u[block] - s.away_u[part], v = s.block_v[block] - s.away_v[part];
+      const Floats q = s.peak - u * u - v * v;
+      alpha = keep(q >= FAINTEST_LOG2, smaller(power_of_two(q), same(s.cap)));
     }
-#else
-    for (int k = 0; k < ROOM; ++k) bits |= uint64_t((bytes[k] >> bit) & 1) << k;
-#endif
-    return bits;
-  }
+  };
 };
 
-// How much one splat covers a block.
-struct Cover {
-  Floats full[VECTORS];                       // opacity * e^-s
-  Floats alpha[VECTORS];                      // what of it counts
-};
+// T before and after a splat. Where it would let too little through, the splat is not drawn, nor are those behind it: T
+// goes on to fall.
+struct Passing {
+  Floats before, after, weight;               // weight: the alpha times T that is drawn
+  Ints drawn;
 
-// Of pixels at x and y of the tile.
-static inline Cover cover(const Near& s, Floats x, const Floats* y) {
-  Cover c;
-  const Floats dx = s.x - x, across = s.peak + (s.xx * dx) * dx, slant = s.xy * dx;
-  for (int v = 0; v < VECTORS; ++v) {
-    const Floats dy = s.y - y[v], q = across + dy * (slant + s.yy * dy);
-    c.full[v] = power_of_two(q);
-    c.alpha[v] = keep(q >= FAINTEST_LOG2, smaller(c.full[v], same(s.cap)));
+  Passing(float* through, Floats alpha) {
+    before = load(through);
+    const Floats taken = before * alpha;
+    after = before - taken;
+    drawn = after > FINISHED;
+    weight = keep(drawn, taken);
+    store(through, after);
   }
-  return c;
-}
-
-// T after a splat; where that would let too little through, the splat is not drawn and T keeps a minus. Sets `weight`
-// to the alpha times T that is drawn, and returns where it is.
-static inline Ints pass(Floats& through, Floats alpha, Floats& weight) {
-  const Floats taken = through * alpha, after = through - taken;
-  const Ints open = after > FINISHED;
-  weight = keep(open, taken);
-  through = choose(open, after, (Floats)((Ints)through | INT32_MIN));
-  return open;
-}
-
-static inline bool any_open(const Floats* through) {
-  uint32_t closed = ~0u;
-  for (int v = 0; v < VECTORS; ++v) closed &= signs(through[v]);
-  return closed != (1u << LANES) - 1;
-}
+};
 
 }  // namespace
 }  // namespace sds3d

@@ -73,52 +73,52 @@ struct Seen {
   }
 };
 
-// Half the width of what is drawn, in standard deviations.
-float extent_of(float opacity) {
-  return std::min(WIDEST, std::sqrt(2 * std::log(std::max(opacity / FAINTEST, 1.0f))));
+// The tiles that pixels with centres within `reach` of `centre` lie in: the first, and how many; 0 and 0 for none.
+void tiles_touched(Floats centre, Floats reach, int pixels, Ints& first, Ints& number) {
+  const Floats low = larger(ceiling(centre - reach - 0.5f), Floats{});
+  const Floats high = smaller(-ceiling(0.5f - centre - reach), same(float(pixels - 1)));
+  const Ints any = low <= high;
+  first = __builtin_convertvector(keep(any, low), Ints) / TILE;
+  number = (__builtin_convertvector(keep(any, high), Ints) / TILE - first + 1) & any;
 }
 
-void record(const Scene& scene, const Seen& seen, int lane, float opacity, float extent, const float* colour,
-            Record& r, int32_t& radius) {
-  r = Record{};
-  radius = 0;
-  const float z = seen.z[lane], determinant = seen.determinant[lane];
-  const bool sane = determinant > 0 && determinant <= LARGEST;
-  if (!(z >= NEAR && z <= FAR && sane && opacity >= FAINTEST)) return;  // also for NaN
-  const float spread_x = std::sqrt(seen.a[lane]), spread_y = std::sqrt(seen.c[lane]);
-  const float x = seen.x[lane], y = seen.y[lane];
-  const float box_x = std::ceil(extent * spread_x), box_y = std::ceil(extent * spread_y);
-  if ((box_x <= 0 && box_y <= 0) || x + box_x <= 0 || x - box_x >= scene.width || y + box_y <= 0 ||
-      y - box_y >= scene.height)
-    return;
-  radius = int32_t(std::min(std::max(box_x, box_y), 1e9f));
-  const float scale = -0.5f * LOG2_E / determinant;
-  r.x = x, r.y = y;
-  r.xx = scale * seen.c[lane], r.xy = -2 * scale * seen.b[lane], r.yy = scale * seen.a[lane];
-  r.peak = std::log2(opacity);
-  std::copy(colour, colour + 3, r.colour);
-  r.depth = z;
-  r.cap = std::min(OPAQUE, opacity);
-  r.reach_x = 1.0001f * extent * spread_x + 1e-3f, r.reach_y = 1.0001f * extent * spread_y + 1e-3f;
-  tiles_touched(x, r.reach_x, scene.width, r.tile_x, r.tiles_x);
-  tiles_touched(y, r.reach_y, scene.height, r.tile_y, r.tiles_y);
-  if (r.tiles_x == 0 || r.tiles_y == 0) r.tiles_x = r.tiles_y = 0;
+// What one camera sees of a register of splats: `records` and `radii` of the rows from `first`.
+void record(const Scene& scene, const Seen& seen, Floats opacity, const Floats* colour, int first, Record* records,
+            int32_t* radii) {
+  const Floats peak = log_two(opacity), a = seen.a, b = seen.b, c = seen.c;
+  // Half the width of what is drawn, in standard deviations: there alpha is FAINTEST.
+  constexpr float LN_4 = 1.38629436f, FAINTEST_LOG2 = -7.99435344f;
+  const Floats extent = smaller(root(LN_4 * larger(peak - FAINTEST_LOG2, Floats{})), same(WIDEST));
+  const Floats spread_x = root(a), spread_y = root(c);
+  const Floats box_x = ceiling(extent * spread_x), box_y = ceiling(extent * spread_y);
+  Ints drawn = (seen.z >= NEAR) & (seen.z <= FAR) & (seen.determinant > 0.0f) & (seen.determinant <= LARGEST) &
+               (opacity >= FAINTEST);    // none of them for NaN
+  drawn &= ((box_x > 0.0f) | (box_y > 0.0f)) & (seen.x + box_x > 0.0f) & (seen.x - box_x < float(scene.width)) &
+           (seen.y + box_y > 0.0f) & (seen.y - box_y < float(scene.height));
+  Ints tile_x, tile_y, tiles_x, tiles_y;
+  tiles_touched(seen.x, 1.0001f * extent * spread_x + 1e-3f, scene.width, tile_x, tiles_x);
+  tiles_touched(seen.y, 1.0001f * extent * spread_y + 1e-3f, scene.height, tile_y, tiles_y);
+  const Ints some = (tiles_x > 0) & (tiles_y > 0);
+  const Floats ux = ROOT * root(c / seen.determinant);
+  Floats columns[sizeof(Record) / sizeof(float)] = {
+      seen.x, seen.y, ux, -ux * b / c, ROOT / spread_y, peak, colour[0], colour[1], colour[2], seen.z, b / c, b / a,
+      Floats{}, (Floats)(tile_x | tile_y << 16), (Floats)((tiles_x | tiles_y << 16) & some),
+      smaller(opacity, same(OPAQUE))};
+  for (Floats& column : columns) column = keep(drawn, column);
+  write_rows<sizeof(Record) / sizeof(float)>(reinterpret_cast<float*>(records), first, scene.count, columns);
+  const Floats radius = keep(drawn, smaller(larger(box_x, box_y), same(1e9f)));
+  const Floats whole = (Floats)__builtin_convertvector(radius, Ints);
+  write_rows<1>(reinterpret_cast<float*>(radii), first, scene.count, &whole);
 }
 
 void project_block(const Scene& scene, const Plan& plan, int first) {
   const Splats splats(scene, first);
-  const int lanes = std::min(LANES, scene.count - first);
-  float extents[LANES];
-  for (int lane = 0; lane < lanes; ++lane)
-    extents[lane] = extent_of(splats.opacity[lane]);
   for (int view = 0; view < scene.views; ++view) {
     const Seen seen(splats, Lens(scene, view), Ints{} == 0, scene.antialiased);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int64_t row = int64_t(view) * scene.count + first + lane;
-      const float opacity = splats.opacity[lane] * seen.fade[lane];
-      record(scene, seen, lane, opacity, scene.antialiased ? extent_of(opacity) : extents[lane],
-             colours_of(scene, view) + 3 * int64_t(first + lane), plan.records[row], plan.radii[row]);
-    }
+    Floats colour[3];
+    read_rows<3>(colours_of(scene, view), first, scene.count, colour);
+    const int64_t rows = int64_t(view) * scene.count;
+    record(scene, seen, splats.opacity * seen.fade, colour, first, plan.records + rows, plan.radii + rows);
   }
 }
 
@@ -145,14 +145,15 @@ struct Gradients {
     colour.x += pair[RED], colour.y += pair[GREEN], colour.z += pair[BLUE];
     const Floats d_faded = -pair[S] / larger(splats.opacity * seen.fade, same(FAINTEST));
     opacity += d_faded * seen.fade;
-    // The inverse Y = ((k, l), (l, m)) of the covariance; s = k dx^2 / 2 + l dx dy + m dy^2 / 2.
-    const Floats k = seen.c / seen.determinant, l = -seen.b / seen.determinant, m = seen.a / seen.determinant;
-    d_x = k * pair[SX] + l * pair[SY];
-    d_y = l * pair[SX] + m * pair[SY];
-    // d covariance = -Y dY Y, with dY = ((SXX, SXY), (SXY, SYY)) / 2.
-    const Floats p = k * pair[SXX] + l * pair[SXY], q = k * pair[SXY] + l * pair[SYY];
-    const Floats r = l * pair[SXX] + m * pair[SXY], s = l * pair[SXY] + m * pair[SYY];
-    Floats d_a = -0.5f * (p * k + q * l), d_b = -0.5f * (p * l + q * m), d_c = -0.5f * (r * l + s * m);
+    // s = (u^2 + v^2) / (2 ROOT^2), with the rows (ux, uy) and (0, vy) of L: d covariance = -L^T dM L for the moments
+    // dM = ((SUU, SUV), (SUV, SVV)) / 2, all in units of ROOT.
+    const Floats ux = root(seen.c / seen.determinant), uy = -ux * seen.b / seen.c, vy = 1.0f / root(seen.c);
+    d_x = ux * pair[SU] / ROOT;
+    d_y = (uy * pair[SU] + vy * pair[SV]) / ROOT;
+    const Floats p = ux * pair[SUU], q = ux * pair[SUV];
+    const Floats r = uy * pair[SUU] + vy * pair[SUV], s = uy * pair[SUV] + vy * pair[SVV];
+    constexpr float HALF = -0.5f / (ROOT * ROOT);
+    Floats d_a = HALF * (p * ux), d_b = HALF * (p * uy + q * vy), d_c = HALF * (r * uy + s * vy);
     if (antialiased) add_fade(splats, seen, d_faded, d_a, d_b, d_c);
     add_covariance(seen.t0, seen.t1, d_a, d_b, d_c);
     // dT = 2 D T S, and dJ = dT W^T.
@@ -216,44 +217,44 @@ struct Gradients {
   }
 };
 
-void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int first) {
+void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile, int first) {
   const Splats splats(scene, first);
-  const int lanes = std::min(LANES, scene.count - first);
-  const auto scatter = [&](float* array, int width, int column, Floats value) {
-    for (int lane = 0; lane < lanes; ++lane) array[int64_t(first + lane) * width + column] = value[lane];
-  };
-  const auto scatter_colour = [&](float* array, const V3& d) {
-    scatter(array, 3, 0, d.x), scatter(array, 3, 1, d.y), scatter(array, 3, 2, d.z);
+  const auto write_three = [&](float* array, const V3& d) {
+    const Floats columns[3] = {d.x, d.y, d.z};
+    write_rows<3>(array, first, scene.count, columns);
   };
   Gradients gradients;
   Ints ever = {};
   for (int view = 0; view < scene.views; ++view) {
     const int64_t offset = int64_t(view) * scene.count;
     Floats pair[SUMS], d_x = {}, d_y = {};
-    const Ints drawn = sum_pairs<NORMAL_X, SUMS>(scene, plan, picture, last_of_tile, view, first, sums_per_pair(scene), pair);
+    const auto sum = scene.normals ? sum_pairs<SUMS> : sum_pairs<NORMAL_X>;
+    const Ints drawn = sum(scene, plan, picture, last_of_tile, view, first, pair);
     const Lens lens(scene, view);
     const Seen seen(splats, lens, drawn, scene.antialiased);
     Gradients here;
     here.add(pair, splats, lens, seen, scene.antialiased, d_x, d_y);
     gradients.add(drawn, here);
     ever |= drawn;
-    scatter(picture.d_means2d + 2 * offset, 2, 0, keep(drawn, d_x));
-    scatter(picture.d_means2d + 2 * offset, 2, 1, keep(drawn, d_y));
+    const Floats d_place[2] = {keep(drawn, d_x), keep(drawn, d_y)};
+    write_rows<2>(picture.d_means2d + 2 * offset, first, scene.count, d_place);
     if (picture.d_means2d_absolute) {
-      scatter(picture.d_means2d_absolute + 2 * offset, 2, 0, pair[SIZE_X] / LOG2_E);
-      scatter(picture.d_means2d_absolute + 2 * offset, 2, 1, pair[SIZE_Y] / LOG2_E);
+      const Floats sizes[2] = {pair[SIZE_X] / LOG2_E, pair[SIZE_Y] / LOG2_E};
+      write_rows<2>(picture.d_means2d_absolute + 2 * offset, first, scene.count, sizes);
     }
     if (scene.normals)
-      scatter_colour(picture.d_normals + 3 * offset, {pair[NORMAL_X], pair[NORMAL_Y], pair[NORMAL_Z]});
-    if (scene.colours_per_view) scatter_colour(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
+      write_three(picture.d_normals + 3 * offset, {pair[NORMAL_X], pair[NORMAL_Y], pair[NORMAL_Z]});
+    if (scene.colours_per_view) write_three(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
   }
-  if (!scene.colours_per_view) scatter_colour(picture.d_colours, gradients.colour);
+  if (!scene.colours_per_view) write_three(picture.d_colours, gradients.colour);
   Floats d_scale[3], d_quat[4];
   gradients.shape(splats, d_scale, d_quat);
-  scatter_colour(picture.d_means, gradients.mean);
-  for (int k = 0; k < 3; ++k) scatter(picture.d_scales, 3, k, keep(ever, d_scale[k]));
-  for (int k = 0; k < 4; ++k) scatter(picture.d_quats, 4, k, keep(ever, d_quat[k]));
-  scatter(picture.d_opacities, 1, 0, gradients.opacity);
+  write_three(picture.d_means, gradients.mean);
+  for (Floats& d : d_scale) d = keep(ever, d);
+  write_rows<3>(picture.d_scales, first, scene.count, d_scale);
+  for (Floats& d : d_quat) d = keep(ever, d);
+  write_rows<4>(picture.d_quats, first, scene.count, d_quat);
+  write_rows<1>(picture.d_opacities, first, scene.count, &gradients.opacity);
 }
 
 }  // namespace
@@ -263,7 +264,7 @@ void project(const Scene& scene, const Plan& plan) {
   for (int first = 0; first < scene.count; first += LANES) project_block(scene, plan, first);
 }
 
-void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile) {
+void project_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile) {
 #pragma omp parallel for schedule(static) num_threads(scene.threads) if (scene.threads > 1)
   for (int first = 0; first < scene.count; first += LANES) project_block_backward(scene, plan, picture, last_of_tile, first);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#define SDS3D_SIXTEEN
 #include "lanes.h"
 #include "splats.h"
 
@@ -22,11 +23,50 @@ struct Rotation {
 inline Floats dot(const V3& a, const V3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 inline Floats dot(const float* a, const V3& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
 
-// Column `column` of the rows from `first`; rows past the end repeat the last.
-inline Floats gather(const float* array, int width, int column, int first, int count) {
-  Floats lanes;
-  for (int lane = 0; lane < LANES; ++lane) lanes[lane] = array[int64_t(std::min(first + lane, count - 1)) * width + column];
-  return lanes;
+// The columns of the rows from `first`, of WIDTH numbers each; rows past the end repeat the last.
+template <int WIDTH>
+inline void read_rows(const float* array, int first, int count, Floats* columns) {
+  alignas(64) float lanes[WIDTH][LANES];
+  array += int64_t(first) * WIDTH;
+  if (first + LANES > count) {
+    for (int lane = 0; lane < LANES; ++lane)
+      for (int c = 0; c < WIDTH; ++c) lanes[c][lane] = array[std::min(lane, count - 1 - first) * WIDTH + c];
+  } else if constexpr (WIDTH % 4 == 0) {
+    for (int lane = 0; lane < LANES; lane += 4)
+      for (int c = 0; c < WIDTH; c += 4) {
+        Four four[4];
+        for (int k = 0; k < 4; ++k) four[k] = load_four(array + (lane + k) * WIDTH + c);
+        transpose(four);
+        for (int k = 0; k < 4; ++k) store_four(lanes[c + k] + lane, four[k]);
+      }
+  } else {
+    for (int lane = 0; lane < LANES; ++lane)
+      for (int c = 0; c < WIDTH; ++c) lanes[c][lane] = array[lane * WIDTH + c];
+  }
+  for (int c = 0; c < WIDTH; ++c) columns[c] = load(lanes[c]);
+}
+
+// The way back: to the rows from `first`, but none past the end.
+template <int WIDTH>
+inline void write_rows(float* array, int first, int count, const Floats* columns) {
+  alignas(64) float lanes[WIDTH][LANES];
+  for (int c = 0; c < WIDTH; ++c) store(lanes[c], columns[c]);
+  array += int64_t(first) * WIDTH;
+  if (first + LANES > count) {
+    for (int lane = 0; lane < count - first; ++lane)
+      for (int c = 0; c < WIDTH; ++c) array[lane * WIDTH + c] = lanes[c][lane];
+  } else if constexpr (WIDTH % 4 == 0) {
+    for (int lane = 0; lane < LANES; lane += 4)
+      for (int c = 0; c < WIDTH; c += 4) {
+        Four four[4];
+        for (int k = 0; k < 4; ++k) four[k] = load_four(lanes[c + k] + lane);
+        transpose(four);
+        for (int k = 0; k < 4; ++k) store_four(array + (lane + k) * WIDTH + c, four[k]);
+      }
+  } else {
+    for (int lane = 0; lane < LANES; ++lane)
+      for (int c = 0; c < WIDTH; ++c) array[lane * WIDTH + c] = lanes[c][lane];
+  }
 }
 
 // One register of splats.
@@ -37,13 +77,14 @@ struct Turned {
   Rotation rotation;
 
   Turned(const Scene& scene, int first) {
-    const auto read = [&](const float* array, int width, int column) {
-      return gather(array, width, column, first, scene.count);
-    };
-    mean = {read(scene.means, 3, 0), read(scene.means, 3, 1), read(scene.means, 3, 2)};
-    scale = {read(scene.scales, 3, 0), read(scene.scales, 3, 1), read(scene.scales, 3, 2)};
-    opacity = read(scene.opacities, 1, 0);
-    w = read(scene.quats, 4, 0), x = read(scene.quats, 4, 1), y = read(scene.quats, 4, 2), z = read(scene.quats, 4, 3);
+    Floats column[4];
+    read_rows<3>(scene.means, first, scene.count, column);
+    mean = {column[0], column[1], column[2]};
+    read_rows<3>(scene.scales, first, scene.count, column);
+    scale = {column[0], column[1], column[2]};
+    read_rows<1>(scene.opacities, first, scene.count, &opacity);
+    read_rows<4>(scene.quats, first, scene.count, column);
+    w = column[0], x = column[1], y = column[2], z = column[3];
     length = larger(root(w * w + x * x + y * y + z * z), same(SHORTEST));
     w /= length, x /= length, y /= length, z /= length;
     auto& m = rotation.m;
@@ -95,38 +136,35 @@ inline void tiles_touched(float centre, float reach, int pixels, int16_t& first,
   number = any ? int16_t(int(high) / TILE - int(low) / TILE + 1) : 0;
 }
 
-// Whether a row of `records` is drawn after another of the same picture.
-inline bool comes_after(const Plan& plan, int32_t row, int32_t other) {
-  const float depth = plan.records[row].depth, other_depth = plan.records[other].depth;
-  return depth > other_depth || (depth == other_depth && row > other);
-}
-
-// Sums the pairs of one register of splats before one camera, of `width` sums each, FEWEST to MOST. Returns the lanes
-// that have any.
-template <int FEWEST, int MOST>
-Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int view,
-               int first, int width, Floats* total) {
+// Sums the pairs of one register of splats before one camera, of WIDTH sums each. Returns the lanes that have any.
+template <int WIDTH>
+Ints sum_pairs(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile, int view,
+               int first, Floats* total) {
   const int lanes = std::min(LANES, scene.count - first), across = tiles_across(scene);
   last_of_tile += int64_t(view) * across * tiles_down(scene);
-  float sums_of[MOST][LANES] = {};
-  Ints drawn = {};
+  alignas(64) float sums_of[LANES * WIDTH] = {};
+  alignas(64) int32_t drawn[LANES] = {};
   for (int lane = 0; lane < lanes; ++lane) {
     const int32_t row = view * scene.count + first + lane;
     const Record& r = plan.records[row];
-    const float* pair = picture.pair_sums + width * int64_t(r.first_pair);
-    float sum[MOST] = {};
-    for (int y = r.tile_y; y < r.tile_y + r.tiles_y; ++y)
-      for (int x = r.tile_x; x < r.tile_x + r.tiles_x; ++x, pair += width) {
-        const int32_t last = last_of_tile[y * across + x];
-        if (last < 0 || comes_after(plan, row, last)) continue;
-        drawn[lane] = -1;
-        for (int i = 0; i < FEWEST; ++i) sum[i] += pair[i];
-        for (int i = FEWEST; i < width; ++i) sum[i] += pair[i];
-      }
-    for (int i = 0; i < MOST; ++i) sums_of[i][lane] = sum[i];
+    const int64_t turn = turn_of(r, row);
+    const float* pair = picture.pair_sums + WIDTH * int64_t(r.first_pair);
+    const int64_t* last = last_of_tile + r.tile_y * across + r.tile_x;
+    Four sum[WIDTH / 4] = {};
+    int32_t any = 0;
+    for (int left = r.tiles_x * r.tiles_y, x = r.tiles_x; left > 0; --left, pair += WIDTH) {
+      const int32_t counts = -int32_t(turn <= *last);
+      any |= counts;
+      for (int k = 0; k < WIDTH / 4; ++k) sum[k] += keep_four(counts, load_four(pair + 4 * k));
+      const bool end = --x == 0;         // of its row of tiles
+      last += end ? across - r.tiles_x + 1 : 1;
+      x = end ? r.tiles_x : x;
+    }
+    drawn[lane] = any;
+    for (int k = 0; k < WIDTH / 4; ++k) store_four(sums_of + WIDTH * lane + 4 * k, sum[k]);
   }
-  for (int i = 0; i < MOST; ++i) total[i] = load(sums_of[i]);
-  return drawn;
+  read_rows<WIDTH>(sums_of, 0, LANES, total);
+  return (Ints)load(reinterpret_cast<float*>(drawn));
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 
 namespace sds3d {
 
-constexpr float ROOT = 0.849321800f;     // root of log2(e) / 2: (ROOT u)^2 + (ROOT v)^2 = s in log2
 constexpr float LOG2_OF_E = 1.44269504f;
 
 // A surfel in one picture. Its record holds an ellipse around all that shows of it.
@@ -32,12 +31,10 @@ enum SurfelSums {
   OF_NORMAL, SURFEL_SUMS = 20
 };
 
-static inline int surfel_sums_per_pair(const Scene& scene) { return scene.normals ? SURFEL_SUMS : OF_NORMAL; }
-
 // As their namesakes of splats.h.
 void project_surfels(const Scene& scene, const Plan& plan);
 void draw_surfels(const Scene& scene, const Plan& plan, const Picture& picture);
-void draw_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, int32_t* last_of_tile);
-void project_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile);
+void draw_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, int64_t* last_of_tile);
+void project_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile);
 
 }  // namespace sds3d

@@ -11,7 +11,7 @@ struct Disc {
   float x, y, ux, uy, vx, vy, lean_x, lean_y, blur_x, blur_y, peak, cap;
   float feature[7];
 
-  void read(const Scene& scene, const Plan& plan, const Tile& tile, int32_t row) {
+  Disc(const Scene& scene, const Plan& plan, const Tile& tile, int32_t row) {
     const Facet& f = plan.facets[row];
     const float left = float(tile.x) + 0.5f, top = float(tile.y) + 0.5f;
     x = f.x - left, y = f.y - top, blur_x = f.blur_x - left, blur_y = f.blur_y - top;
@@ -19,6 +19,8 @@ struct Disc {
     cap = plan.records[row].cap;
     read_features(scene, plan.records[row], row, feature);
   }
+
+  struct Seen;
 };
 
 // Where the rays of a register of pixels meet a disc.
@@ -44,16 +46,18 @@ struct Hit {
   }
 };
 
-static inline Floats alpha_of(const Disc& s, const Hit& hit) {
-  const Floats q = s.peak - hit.exponent;
-  return keep(q >= FAINTEST_LOG2, smaller(power_of_two(q), same(s.cap)));
-}
+// What is seen of a disc in a register of pixels.
+struct Disc::Seen {
+  Hit hit;
+  Floats alpha;
 
-static inline Cover cover(const Disc& s, Floats x, const Floats* y) {
-  Cover c;
-  for (int v = 0; v < VECTORS; ++v) c.alpha[v] = alpha_of(s, Hit(s, x, y[v]));
-  return c;
-}
+  Seen(const Disc& s, int block, int part) {
+    const int at = block * BLOCK + part * LANES;
+    hit = Hit(s, load(GRID.x + at), load(GRID.y + at));
+    const Floats q = s.peak - hit.exponent;
+    alpha = keep(q >= FAINTEST_LOG2, smaller(power_of_two(q), same(s.cap)));
+  }
+};
 
 }  // namespace
 }  // namespace sds3d

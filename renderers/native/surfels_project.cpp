@@ -58,9 +58,10 @@ struct Faced {
   }
 };
 
-// An ellipse around all of a surfel that is no fainter than FAINTEST, in pixels: its middle and the inverse of its matrix.
+// An ellipse around all of a surfel that is no fainter than FAINTEST, in pixels: its middle, and u, v with u^2 + v^2 = 1
+// on it, and the slopes, as of `Record`.
 struct Outline {
-  float x, y, xx, xy, yy;
+  float x, y, ux, uy, vy, slope_x, slope_y;
   float reach_x, reach_y;                // half sizes of its box
 
   Outline(const Faced& faced, int lane, float opacity) {
@@ -73,12 +74,15 @@ struct Outline {
     // Widened, so that it holds the blur as well.
     const float apart = std::hypot(faced.blur_x[lane] - to_x, faced.blur_y[lane] - to_y);
     const float widened = (apart + std::sqrt(0.5f * squared)) * (apart + std::sqrt(0.5f * squared));
-    const float vx = to_x * to_x + scale * (a * a + b * b) + widened, vy = to_y * to_y + scale * (c * c + d * d) + widened;
+    const float xx = to_x * to_x + scale * (a * a + b * b) + widened;
+    const float yy = to_y * to_y + scale * (c * c + d * d) + widened;
     x = faced.x[lane] + to_x, y = faced.y[lane] + to_y;
-    reach_x = whole ? WHOLE : std::sqrt(vx), reach_y = whole ? WHOLE : std::sqrt(vy);
-    const float vxy = to_x * to_y + scale * (a * c + b * d), least = ROUNDEST * (vx + vy);
-    const float fat_x = vx + least, fat_y = vy + least, determinant = fat_x * fat_y - vxy * vxy;
-    xx = whole ? 0.0f : fat_y / determinant, xy = whole ? 0.0f : -vxy / determinant, yy = whole ? 0.0f : fat_x / determinant;
+    reach_x = whole ? WHOLE : std::sqrt(xx), reach_y = whole ? WHOLE : std::sqrt(yy);
+    const float xy = to_x * to_y + scale * (a * c + b * d), least = ROUNDEST * (xx + yy);
+    const float fat_x = xx + least, fat_y = yy + least, determinant = fat_x * fat_y - xy * xy;
+    ux = whole ? 0.0f : std::sqrt(fat_y / determinant), uy = -ux * xy / fat_y;
+    vy = whole ? 0.0f : 1.0f / std::sqrt(fat_y);
+    slope_x = xy / fat_y, slope_y = xy / fat_x;
   }
 };
 
@@ -95,16 +99,15 @@ void record(const Scene& scene, const Faced& faced, int lane, float opacity, con
     return;
   if (x + reach_x <= 0 || x - reach_x >= scene.width || y + reach_y <= 0 || y - reach_y >= scene.height) return;
   radius = int32_t(std::min(std::ceil(std::max(reach_x, reach_y)), WHOLE));
-  // Blocks are tested by log2(alpha) >= log2(FAINTEST), which is 1 - (the ellipse's form) >= 0 here.
-  constexpr float BARELY = 1e-20f;       // nowhere outside, and nothing is divided by zero
-  r.x = x, r.y = y, r.xx = -outline.xx - BARELY, r.xy = -2 * outline.xy, r.yy = -outline.yy - BARELY;
+  // Blocks are tested by log2(alpha) >= log2(FAINTEST), which is 1 - u^2 - v^2 >= 0 here.
+  r.x = x, r.y = y, r.ux = outline.ux, r.uy = outline.uy, r.vy = outline.vy;
+  r.slope_x = outline.slope_x, r.slope_y = outline.slope_y;
   r.peak = 1.0f + std::log2(FAINTEST);
   std::copy(colour, colour + 3, r.colour);
   r.depth = z;
   r.cap = std::min(OPAQUE, opacity);
-  r.reach_x = 1.0001f * reach_x + 1e-3f, r.reach_y = 1.0001f * reach_y + 1e-3f;
-  tiles_touched(x, r.reach_x, scene.width, r.tile_x, r.tiles_x);
-  tiles_touched(y, r.reach_y, scene.height, r.tile_y, r.tiles_y);
+  tiles_touched(x, 1.0001f * reach_x + 1e-3f, scene.width, r.tile_x, r.tiles_x);
+  tiles_touched(y, 1.0001f * reach_y + 1e-3f, scene.height, r.tile_y, r.tiles_y);
   if (r.tiles_x == 0 || r.tiles_y == 0) r.tiles_x = r.tiles_y = 0;
   const bool thick = faced.thick[lane];
   const float unit = thick ? ROOT : 1.0f;
@@ -196,38 +199,36 @@ struct Gradients {
   }
 };
 
-void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile, int first) {
+void project_block_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile, int first) {
   const Turned splats(scene, first);
-  const int lanes = std::min(LANES, scene.count - first);
-  const auto scatter = [&](float* array, int width, int column, Floats value) {
-    for (int lane = 0; lane < lanes; ++lane) array[int64_t(first + lane) * width + column] = value[lane];
-  };
-  const auto scatter_three = [&](float* array, const V3& d) {
-    scatter(array, 3, 0, d.x), scatter(array, 3, 1, d.y), scatter(array, 3, 2, d.z);
+  const auto write_three = [&](float* array, const V3& d) {
+    const Floats columns[3] = {d.x, d.y, d.z};
+    write_rows<3>(array, first, scene.count, columns);
   };
   Gradients gradients;
   Ints ever = {};
   for (int view = 0; view < scene.views; ++view) {
     const int64_t offset = int64_t(view) * scene.count;
     Floats pair[SURFEL_SUMS], d_x, d_y;
-    const Ints drawn = sum_pairs<OF_NORMAL, SURFEL_SUMS>(scene, plan, picture, last_of_tile, view, first,
-                                                         surfel_sums_per_pair(scene), pair);
+    const auto sum = scene.normals ? sum_pairs<SURFEL_SUMS> : sum_pairs<OF_NORMAL>;
+    const Ints drawn = sum(scene, plan, picture, last_of_tile, view, first, pair);
     const Lens lens(scene, view);
     gradients.add(drawn, pair, splats, lens, Faced(splats, lens, drawn), d_x, d_y);
     ever |= drawn;
-    scatter(picture.d_means2d + 2 * offset, 2, 0, keep(drawn, d_x));
-    scatter(picture.d_means2d + 2 * offset, 2, 1, keep(drawn, d_y));
+    const Floats d_place[2] = {keep(drawn, d_x), keep(drawn, d_y)};
+    write_rows<2>(picture.d_means2d + 2 * offset, first, scene.count, d_place);
     if (scene.normals)
-      scatter_three(picture.d_normals + 3 * offset, {pair[OF_NORMAL], pair[OF_NORMAL + 1], pair[OF_NORMAL + 2]});
-    if (scene.colours_per_view) scatter_three(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
+      write_three(picture.d_normals + 3 * offset, {pair[OF_NORMAL], pair[OF_NORMAL + 1], pair[OF_NORMAL + 2]});
+    if (scene.colours_per_view) write_three(picture.d_colours + 3 * offset, {pair[RED], pair[GREEN], pair[BLUE]});
   }
-  if (!scene.colours_per_view) scatter_three(picture.d_colours, gradients.colour);
+  if (!scene.colours_per_view) write_three(picture.d_colours, gradients.colour);
   Floats d_quat[4];
   splats.turn_back(gradients.rotation, d_quat);
-  scatter_three(picture.d_means, gradients.mean);
-  scatter_three(picture.d_scales, {gradients.scale[0], gradients.scale[1], Floats{}});
-  for (int k = 0; k < 4; ++k) scatter(picture.d_quats, 4, k, keep(ever, d_quat[k]));
-  scatter(picture.d_opacities, 1, 0, gradients.opacity);
+  write_three(picture.d_means, gradients.mean);
+  write_three(picture.d_scales, {gradients.scale[0], gradients.scale[1], Floats{}});
+  for (Floats& d : d_quat) d = keep(ever, d);
+  write_rows<4>(picture.d_quats, first, scene.count, d_quat);
+  write_rows<1>(picture.d_opacities, first, scene.count, &gradients.opacity);
 }
 
 }  // namespace
@@ -237,7 +238,7 @@ void project_surfels(const Scene& scene, const Plan& plan) {
   for (int first = 0; first < scene.count; first += LANES) project_block(scene, plan, first);
 }
 
-void project_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int32_t* last_of_tile) {
+void project_surfels_backward(const Scene& scene, const Plan& plan, const Picture& picture, const int64_t* last_of_tile) {
 #pragma omp parallel for schedule(static) num_threads(scene.threads) if (scene.threads > 1)
   for (int first = 0; first < scene.count; first += LANES) project_block_backward(scene, plan, picture, last_of_tile, first);
 }

@@ -8,9 +8,9 @@ import torch
 from renderers import native
 
 
-@pytest.fixture(params=["avx2", "baseline"])
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With each of the compiled libraries; tests may ask for avx512 too."""
+    """With each of the compiled libraries."""
     monkeypatch.setenv("SDS3D_KERNELS", request.param)
     if native.library() is None:
         pytest.skip(native.why_missing())

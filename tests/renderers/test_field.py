@@ -170,7 +170,6 @@ def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) ->
     torch.testing.assert_close(fast.grad.double(), slow.grad, atol=3e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
 @pytest.mark.parametrize(("levels", "neurons"), [(2, 4), (8, 32), (16, 64)])
 @pytest.mark.parametrize("count", [1, 63, 8500])
 def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int, count: int) -> None:
@@ -196,7 +195,6 @@ def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int
         assert (mine.double() - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
 
 
-@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
 def test_the_kernels_say_the_same_whether_or_not_a_gradient_is_wanted_and_on_any_number_of_threads(
     kernels: str,
 ) -> None:

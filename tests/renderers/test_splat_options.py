@@ -45,7 +45,8 @@ def test_kernels_agree_with_the_float64_twin(monkeypatch: pytest.MonkeyPatch, na
 def _kernels() -> list[str]:
     if native.library() is None:
         pytest.skip(native.why_missing())
-    return ["avx2", "baseline"] if torch.backends.cpu.get_cpu_capability().startswith("AVX") else ["baseline"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return ["baseline"] + ["avx2"] * capability.startswith("AVX") + ["avx512"] * (capability == "AVX512")
 
 
 @pytest.mark.parametrize("wish", [Wish(normals=True), Wish(absolute=True), Wish(normals=True, absolute=True)])

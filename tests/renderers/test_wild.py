@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("kernels", ["avx512", "avx2", "baseline"], indirect=True)
 def test_no_number_crashes_the_kernels() -> None:
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.renderers.wild"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
