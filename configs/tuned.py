@@ -55,7 +55,7 @@ TUNED: dict[str, Recipe] = {
     "sdi": Recipe(SDI(scale=1.0, inversion_scale=0.0, eta=0.0), Linear(0.8, 0.02), rates=2.0),
     "sds": Recipe(SDS(scale=2.0, weighting="reconstruction", rescale=0.5)),
     "sjc": Recipe(SJC(scale=2.0), LOW),
-    "tsm": Recipe(TSM(scale=1.0, delta=0.2)),
+    "tsm": Recipe(TSM(scale=0.5, gamma=0.6, delta=0.2), LOW),
     "vsd": Recipe(VSD(scale=2.0), LOW),
 }
 """By the objective's name."""
