@@ -98,7 +98,7 @@ class Case:
         colour, alpha = way()
         drawn = clock()
         pull, of_alpha = (each.view(*colour.shape[:-1], -1) for each in self.pulls)
-        torch.autograd.backward([colour[..., :4], alpha], [pull, of_alpha])
+        torch.autograd.backward([colour, alpha], [pull, of_alpha])
         return 1e3 * (drawn - began), 1e3 * (clock() - began)
 
 
@@ -245,8 +245,8 @@ def told(data: dict[str, Any]) -> list[str]:
     if discs:
         lines += ["", "| surfels (flat discs) | forward | both ways | ns per pair |", "|---|---|---|---|"]
     for row in discs:
-        ours = f"{row['forward_ms']:.1f} ms | {row['both_ms']:.1f} ms | {row['ns_per_pair']:.1f}"
-        lines.append(f"| {row['pixels']} px, {row['splats']:,} | {ours} |")
+        times = f"{row['forward_ms']:.1f} ms | {row['both_ms']:.1f} ms | {row['ns_per_pair']:.1f}"
+        lines.append(f"| {row['pixels']} px, {row['splats']:,} | {times} |")
     wishes = ", ".join(f"{name} {100 * (times - 1):.0f} %" for name, times in data["options"].items())
     lines += [
         "",
