@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import native
 from renderers.field import Blob
 from renderers.volume_kernels import library
 
@@ -23,7 +22,7 @@ _POINTS_WORTH_THREADS = 4_000
 
 class _Hashed(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("levels", "neurons", "threads", "wide")),
+        *((name, ctypes.c_int32) for name in ("levels", "neurons", "threads")),
         *((name, ctypes.c_float) for name in ("scale", "edge", "height", "fall")),
         *((name, ctypes.c_int64) for name in ("points", "size")),
         *((name, ctypes.c_void_p) for name in ("resolutions", "shares", "places", "tables", "hidden", "out")),
@@ -95,4 +94,4 @@ def _told(inputs: list[Tensor], levels: tuple[Tensor, Tensor], shape: tuple[floa
         raise ValueError(f"{count} features and {neurons} neurons; the kernel takes up to 32 and 256, in fours")
     threads = torch.get_num_threads() if len(points) >= _POINTS_WORTH_THREADS else 1
     pointers = (tensor.data_ptr() for tensor in (*levels, points, tables, hidden, out))
-    return _Hashed(len(tables), neurons, threads, native.wide(), *shape, len(points), tables.shape[1], *pointers)
+    return _Hashed(len(tables), neurons, threads, *shape, len(points), tables.shape[1], *pointers)

@@ -28,11 +28,6 @@ def library() -> ctypes.CDLL | None:
     return _loaded(_wish())[0]
 
 
-def wide() -> bool:
-    """Whether the kernels may use registers of sixteen floats."""
-    return _wish() in ("", "avx512") and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
 def why_missing() -> str:
     """One line for the user about the missing kernels; empty if they are there."""
     return _loaded(_wish())[1]

@@ -17,14 +17,6 @@ int points_of(const Hashed& h, int64_t stretch) {
   return int(std::min<int64_t>(h.points - stretch * STRETCH, STRETCH));
 }
 
-const Network& network_of([[maybe_unused]] const Hashed& h) {
-#if defined(SDS3D_WIDE_NETWORK)
-  static const bool wide = __builtin_cpu_supports("avx512f");
-  if (wide && h.wide) return wide_network;
-#endif
-  return network;
-}
-
 void forward(const Hashed& h, int64_t stretch, Places* places, float* found, float* density, float* rise,
              float* albedo) {
   const int64_t first = stretch * STRETCH;
@@ -32,8 +24,8 @@ void forward(const Hashed& h, int64_t stretch, Places* places, float* found, flo
   places->read(h.places + 3 * first, count);
   for (int level = 0; level < h.levels; ++level) read_level(h, level, *places, found);
   for (int at = 0; at < count; at += BLOCK)
-    network_of(h).forward(h, found + int64_t(features(h)) * at, *places, at, std::min(BLOCK, count - at),
-                          density + first + at, rise ? rise + first + at : nullptr, albedo + 3 * (first + at));
+    network_forward(h, found + int64_t(features(h)) * at, *places, at, std::min(BLOCK, count - at),
+                    density + first + at, rise ? rise + first + at : nullptr, albedo + 3 * (first + at));
 }
 
 // What the output of the field was, and the derivative of the loss by it.
@@ -74,8 +66,8 @@ struct Back {
           store(inputs[row] + to, group < 0 ? Floats{} : load(from + place_of(rows, row, group)));
         for (int c = 0; c < 4; ++c) store(pulls[c] + to, group < 0 ? Floats{} : load(d_raw[c] + group * LANES));
       }
-      network_of(h).back(h, inputs[0], pulls[0], d_features.get() + at * LANES * rows, d_weights.data(),
-                         d_weights.data() + h.neurons * rows);
+      network_back(h, inputs[0], pulls[0], d_features.get() + at * LANES * rows, d_weights.data(),
+                   d_weights.data() + h.neurons * rows);
     }
   }
 

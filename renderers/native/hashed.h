@@ -16,7 +16,6 @@ constexpr int MOST_FEATURES = 32, MOST_NEURONS = 256;
 struct Hashed {
   int32_t levels, neurons;      // 2 features for each level; both multiples of 4, at most MOST_*
   int32_t threads;
-  int32_t wide;                 // 0: no registers of sixteen floats, even where the processor has them
   float scale;                  // density is scale softplus(raw + edge + height exp(-fall |place|^2))
   float edge, height, fall;
   int64_t points;               // P
@@ -58,19 +57,13 @@ void read_level(const Hashed& h, int level, const Places& places, float* into);
 void pull_level(const Hashed& h, int level, const Places& places, const int32_t* listed, int groups,
                 const float* d_features, float* d_tables);
 
-// The network behind the tables, with the instructions that it was compiled for.
-struct Network {
-  // What `count` points are, at most BLOCK, those from `at` on: density and its derivative by raw density, and albedo,
-  // from their features.
-  void (*forward)(const Hashed& h, const float* inputs, const Places& places, int at, int count, float* density,
-                  float* rise, float* albedo);
-  // From derivatives by the raw density and colours [4,BLOCK] of a block to those by its features; adds to the
-  // gradients of the weights.
-  void (*back)(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden,
-               float* d_out);
-};
-
-extern const Network network;
-extern const Network wide_network;  // in the library for AVX2 only, and only for processors with AVX-512
+// The network behind the tables: what `count` points are, at most BLOCK, those from `at` on. Density and its derivative
+// by raw density, and albedo, from their features.
+void network_forward(const Hashed& h, const float* inputs, const Places& places, int at, int count, float* density,
+                     float* rise, float* albedo);
+// From derivatives by the raw density and colours [4,BLOCK] of a block to those by its features; adds to the gradients
+// of the weights.
+void network_back(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden,
+                  float* d_out);
 
 }  // namespace sds3d

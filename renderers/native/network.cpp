@@ -2,10 +2,6 @@
 //
 // density = scale softplus(raw + blob), albedo = logistic(raw). No biases. What a neuron holds is worked out again on
 // the way back: that costs less than to fetch it.
-//
-// Compiled twice for x86-64: as the rest of its library is, and for registers of sixteen floats (AVX-512), which need
-// half as many multiply-adds. Nothing here may come from a template of the standard library, lest the linker take what
-// was compiled for AVX-512 for all of the library.
 #include <cstring>
 
 #include "activations.h"
@@ -84,8 +80,10 @@ void excite(const Hashed& h, const float* inputs, float* neurons) {
            [](Wide sum, const float*) { return sum > 0.0f ? sum : Wide{}; });
 }
 
-void forward(const Hashed& h, const float* inputs, const Places& places, int at, int count, float* density,
-             float* rise, float* albedo) {
+}  // namespace
+
+void network_forward(const Hashed& h, const float* inputs, const Places& places, int at, int count, float* density,
+                     float* rise, float* albedo) {
   alignas(64) float neurons[MOST_NEURONS][BLOCK], raw[4][BLOCK], rises[BLOCK];
   excite(h, inputs, neurons[0]);
   multiply(h.out, h.neurons, 1, 4, h.neurons, neurons[0], raw[0], [](Wide sum, const float*) { return sum; });
@@ -103,7 +101,8 @@ void forward(const Hashed& h, const float* inputs, const Places& places, int at,
     for (int c = 0; c < 3; ++c) albedo[3 * i + c] = raw[1 + c][i];
 }
 
-void back(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden, float* d_out) {
+void network_back(const Hashed& h, const float* inputs, const float* d_raw, float* d_inputs, float* d_hidden,
+                  float* d_out) {
   alignas(64) float neurons[MOST_NEURONS][BLOCK];
   excite(h, inputs, neurons[0]);
   outer(d_raw, neurons[0], 4, h.neurons, d_out);
@@ -113,13 +112,5 @@ void back(const Hashed& h, const float* inputs, const float* d_raw, float* d_inp
   multiply(h.hidden, 1, features(h), features(h), h.neurons, neurons[0], d_inputs,
            [](Wide sum, const float*) { return sum; });
 }
-
-}  // namespace
-
-#if defined(__AVX512F__)
-extern const Network wide_network = {forward, back};
-#else
-extern const Network network = {forward, back};
-#endif
 
 }  // namespace sds3d
