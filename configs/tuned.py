@@ -44,7 +44,7 @@ TUNED: dict[str, Recipe] = {
     "dds": Recipe(DDS(scale=1.0), LOW, rates=2.0),
     "disback": Recipe(DisBack(scale=2.0)),
     "esd": Recipe(ESD(scale=2.0), LOW),
-    "f-vsd": Recipe(FVSD(scale=2.0)),
+    "f-vsd": Recipe(FVSD(scale=2.0), LOW),
     "ism": Recipe(ISM(scale=1.0, delta=0.2), LOW),
     "nfsd": Recipe(NFSD(scale=1.0, weighting="reconstruction", switch=0.4), LOW),
     "pds": Recipe(PDS(scale=7.5), rates=2.0),
