@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_folders_of_its_kind_count_as_the_embedded_prior(prior_folder: Path, tmp
 def test_flags_go_over_the_recipe() -> None:
     run = asked("--objective nfsd --objective.scale 4 --times.until 0.5").run
     assert vars(run.objective) == {**vars(TUNED["nfsd"].objective), "scale": 4.0}
-    assert run.times == Falling(until=0.5)
+    assert run.times == replace(TUNED["nfsd"].times, until=0.5)
 
 
 # --- times ---
