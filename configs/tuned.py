@@ -42,7 +42,7 @@ TUNED: dict[str, Recipe] = {
     "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6)), LOW),
     "csm": Recipe(CSM(scale=2.0), LOW, rates=0.8),
     "dds": Recipe(DDS(scale=1.0), LOW, rates=2.0),
-    "disback": Recipe(DisBack(scale=2.0)),
+    "disback": Recipe(DisBack(scale=4.0, until=0.2), LOW),
     "esd": Recipe(ESD(scale=2.0), LOW),
     "f-vsd": Recipe(FVSD(scale=2.0), LOW),
     "ism": Recipe(ISM(scale=1.0, delta=0.2), LOW),
