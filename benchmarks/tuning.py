@@ -37,6 +37,7 @@ from guidance.balanced import BSD
 from guidance.csd import CSD
 from guidance.embedded import EmbeddedPrior
 from guidance.flow_reading import time_of
+from guidance.objective import Objective
 from guidance.random_scale import PGSB
 from guidance.sampling import sample
 from guidance.times import Falling, Linear, Times
@@ -130,12 +131,21 @@ def changed(recipe: Recipe, values: Values) -> Recipe:
 
 
 def label(values: Values) -> str:
-    """Them as text, such as `scale 1, rates 2`."""
-    told = [
-        str(value) if path in ("objective", "times") else f"{path.removeprefix('objective.')} {value}"
-        for path, value in values.items()
-    ]
-    return ", ".join(told) or AS_IS
+    """Them as text, such as `scale 1.0, rates 2.0`."""
+    return ", ".join(_told(path, value) for path, value in values.items()) or AS_IS
+
+
+def _told(path: str, value: Any) -> str:
+    match value:
+        case Falling():
+            (a, b), (c, d) = value.first, value.last
+            return f"times {a}-{b} to {c}-{d}"
+        case Linear():
+            return f"times {value.high} to {value.low}"
+        case Objective():
+            return str(value)
+        case _:
+            return f"{path.removeprefix('objective.')} {value}"
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,9 @@ def told(data: Mapping[str, Any]) -> str:
     lines = ["# How the values for the embedded prior were found", "", paragraphs[2].replace("\n", " "), ""]
     lines += [paragraphs[3].replace("\n", " ").strip(), ""]
     lines += [
-        "`Gain` is the mark's difference from the values as they were, mean of the prompts that both ran. Written by "
+        "`Gain` is the mark's difference from the values as they were, mean of the prompts that both ran; marks of "
+        "different numbers of prompts do not compare. f-vsd keeps its divergence, for with reverse-kl it is vsd. All "
+        "values chosen were then run on twelve prompts: [objectives.md](objectives.md). Written by "
         "`python benchmarks/tuning.py`; every value that was tried and every run is in [tuning.json](tuning.json).",
         "",
         "| objective | tried | prompts | best | mark | gain | probability | saturation off | contrast off |",
