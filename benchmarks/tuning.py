@@ -1,11 +1,12 @@
 """Searches the values that suit the embedded prior, objective by objective: what configs/tuned.py is chosen by.
 
-    python benchmarks/tuning.py [--objectives sds,vsd] [--steps 100] [--hours 3] [--out runs/tuning]
+    python benchmarks/tuning.py [--objectives sds,vsd] [--knobs rates,times] [--steps 100] [--out runs/tuning]
 
 The values of configs/tuned.py and some around them race over the prompts of the gallery, seed 0: after 2 prompts the
 best two go on, with nothing changed and with all together that was better than that; after 4 the best two, and after 10
 there is a winner; `--prompts 4` ends it there. Runs that are done are kept when the command is run again. What there
-is then goes to docs/tuning.md and .json.
+is then goes to docs/tuning.md and .json. A hundred steps are few, and favour what is quick: whose rates are not 1 raced
+again in 800 steps, a draft's, with other rates alone (`--steps 800 --knobs rates`).
 
 A run's mark is the judge's mean probability of what was asked, over eight views, less how far its saturation and its
 contrast are from those of pictures that the prior draws by itself, without guidance: assets are to look like what the
@@ -20,7 +21,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,12 @@ import torch
 from gallery import PROMPTS
 from objectives import DOCS, contestant
 from torch.nn import functional
+from tries import AS_IS, Values, around, changed, label
 
 from configs.presets import PRESETS
-from configs.recipe import Recipe
 from configs.tuned import TUNED
-from guidance.balanced import BSD
-from guidance.csd import CSD
 from guidance.embedded import EmbeddedPrior
-from guidance.flow_reading import time_of
-from guidance.objective import Objective
-from guidance.random_scale import PGSB
 from guidance.sampling import sample
-from guidance.times import Falling, Linear, Times
 from sds3d.atomic import write_bytes
 from sds3d.console import Console
 from sds3d.distill import Run, Unhealthy
@@ -54,98 +49,6 @@ ROUNDS = ((2, 2), (4, 2), (10, 1))
 """After so many prompts, so many are left."""
 NOISES = 3
 """Pictures that the prior draws of each of the eight views."""
-AS_IS = "as it is"
-Values = Mapping[str, Any]
-"""What is changed in a recipe, by the path of the knob, such as `objective.scale`."""
-
-_OWN: dict[str, tuple[Values, ...]] = {
-    "asd": ({"objective.plus_ratio": 0.05}, {"objective.plus_ratio": 0.2}),
-    "bsd": ({"objective": BSD(setting="released")},),
-    "csd": ({"objective": CSD()},),
-    "csm": ({"objective.delta": 0.15}, {"objective.delta": 0.04}),
-    "disback": ({"objective.until": 0.2}, {"critic.rate": 3e-3}),
-    "esd": ({"objective.entropy": 0.25}, {"critic.rate": 3e-3}),
-    "f-vsd": ({"objective.divergence": "reverse-kl"}, {"critic.rate": 3e-3}),
-    "ism": ({"objective.delta": 0.1}, {"objective.delta": 0.3}),
-    "nfsd": ({"objective.switch": 0.1}, {"objective.switch": 0.4}),
-    "pg-sb": ({"critic.rate": 3e-3},),
-    "rfds-rev": ({"objective.correction": "whole"},),
-    "sdi": ({"objective.eta": 0.0}, {"objective.inversion_scale": -2.0}),
-    "sds": ({"objective.rescale": 0.0}, {"objective.rescale": 0.8}),
-    "tsm": ({"objective.gamma": 0.6}, {"objective.delta": 0.1}),
-    "vsd": ({"critic.rate": 3e-3},),
-}
-"""What is tried beside guidance, times and rates."""
-
-
-def at_flow(low: float, high: float) -> tuple[float, float]:
-    """Times of the embedded prior's schedule as those of a flow-matching one, at the same ratios of noise to signal."""
-    prior = open_prior(EMBEDDED, torch.device("cpu"))
-    first, last = time_of(open_prior(FLOW, torch.device("cpu")), *prior.levels(torch.tensor([low, high]))).tolist()
-    return round(first, 2), round(last, 2)
-
-
-def times_of(name: str) -> tuple[Times, ...]:
-    """Noise that falls earlier, as by default, and later."""
-    pairs = (((0.3, 0.9), (0.02, 0.2)), ((0.5, 0.98), (0.02, 0.4)), ((0.5, 0.98), (0.2, 0.6)))
-    match TUNED[name].times:
-        case Linear():
-            return Linear(0.8, 0.02), Linear(0.9, 0.1), Linear(0.98, 0.25)
-        case _ if name.startswith("rfds"):
-            return tuple(Falling(at_flow(*first), at_flow(*last)) for first, last in pairs)
-        case _:
-            return tuple(Falling(first, last) for first, last in pairs)
-
-
-def around(name: str) -> list[Values]:
-    """What is tried around an objective's values, one knob at a time."""
-    return [values for values in _tried(name) if changed(TUNED[name], values) != TUNED[name]]
-
-
-def _tried(name: str) -> Iterator[Values]:
-    recipe = TUNED[name]
-    for factor in (0.5, 2.0):
-        match recipe.objective:
-            case PGSB() as old:
-                scales = {"lowest": old.lowest * factor, "highest": old.highest * factor}
-                yield {"objective": replace(old, **scales)}
-            case BSD() as old:
-                assert old.strength is not None
-                yield {"objective.strength": old.strength * factor}
-            case old:
-                yield {"objective.scale": getattr(old, "scale") * factor}  # noqa: B009  every other one has it
-        yield {"rates": recipe.rates * factor}
-    for times in times_of(name):
-        yield {"times": times}
-    if hasattr(recipe.objective, "weighting"):
-        yield from ({"objective.weighting": weighting} for weighting in ("sds", "reconstruction"))
-    yield from _OWN.get(name, ())
-
-
-def changed(recipe: Recipe, values: Values) -> Recipe:
-    """The recipe with these values."""
-    for path, value in values.items():
-        part, _, knob = path.partition(".")
-        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **{knob: value}) if knob else value})
-    return recipe
-
-
-def label(values: Values) -> str:
-    """Them as text, such as `scale 1.0, rates 2.0`."""
-    return ", ".join(_told(path, value) for path, value in values.items()) or AS_IS
-
-
-def _told(path: str, value: Any) -> str:
-    match value:
-        case Falling():
-            (a, b), (c, d) = value.first, value.last
-            return f"times {a}-{b} to {c}-{d}"
-        case Linear():
-            return f"times {value.high} to {value.low}"
-        case Objective():
-            return str(value)
-        case _:
-            return f"{path.removeprefix('objective.')} {value}"
 
 
 @dataclass(frozen=True)
@@ -179,16 +82,15 @@ class Search:
 
     def __init__(self, name: str, given: argparse.Namespace, looks: dict[str, Looks], stop: Stop) -> None:
         self.name, self.given, self.looks, self.stop = name, given, looks, stop
-        self.file: Path = given.out / f"{name}.json"
+        self.file: Path = given.out / str(given.steps) / f"{name}.json"
         kept = json.loads(self.file.read_text()) if self.file.is_file() else {}
-        # Around other values, or with other steps, it is another race.
-        same = kept.get("from") == str(TUNED[name]) and kept.get("steps") == given.steps
-        self.rows: list[dict[str, Any]] = kept["runs"] if same else []
+        # Around other values it is another race.
+        self.rows: list[dict[str, Any]] = kept["runs"] if kept.get("from") == str(TUNED[name]) else []
         self.prior = open_prior(FLOW if name.startswith("rfds") else EMBEDDED, torch.device("cpu"))
 
     def race(self) -> None:
         """Runs all rounds, or those that there is time for."""
-        left = [{}, *around(self.name)]
+        left = [{}, *around(self.name, self.given.knobs)]
         for prompts, best in ROUNDS:
             if prompts > self.given.prompts:
                 return
@@ -218,7 +120,8 @@ class Search:
                 known = any(row["values"] == label(values) and row["prompt"] == prompt for row in self.rows)
                 if not known and not self.stop.wanted:
                     self.rows.append(self.run(values, prompt, PROMPTS[place - 1]))
-                    kept = {"from": str(TUNED[self.name]), "steps": self.given.steps, "runs": self.rows}
+                    kept = {"from": str(TUNED[self.name]), "runs": self.rows}
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes(self.file, (json.dumps(kept, indent=1) + "\n").encode())
 
     def run(self, values: Values, prompt: str, before: str) -> dict[str, Any]:
@@ -251,6 +154,14 @@ class Search:
         )
 
 
+def known(out: Path) -> dict[str, dict[str, Any]]:
+    """How the races on the disk stand, by their steps and the objective."""
+    races: dict[str, dict[str, Any]] = {}
+    for file in sorted(out.glob("*/*.json"), key=lambda file: (int(file.parent.name), file.stem)):
+        races.setdefault(file.parent.name, {})[file.stem] = standing(json.loads(file.read_text()))
+    return races
+
+
 def standing(kept: Mapping[str, Any]) -> dict[str, Any]:
     """What the runs of an objective say: the values by how far they came, with the means of their runs."""
     table, rows = [], kept["runs"]
@@ -277,29 +188,48 @@ def standing(kept: Mapping[str, Any]) -> dict[str, Any]:
             }
         )
     table.sort(key=lambda row: (-row["prompts"], -row["mark"]))
-    return {"from": kept["from"], "steps": kept["steps"], "values": table, "runs": rows}
+    return {"from": kept["from"], "values": table, "runs": rows}
 
 
 def told(data: Mapping[str, Any]) -> str:
     """The page docs/tuning.md."""
-    paragraphs = (__doc__ or "").split("\n\n")
-    lines = ["# How the values for the embedded prior were found", "", paragraphs[2].replace("\n", " "), ""]
-    lines += [paragraphs[3].replace("\n", " ").strip(), ""]
+    paragraphs = [paragraph.strip().replace("\n", " ") for paragraph in (__doc__ or "").split("\n\n")]
+    lines = ["# How the values for the embedded prior were found", "", paragraphs[2], "", paragraphs[3], ""]
     lines += [
-        "`Gain` is the mark's difference from the values as they were, mean of the prompts that both ran; marks of "
-        "different numbers of prompts do not compare. f-vsd keeps its divergence, for with reverse-kl it is vsd. All "
-        "values chosen were then run on twelve prompts: [objectives.md](objectives.md). Written by "
-        "`python benchmarks/tuning.py`; every value that was tried and every run is in [tuning.json](tuning.json).",
-        "",
-        "| objective | tried | prompts | best | mark | gain | probability | saturation off | contrast off |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "`Gain` is the mark's difference from the values as they were when the race began; `next` is who came second "
+        "and how far behind, with the standard error of the difference. Both are means of the prompts that both ran. "
+        "f-vsd keeps its divergence, for with reverse-kl it is vsd. The values chosen were then run on twelve prompts: "
+        "[objectives.md](objectives.md). Written by `python benchmarks/tuning.py`; every value that was tried and "
+        "every run is in [tuning.json](tuning.json).",
     ]
-    for name, found in sorted(data["objectives"].items()):
-        best = found["values"][0]
-        figures = f"{best['mark']:.3f} | {best['gain']:+.3f} | {best['probability']:.2f}"
-        off = f"{best['off_saturation']:+.3f} | {best['off_contrast']:+.3f}"
-        lines.append(f"| {name} | {len(found['values'])} | {best['prompts']} | {best['values']} | {figures} | {off} |")
+    for steps, objectives in data["races"].items():
+        lines += ["", f"## {steps} steps", ""]
+        lines += [
+            "| objective | tried | prompts | best | mark | gain | next | probability | saturation off | contrast off |"
+        ]
+        lines += ["|---" * 10 + "|"]
+        lines += [f"| {name} | {' | '.join(line(found))} |" for name, found in sorted(objectives.items())]
     return "\n".join([*lines, ""])
+
+
+def line(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """An objective's row after its name."""
+    best, *others = found["values"]
+    looks = (f"{best['probability']:.2f}", f"{best['off_saturation']:+.3f}", f"{best['off_contrast']:+.3f}")
+    figures = (f"{best['mark']:.3f}", f"{best['gain']:+.3f}", behind(found["runs"], best, others))
+    return str(len(found["values"])), str(best["prompts"]), best["values"], *figures, *looks
+
+
+def behind(runs: Sequence[Mapping[str, Any]], best: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """The second and how much lower its marks are."""
+    if not others or others[0]["prompts"] < best["prompts"]:
+        return ""
+    first, second = (
+        {row["prompt"]: row["mark"] for row in runs if row["values"] == found["values"]} for found in (best, others[0])
+    )
+    gaps = [second[prompt] - first[prompt] for prompt in first.keys() & second.keys()]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return f"{others[0]['values']}: {statistics.mean(gaps):+.3f} ± {error:.3f}"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -311,6 +241,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="of every run (default: 100)")
     parser.add_argument("--prompts", type=int, default=10, help="no round goes beyond so many (default: 10)")
     parser.add_argument("--objectives", type=lambda names: names.split(","), default=list(TUNED))
+    parser.add_argument("--knobs", type=lambda names: names.split(","), default=[], help="changes only these")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -321,10 +252,8 @@ def main(words: list[str] | None = None) -> None:
         for name in given.objectives:
             if not stop.wanted and time.monotonic() < over:
                 Search(name, given, looks, stop).race()
-    files = [given.out / f"{name}.json" for name in TUNED if (given.out / f"{name}.json").is_file()]
-    if files:
-        found = {file.stem: standing(json.loads(file.read_text())) for file in files}
-        data = {"versions": versions(), "objectives": found}
+    if races := known(given.out):
+        data = {"versions": versions(), "races": races}
         write_bytes(given.docs / "tuning.json", (json.dumps(data, indent=1) + "\n").encode())
         write_bytes(given.docs / "tuning.md", told(data).encode())
 

@@ -36,18 +36,18 @@ def tuning() -> ModuleType:
 def race(tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A search whose runs have the marks that a function of values and prompt says."""
 
-    def of(name: str, mark: Any) -> Any:
+    def of(name: str, mark: Any, knobs: tuple[str, ...] = ()) -> Any:
         def run(self: Any, values: dict[str, Any], prompt: str, before: str) -> dict[str, Any]:
             return {"values": tuning.label(values), "prompt": prompt, "mark": mark(values, prompt)}
 
         monkeypatch.setattr(tuning.Search, "run", run)
-        return tuning.Search(name, argparse.Namespace(out=tmp_path, prompts=10, steps=1), {}, Stop())
+        return tuning.Search(name, argparse.Namespace(out=tmp_path, prompts=10, steps=1, knobs=knobs), {}, Stop())
 
     return of
 
 
 def kept(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"from": "", "steps": 1, "runs": rows}
+    return {"from": "", "runs": rows}
 
 
 def furthest(tuning: ModuleType, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -110,9 +110,29 @@ def test_runs_that_are_done_are_not_done_again(tuning: ModuleType, race: Any) ->
     assert again.rows
 
 
-def test_the_page_tells_every_objective(tuning: ModuleType, race: Any) -> None:
-    search = race("asd", lambda values, prompt: 0.5)
+@pytest.mark.parametrize("name", TUNED)
+def test_only_the_knobs_asked_for_are_tried(tuning: ModuleType, name: str) -> None:
+    assert {path for values in tuning.around(name, ("rates",)) for path in values} == {"rates"}
+    assert tuning.around(name, ("times", "scale", "rates")) == [
+        values for values in tuning.around(name) if set(values) <= {"times", "objective.scale", "rates"}
+    ]
+
+
+def test_the_page_tells_every_objective_and_who_came_second(tuning: ModuleType, race: Any) -> None:
+    rates = 2 * TUNED["asd"].rates
+    search = race("asd", lambda values, prompt: 0.5 + 0.125 * (values == {"rates": rates}), ("rates",))
     search.race()
     furthest(tuning, search.rows)
-    page = tuning.told({"objectives": {"asd": tuning.standing(kept(search.rows))}})
-    assert "| asd |" in page and "saturation" in page
+    page = tuning.told({"races": {"100": {"asd": tuning.standing(kept(search.rows))}}})
+    assert "## 100 steps" in page
+    assert f"| asd | 3 | 10 | rates {rates} | 0.625 | +0.125 | as it is: -0.125 ± 0.000 |" in page
+
+
+def test_races_of_other_steps_stand_apart(tuning: ModuleType, race: Any, tmp_path: Path) -> None:
+    for steps in (1, 2):
+        search = race("sds", lambda values, prompt: 0.5, ("rates",))
+        search.given.steps = steps
+        search = tuning.Search("sds", search.given, {}, Stop())
+        assert not search.rows
+        search.race()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]

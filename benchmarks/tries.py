@@ -1,0 +1,118 @@
+"""What the races of benchmarks/tuning.py try: changes to the recipes of configs/tuned.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from configs.recipe import Recipe
+from configs.tuned import TUNED
+from guidance.balanced import BSD
+from guidance.csd import CSD
+from guidance.flow_reading import time_of
+from guidance.objective import Objective
+from guidance.random_scale import PGSB
+from guidance.times import Falling, Linear, Times
+from sds3d.priors import EMBEDDED, FLOW, open_prior
+
+AS_IS = "as it is"
+Values = Mapping[str, Any]
+"""What is changed in a recipe, by the path of the knob, such as `objective.scale`."""
+
+_OWN: dict[str, tuple[Values, ...]] = {
+    "asd": ({"objective.plus_ratio": 0.05}, {"objective.plus_ratio": 0.2}),
+    "bsd": ({"objective": BSD(setting="released")},),
+    "csd": ({"objective": CSD()},),
+    "csm": ({"objective.delta": 0.15}, {"objective.delta": 0.04}),
+    "disback": ({"objective.until": 0.2}, {"critic.rate": 3e-3}),
+    "esd": ({"objective.entropy": 0.25}, {"critic.rate": 3e-3}),
+    "f-vsd": ({"objective.divergence": "reverse-kl"}, {"critic.rate": 3e-3}),
+    "ism": ({"objective.delta": 0.1}, {"objective.delta": 0.3}),
+    "nfsd": ({"objective.switch": 0.1}, {"objective.switch": 0.4}),
+    "pg-sb": ({"critic.rate": 3e-3},),
+    "rfds-rev": ({"objective.correction": "whole"},),
+    "sdi": ({"objective.eta": 0.0}, {"objective.inversion_scale": -2.0}),
+    "sds": ({"objective.rescale": 0.0}, {"objective.rescale": 0.8}),
+    "tsm": ({"objective.gamma": 0.6}, {"objective.delta": 0.1}),
+    "vsd": ({"critic.rate": 3e-3},),
+}
+"""What is tried beside guidance, times and rates."""
+
+
+def at_flow(low: float, high: float) -> tuple[float, float]:
+    """Times of the embedded prior's schedule as those of a flow-matching one, at the same ratios of noise to signal."""
+    prior = open_prior(EMBEDDED, torch.device("cpu"))
+    first, last = time_of(open_prior(FLOW, torch.device("cpu")), *prior.levels(torch.tensor([low, high]))).tolist()
+    return round(first, 2), round(last, 2)
+
+
+def times_of(name: str) -> tuple[Times, ...]:
+    """Noise that falls earlier, as by default, and later."""
+    pairs = (((0.3, 0.9), (0.02, 0.2)), ((0.5, 0.98), (0.02, 0.4)), ((0.5, 0.98), (0.2, 0.6)))
+    match TUNED[name].times:
+        case Linear():
+            return Linear(0.8, 0.02), Linear(0.9, 0.1), Linear(0.98, 0.25)
+        case _ if name.startswith("rfds"):
+            return tuple(Falling(at_flow(*first), at_flow(*last)) for first, last in pairs)
+        case _:
+            return tuple(Falling(first, last) for first, last in pairs)
+
+
+def around(name: str, knobs: Collection[str] = ()) -> list[Values]:
+    """What is tried around an objective's values, one knob at a time; only of these knobs where some are named."""
+    tried = (values for values in _tried(name) if changed(TUNED[name], values) != TUNED[name])
+    return [values for values in tried if not knobs or {short(path) for path in values} <= set(knobs)]
+
+
+def _tried(name: str) -> Iterator[Values]:
+    recipe = TUNED[name]
+    for factor in (0.5, 2.0):
+        match recipe.objective:
+            case PGSB() as old:
+                scales = {"lowest": old.lowest * factor, "highest": old.highest * factor}
+                yield {"objective": replace(old, **scales)}
+            case BSD() as old:
+                assert old.strength is not None
+                yield {"objective.strength": old.strength * factor}
+            case old:
+                yield {"objective.scale": getattr(old, "scale") * factor}  # noqa: B009  every other one has it
+        yield {"rates": recipe.rates * factor}
+    for times in times_of(name):
+        yield {"times": times}
+    if hasattr(recipe.objective, "weighting"):
+        yield from ({"objective.weighting": weighting} for weighting in ("sds", "reconstruction"))
+    yield from _OWN.get(name, ())
+
+
+def changed(recipe: Recipe, values: Values) -> Recipe:
+    """The recipe with these values."""
+    for path, value in values.items():
+        part, _, knob = path.partition(".")
+        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **{knob: value}) if knob else value})
+    return recipe
+
+
+def label(values: Values) -> str:
+    """Them as text, such as `scale 1.0, rates 2.0`."""
+    return ", ".join(_told(path, value) for path, value in values.items()) or AS_IS
+
+
+def _told(path: str, value: Any) -> str:
+    match value:
+        case Falling():
+            (a, b), (c, d) = value.first, value.last
+            return f"times {a}-{b} to {c}-{d}"
+        case Linear():
+            return f"times {value.high} to {value.low}"
+        case Objective():
+            return str(value)
+        case _:
+            return f"{short(path)} {value}"
+
+
+def short(path: str) -> str:
+    """A knob as it is named on the command line and in the tables."""
+    return path.removeprefix("objective.")
