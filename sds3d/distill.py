@@ -16,15 +16,15 @@ from guidance.limits import Limits
 from guidance.objective import Source, View
 from guidance.prior import Prior, generator, together
 from renderers.cameras import Cameras
-from renderers.mesh import Mesh
 from renderers.rows import adam_state, restore_adam
 from renderers.scene import Frame, TrainableScene, joined
 from renderers.solid import Solid
 from sds3d import looks
 from sds3d.companions import Companions, shown
-from sds3d.load_mesh import Loaded, Placement
+from sds3d.load_mesh import Loaded
 from sds3d.looks import Drawn, Looked, chunked
 from sds3d.parts import regions
+from sds3d.result import Result, numbered, placement_of
 
 _LATER = {"spare", "critic"}
 """Streams of chance that runs from before they came lack; they start anew."""
@@ -62,34 +62,6 @@ class Step:
     """Figures of the objective and of the critic."""
     remarks: tuple[str, ...] = ()
     """What was done where the memory ran out."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run has made so far: all that meshes and files are made of."""
-
-    scene: TrainableScene
-    config: RunConfig
-    done: int
-    """Steps behind it."""
-    others: tuple[TrainableScene, ...] = ()
-    """Scenes that were made beside it, where there are several particles."""
-    placement: Placement | None = None
-    """How the model it started from was put into the unit ball."""
-
-    @staticmethod
-    def of(state: dict[str, Tensor], config: RunConfig) -> Result:
-        """The result in a checkpoint, without the prior. Raises ValueError if it is not one of such a run."""
-        if "done" not in state:
-            raise ValueError("the checkpoint is not one of a run")
-        scenes = [config.scene.build("cpu", generator(0)) for _ in range(config.particles)]
-        for place, scene in enumerate(scenes):
-            scene.restore(part(state, numbered("scene", place)))
-        return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]), placement_of(state))
-
-    def placed(self, mesh: Mesh) -> Mesh:
-        """A mesh of the scene where the model it started from lay, and in its size."""
-        return mesh if self.placement is None else self.placement.undone(mesh)
 
 
 @dataclass
@@ -303,19 +275,6 @@ def started(config: RunConfig, device: torch.device, rng: torch.Generator, model
     if model is not None and isinstance(config.scene, Solid):
         return config.scene.of(model.mesh, device, rng)
     return config.scene.build(device, rng)
-
-
-def placement_of(state: dict[str, Tensor]) -> Placement | None:
-    """How a run's model was put into the unit ball, from its checkpoint."""
-    if "placement" not in state:
-        return None
-    x, y, z, scale = state["placement"].tolist()
-    return Placement((x, y, z), scale)
-
-
-def numbered(name: str, place: int) -> str:
-    """The name for the first particle, and with its number for each further one, from 2."""
-    return name if place == 0 else f"{name}_{place + 1}"
 
 
 def pulled(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:

@@ -13,7 +13,6 @@ import torch
 from renderers.mesh import Mesh, MeshScene
 from renderers.splat_scene import SplatScene
 from sds3d.card import write_card
-from sds3d.distill import Result
 from sds3d.formats import gltf, obj, shells, splats, usd
 from sds3d.formats.layout import Facts, Layout
 from sds3d.formats.reading import read
@@ -21,6 +20,7 @@ from sds3d.formats.solid import printable
 from sds3d.likeness import Likeness, likeness
 from sds3d.making import Made, fewer, made_for, mesh_for
 from sds3d.provenance import prior_licence, provenance
+from sds3d.result import Result
 from sds3d.splat_files import write_splats
 from sds3d.targets import KINDS, Wanted
 from sds3d.turntable import write_contact, write_turntable

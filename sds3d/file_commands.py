@@ -13,10 +13,10 @@ from sds3d.targets import KINDS, QUADS, TARGETS, Wanted, wanted
 
 def export(words: list[str]) -> int:
     """`sds3d export RUN --target blender`, or `--format glb`: a run as a file."""
-    from sds3d.distill import Result
     from sds3d.export import export as write
     from sds3d.generate import newest
     from sds3d.record import Record
+    from sds3d.result import Result
 
     given = _export_flags().parse_args(words)
     console, record = console_of(given), Record.open(given.run)

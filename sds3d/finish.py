@@ -15,7 +15,6 @@ from renderers.scene import TrainableScene
 from renderers.splat_scene import SplatScene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console, memory_mb
-from sds3d.distill import Result
 from sds3d.export import about, mesh_for, write_mesh
 from sds3d.finish_picture import finish_picture
 from sds3d.formats.layout import PLAIN
@@ -23,6 +22,7 @@ from sds3d.judging import verdict
 from sds3d.likeness import likeness
 from sds3d.provenance import licences, provenance, versions
 from sds3d.record import Record
+from sds3d.result import Result
 from sds3d.splat_files import write_splats
 from sds3d.turntable import write_contact, write_turntable
 

@@ -15,10 +15,10 @@ from guidance.toy_pictures import toy_pictures
 from renderers.picture import PictureScene
 from sds3d.atomic import write_bytes
 from sds3d.console import Console
-from sds3d.distill import Result
 from sds3d.formats.png import png
 from sds3d.priors import TOY
 from sds3d.record import Record
+from sds3d.result import Result
 
 
 @dataclass(frozen=True)

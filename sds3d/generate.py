@@ -17,9 +17,10 @@ from configs.catalog import scene_name
 from configs.run import RunConfig
 from guidance.prior import Prior
 from sds3d.console import Console, Pace, clock, memory_mb
-from sds3d.distill import Result, Run, Step
+from sds3d.distill import Run, Step
 from sds3d.load_mesh import Loaded, load_mesh
 from sds3d.record import Record
+from sds3d.result import Result
 from sds3d.watching import Watch
 
 CHECKPOINT_SECONDS = 60.0

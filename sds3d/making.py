@@ -9,13 +9,13 @@ from renderers.meshing import fine_surface, mesh_from
 from renderers.nerf_scene import NerfScene
 from renderers.quads import FEWEST, paired, quadrangulated
 from renderers.scene import Scene
-from renderers.solid import SolidScene
+from renderers.solid_scene import SolidScene
 from renderers.splat_scene import SplatScene
 from renderers.surfaces import simplified
 from renderers.touchup import touched_up
 from renderers.transfer import bumped, taken_over, tilt
-from sds3d.distill import Result
 from sds3d.formats.solid import welded
+from sds3d.result import Result
 from sds3d.targets import Wanted
 
 TILTED = 3.0

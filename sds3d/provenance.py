@@ -14,11 +14,11 @@ from guidance.embedded import FOLDER
 from guidance.precision import cpu_has_bfloat16
 from renderers import native
 from renderers.scene import TrainableScene
-from sds3d.distill import Result
 from sds3d.formats.layout import Facts
 from sds3d.likeness import Likeness
 from sds3d.models import BOOK
 from sds3d.priors import EMBEDDED, FLOW, TOY
+from sds3d.result import Result
 
 _SHIPPED = "Apache-2.0; trained on renders of CC0 and CC BY 3.0 models, credits in its NOTICE"
 _OURS = {EMBEDDED: _SHIPPED, FLOW: _SHIPPED, TOY: "Apache-2.0"}

@@ -7,11 +7,11 @@ from typing import Any
 
 from configs import files
 from configs.run import RunConfig
-from sds3d.distill import Result
 from sds3d.formats.origin import BESIDE, beside
 from sds3d.formats.reading import facts_of
 from sds3d.provenance import fingerprint, prior_checksum, versions
 from sds3d.record import Record
+from sds3d.result import Result
 
 
 def asked_again(file: Path) -> tuple[dict[str, Any], RunConfig]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from renderers.cameras import looking_at_origin
 from renderers.picture import PictureScene
 from renderers.scene import TrainableScene
-from renderers.solid import SolidScene
+from renderers.solid_scene import SolidScene
 from renderers.splat_scene import SplatScene
 from sds3d.distill import Run, Step
 from sds3d.judge.fronts import has_front

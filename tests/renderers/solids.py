@@ -11,7 +11,7 @@ from torch import Tensor
 
 from renderers.cameras import Cameras
 from renderers.scene import Frame, Scene
-from renderers.solid import SolidScene
+from renderers.solid_scene import SolidScene
 
 SMALL: dict[str, Any] = {"faces": 1200, "texture": 64}
 

@@ -15,7 +15,8 @@ from renderers.body import ball
 from renderers.cameras import looking_at_origin, ring
 from renderers.mesh import Maps, MeshScene, around, iou
 from renderers.rows import adam_state, restore_adam
-from renderers.solid import Solid, SolidScene
+from renderers.solid import Solid
+from renderers.solid_scene import SolidScene
 from tests.renderers.solids import GREY, LIT, SMALL, chance, seen, train, waves
 
 

@@ -22,9 +22,10 @@ from guidance.prior import Denoiser, generator
 from guidance.schedule import Flow
 from guidance.toy import ToyPrior
 from sds3d.console import Console
-from sds3d.distill import Result, Run, Unhealthy, pulled
+from sds3d.distill import Run, Unhealthy, pulled
 from sds3d.finish import finish
 from sds3d.record import Record
+from sds3d.result import Result
 from sds3d.splat_files import write_splats
 from sds3d.turntable import write_turntable
 

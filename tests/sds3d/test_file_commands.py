@@ -20,12 +20,13 @@ from renderers.picture import Picture
 from renderers.solid import Solid
 from sds3d.__main__ import main
 from sds3d.check import check
-from sds3d.distill import Result, Run
+from sds3d.distill import Run
 from sds3d.export import export, mesh_for
 from sds3d.formats.reading import facts_of, read
 from sds3d.making import Made, made_for
 from sds3d.priors import open_prior
 from sds3d.record import Record
+from sds3d.result import Result
 from sds3d.splat_files import read_splats
 from sds3d.targets import KINDS, TARGETS, Wanted, wanted
 from sds3d.turntable import write_turntable

@@ -15,8 +15,8 @@ from configs.run import Part, RunConfig
 from guidance.critic import LoRA
 from guidance.families.extras import Extras
 from renderers.splats import Splats
-from sds3d.distill import Result
 from sds3d.priors import open_prior
+from sds3d.result import Result
 from tests.tiny_models import build
 
 CPU = torch.device("cpu")
