@@ -83,7 +83,7 @@ def objective_class(name: str) -> type[Objective]:
 
     Raises:
         ValueError: nothing has that name, or what has it is no objective.
-        ImportError: a plug-in does not load; its own error is kept.
+        ImportError: there is no such module, or a plug-in does not load; its own error is kept.
     """
     if name in OBJECTIVES:
         return OBJECTIVES[name]
@@ -110,6 +110,10 @@ def _module(name: str) -> ModuleType:
         sys.path.append(here)
     try:
         return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ImportError(f"there is no module {error.name}; expected an objective as module:Class") from None
     except ImportError:
         raise
     except Exception as error:  # whatever a stranger's module does while it loads
@@ -149,6 +153,10 @@ def scene_name(scene: SceneKnobs) -> str:
 
 def unknown(what: str, name: str, known: list[str]) -> str:
     """One line that says a name is unknown, the nearest one, and all there are."""
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    # Of those that are as near, one that begins alike.
+    best = max(
+        near, key=lambda other: (difflib.SequenceMatcher(None, other, name).ratio(), other[0] == name[0]), default=None
+    )
+    hint = f"; did you mean {best}?" if best else ""
     return f"unknown {what} {name!r}{hint} (known: {', '.join(known)})"

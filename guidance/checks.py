@@ -166,6 +166,16 @@ class ObjectiveChecks(ABC):
                 assert fewest <= count <= most, f"{count} answers {when}; told {fewest} to {most}"
                 assert sum(of_critic) == told, f"{sum(of_critic)} answers of the critic {when}; told {told}"
 
+    def test_it_hears_the_negative_prompt_where_it_says_so(self) -> None:
+        heard = False
+        for view in self.views(torch.float64):
+            without = replace(view, wanted=replace(view.wanted, negative=view.wanted.empty))
+            heard |= not torch.equal(self.update(view).gradient, self.update(without).gradient)
+        told = self.objective().hears_negative
+        assert heard == told, (
+            f"hears_negative is {told}; the negative prompt {'changes' if heard else 'leaves'} updates"
+        )
+
     def test_what_it_tells_about_itself_is_complete(self) -> None:
         about = self.objective().about
         if about is None:

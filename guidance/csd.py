@@ -63,6 +63,10 @@ class CSD(Objective):
                     "so that the noise that all answers share cancels"
                 )
 
+    @property
+    def hears_negative(self) -> bool:
+        return any(self.negative)
+
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)

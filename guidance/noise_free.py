@@ -42,6 +42,10 @@ class NFSD(Objective):
         if not 0 <= self.switch <= 1:
             raise ValueError(f"switch is {self.switch}; expected a time from 0 to 1")
 
+    @property
+    def hears_negative(self) -> bool:
+        return True
+
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)

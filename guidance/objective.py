@@ -148,6 +148,11 @@ class Objective(ABC):
     """Whether it is made of what a text changes in the answers, at any scale: a prior with guidance in its weights has
     changed that already."""
 
+    @property
+    def hears_negative(self) -> bool:
+        """Whether, with these values, it asks about the negative prompt."""
+        return False
+
     @abstractmethod
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         """The update for one view. `critic` is the prior itself unless `needs_critic`."""

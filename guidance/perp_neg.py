@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.prior import Condition, Denoiser, per_view
+from guidance.prior import Condition, Denoiser, per_view, together
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class PerpNeg:
     prior: Denoiser
     empty: Condition
     """No prompt; the first row stands for every view."""
+
+    @property
+    def together(self) -> int:
+        """Views that the prior has to be shown at once."""
+        return together(self.prior)
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self.prior.levels(t)

@@ -125,7 +125,7 @@ class Joint(Prior, Protocol):
 
 def together(denoiser: Denoiser) -> int:
     """Views that a denoiser has to be shown at once, as `Joint` says; 1 for one that sees each alone."""
-    return denoiser.together if isinstance(denoiser, Joint) else 1
+    return int(getattr(denoiser, "together", 1))
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.objective import About, Objective, Update, View, guided
-from guidance.prior import Denoiser, cleaned, noised, per_view
+from guidance.prior import Denoiser, cleaned, noised, per_view, together
 
 Weighting = Literal["sds", "uniform", "fantasia3d", "reconstruction"]
 """w(t): sigma^2 (DreamFusion), 1 (equal to SJC), alpha * sigma^2 (Fantasia3D), or sigma / alpha, which makes the
@@ -50,7 +50,7 @@ class SDS(Objective):
         empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
         answer = guided(empty, text, self.scale)
         if self.rescale > 0:
-            answer = rescaled(answer, text, x_t, alpha, sigma, self.rescale)
+            answer = rescaled(answer, text, x_t, alpha, sigma, self.rescale, together(prior))
         gradient = per_view(weight(self.weighting, alpha, sigma)) * (answer - view.noise)
         return Update(gradient, {"t": float(view.t.mean())})
 
@@ -89,9 +89,14 @@ def rescaled(
     alpha: Float[Tensor, " B"],
     sigma: Float[Tensor, " B"],
     share: float,
+    many: int = 1,
 ) -> Float[Tensor, "B C h w"]:
-    """The noise answer whose clean picture has its spread moved by `share` towards that of the text's answer."""
+    """The noise answer whose clean picture has its spread moved by `share` towards that of the text's answer.
+
+    The spread is of each group of `many` views, which a prior that sees several at once takes for one sample.
+    """
     guided_x, text_x = cleaned(x_t, answer, alpha, sigma), cleaned(x_t, text, alpha, sigma)
-    ratio = text_x.flatten(1).std(1) / guided_x.flatten(1).std(1).clamp_min(1e-6)
+    wanted, found = (x.unflatten(0, (-1, many)).flatten(1).std(1) for x in (text_x, guided_x))
+    ratio = (wanted / found.clamp_min(1e-6)).repeat_interleave(many)
     x = guided_x * per_view(1 - share + share * ratio)
     return (x_t - per_view(alpha) * x) / per_view(sigma).clamp_min(1e-6)

@@ -102,6 +102,9 @@ def test_a_plug_in_that_does_not_load_says_so() -> None:
 def test_unknown_names_come_with_the_nearest_and_all() -> None:
     with pytest.raises(ValueError, match=r"unknown objective 'sdss'; did you mean sds\? \(known: .*sds.*\)"):
         objective_class("sdss")
+    # As near as vsd, but one that begins alike.
+    with pytest.raises(ValueError, match=r"unknown objective 'sdz'; did you mean sds\?"):
+        objective_class("sdz")
     assert unknown("colour", "xyzzy", ["red", "blue"]) == "unknown colour 'xyzzy' (known: red, blue)"
 
 
@@ -113,5 +116,7 @@ def test_what_is_no_objective_is_refused(plugin: str) -> None:
         objective_class("guidance.objective:Objective")
     with pytest.raises(ValueError, match=f"{plugin} has no Plain"):
         objective_class(f"{plugin}:Plain")
-    with pytest.raises(ImportError):
+    with pytest.raises(
+        ImportError, match="there is no module no_such_module_anywhere; expected an objective as module:"
+    ):
         objective_class("no_such_module_anywhere:Fancy")

@@ -167,3 +167,13 @@ def test_a_stronger_text_pulls_less_beyond_the_noise() -> None:
     assert best == pytest.approx(-(sigma**2) / 2, rel=0.01)
     for other in (weak, strong):
         assert other == pytest.approx(best * 2 * 4 / 17, rel=0.01)
+
+
+def test_no_place_is_at_rest_however_far() -> None:
+    """SDS stops at the scale times the text's mean; here far out, the drift falls as the square of the distance."""
+    near, far = (drift(BSD(strength=15), 1.0, offset, 5 / 15, 400) for offset in (30.0, 60.0))
+    alpha, sigma = (float(level) for level in wide(1, 1).levels(torch.tensor([400 / 999], dtype=torch.float64)))
+    c, n = 5 * sigma * alpha, sigma**2
+    for found, offset in ((near, 30.0), (far, 60.0)):
+        assert found == pytest.approx(-c * n**2 / ((sigma * alpha * offset + c) ** 2 + n**2), rel=0.02)
+    assert near < far < 0

@@ -246,6 +246,25 @@ class Modest(Objective):
         return Update(answer(prior, view))
 
 
+@dataclass(frozen=True)
+class Whispering(Objective):
+    """Asks about the negative prompt and does not say so."""
+
+    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+        x_t = noised(view.x, view.noise, *prior.levels(view.t))
+        text, negative = prior.predict(x_t, view.t, [view.wanted.text, view.wanted.negative])
+        return Update(text - negative)
+
+
+@dataclass(frozen=True)
+class Boasting(Sound):
+    """Says that it asks."""
+
+    @property
+    def hears_negative(self) -> bool:
+        return True
+
+
 BROKEN: list[tuple[type[Objective], set[str]]] = [
     (Thawed, {"test_it_is_a_frozen_record_of_its_values"}),
     (Demanding, set(CHECKS)),
@@ -265,6 +284,8 @@ BROKEN: list[tuple[type[Objective], set[str]]] = [
     (Spoiling, {"test_the_view_is_left_as_it_was"}),
     (Differentiating, {"test_it_works_with_gradients_off"}),
     (Chatty, {"test_figures_are_finite_numbers"}),
+    (Whispering, {"test_it_hears_the_negative_prompt_where_it_says_so"}),
+    (Boasting, {"test_it_hears_the_negative_prompt_where_it_says_so"}),
     (Modest, {"test_its_questions_are_as_many_as_it_says", "test_what_it_tells_about_itself_is_complete"}),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,6 @@ from tests.guidance.crowds import (
     look,
     mean_pull,
     nodes,
-    normal,
     settled,
 )
 
@@ -74,17 +74,16 @@ def test_taking_the_drawn_noise_off_helps_only_where_there_is_much_of_it(t: floa
     assert (abs(off) < abs(on)) == (alpha * std < sigma) == (t > 0.2)
 
 
-@pytest.mark.parametrize("most", [0.01, 0.1])
+@pytest.mark.parametrize("most", [0.01, 0.1, 100.0])
 def test_elements_that_are_clamped_still_lead_to_the_mean(most: float) -> None:
     prior, (points, weights) = Known(gaussian(1.0, 0.6)), nodes(40)
-    x = torch.tensor([-2.0, 0.9, 4.0], dtype=DOUBLE)
-    for number in range(1200):
-        t = torch.full((120,), (0.1, 0.3, 0.6)[number % 3], dtype=DOUBLE)
-        gradient = SDS(1)(prior, prior, look(x.repeat_interleave(40), points.repeat(3), t)).gradient
-        step = clamped(gradient, most).flatten().unflatten(0, (3, 40)) @ weights
-        assert bool((step * (x - 1) >= -1e-12).all())
-        x = x - 1.5 * step / most * 0.1
-    assert x.tolist() == pytest.approx([1.0] * 3, abs=1e-3)
+    x = 1 + torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0], dtype=DOUBLE)
+    for t in (0.1, 0.4, 0.9):
+        when = torch.full((len(x) * 40,), t, dtype=DOUBLE)
+        gradient = SDS(1)(prior, prior, look(x.repeat_interleave(40), points.repeat(len(x)), when)).gradient
+        mean = clamped(gradient, most).flatten().unflatten(0, (len(x), 40)) @ weights
+        assert float(mean[2]) == pytest.approx(0, abs=1e-12)
+        assert bool((mean.diff() >= -1e-12).all()) and float(mean[0]) < 0 < float(mean[-1])
 
 
 # --- VSD ---
@@ -93,22 +92,22 @@ def test_elements_that_are_clamped_still_lead_to_the_mean(most: float) -> None:
 def test_the_divergence_from_the_data_falls_with_every_step() -> None:
     prior, (z, weights) = Known(gaussian(1.0, 0.6)), nodes(4)
     x, found = 0.3 + 1.7 * z, []
-    for number in range(400):
+    for number in range(200):
         mean = float(x @ weights)
         deviation = math.sqrt(float((x - mean).square() @ weights))
         found.append(math.log(0.6 / deviation) + (deviation**2 + (mean - 1) ** 2) / (2 * 0.6**2) - 0.5)
         x = x - 2.0 * mean_pull(VSD(1), prior, Known(gaussian(mean, deviation)), x, (0.2, 0.5, 0.8)[number % 3])
-    assert found[0] > 2 and found[-1] < 1e-7
-    assert all(later < earlier for earlier, later in zip(found, found[1:], strict=False) if earlier > 1e-9)
+    assert found[0] > 2 and found[-1] < 1e-4
+    assert all(later < earlier for earlier, later in pairwise(found) if earlier > 1e-9)
 
 
 def test_a_critic_that_stopped_learning_too_wide_lets_the_particles_collapse() -> None:
     """On a point beyond the mean: (a m - a_k mean_k) / (a - a_k)."""
     alpha, sigma = levels_at(0.4)
     own, stopped = (1 / ((alpha * std) ** 2 + sigma**2) for std in (0.6, 1.7))
-    mean, deviation = settled(VSD(1), Known(gaussian(1.0, 0.6)), lambda *_: Known(gaussian(0.3, 1.7)), [0.4], 300)
-    assert mean == pytest.approx((own - stopped * 0.3) / (own - stopped), rel=1e-6)
-    assert mean > 1.3 and deviation < 1e-6
+    mean, deviation = settled(VSD(1), Known(gaussian(1.0, 0.6)), lambda *_: Known(gaussian(0.3, 1.7)), [0.4], 200)
+    assert mean == pytest.approx((own - stopped * 0.3) / (own - stopped), rel=1e-4)
+    assert mean > 1.3 and deviation < 1e-4
 
 
 def test_a_critic_that_stopped_learning_too_narrow_drives_them_apart() -> None:
@@ -131,7 +130,7 @@ def test_views_collapse_below_a_threshold_and_spread_beyond_the_data_above_one(e
         crowd = gaussian(0.0, spread)(x_t, a, s, condition)
         return crowd if condition.camera is None else (x_t - a * per_view(x.repeat_interleave(2))) / s
 
-    for _ in range(300):
+    for _ in range(200):
         x = x - 8.0 * mean_pull(ESD(1, entropy), prior, Known(answer), x, 150 / 999)
         spread = math.sqrt(float(x.square() @ weights))
     assert spread**2 == pytest.approx(max(0.0, entropy - (1 - entropy) * (sigma / alpha) ** 2), abs=1e-5)
@@ -149,18 +148,17 @@ class Weighed(Known):
     data: tuple[float, float] = (0.0, 1.0)
 
     def ratio(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        alpha, sigma = self.levels(t)
-        data, mine = (
-            normal(x_t.flatten(), alpha * mean, (alpha * deviation).square() + sigma.square())  # type: ignore[arg-type]
-            for mean, deviation in (self.data, self.mine)
-        )
-        return (data - mine).exp()
+        (alpha, sigma), log = self.levels(t), []
+        for mean, deviation in (self.data, self.mine):
+            variance = (alpha * deviation).square() + sigma.square()
+            log.append(-0.5 * (x_t.flatten() - alpha * mean).square() / variance - 0.5 * variance.log())
+        return (log[0] - log[1]).exp()
 
 
-@pytest.mark.parametrize("kind", ["js", "forward-kl", "neyman"])
+@pytest.mark.parametrize("kind", ["js", "forward-kl", "hellinger"])
 def test_whatever_the_divergence_the_crowd_becomes_the_data(kind: Divergence) -> None:
     def critic(mean: float, deviation: float) -> Denoiser:
         return Weighed(gaussian(mean, deviation), mine=(mean, deviation), data=(1.0, 0.6))
 
-    found = settled(FVSD(1, kind), Known(gaussian(1.0, 0.6)), critic, [0.2, 0.5], 700)
+    found = settled(FVSD(1, kind), Known(gaussian(1.0, 0.6)), critic, [0.2, 0.5], 250)
     assert found == pytest.approx((1.0, 0.6), abs=1e-2)

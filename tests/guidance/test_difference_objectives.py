@@ -151,6 +151,18 @@ def test_csd_fades_inside_the_class_and_leads_past_its_mean() -> None:
     assert abs(beyond) < 0.1 * abs(mean)
 
 
+def test_csd_pulls_by_how_unsure_the_class_is() -> None:
+    """-w sigma alpha (m_y - m_other) / V * (1 - gamma), with gamma the chance of the class, a sigmoid of its odds."""
+    prior = line([-2.0, 2.0], [0.3, 0.3], {"": (0.4, 0.6), "y": (0, 1)})
+    view = random_look(prior, 8, [*range(20, 981, 40)])
+    alpha, sigma = (per_view(level) for level in prior.levels(view.t))
+    variance = alpha**2 * 0.3**2 + sigma**2
+    odds = 2 * alpha * 2 * noised(view.x, view.noise, *prior.levels(view.t)) / variance
+    gamma = (odds + torch.tensor(0.6 / 0.4).log()).sigmoid()
+    expected = -(sigma**3) * alpha * 4 / variance * (1 - gamma)
+    torch.testing.assert_close(CSD()(prior, prior, view).gradient, expected, rtol=1e-6, atol=1e-12)
+
+
 def test_csd_refuses_what_leaves_noise_over() -> None:
     with pytest.raises(ValueError, match=r"first values of negative, empty and noise sum to -1\.5; expected -1"):
         CSD(negative=(-0.5, 0))

@@ -77,6 +77,26 @@ def test_the_gradient_is_that_of_the_divergence(kind: Divergence, slopes: tuple[
     assert found == pytest.approx(slopes, abs=2e-6)
 
 
+@pytest.mark.parametrize(("kind", "divergence"), [("reverse-kl", 0.17299), ("forward-kl", 0.21399), ("js", 0.09139)])
+def test_weighted_differences_of_scores_add_up_to_the_divergence(kind: Divergence, divergence: float) -> None:
+    """D_f(p || q) is half the integral, over the variance v of the noise, of E_q[h(r) |s_p - s_q|^2] (Uni-Instruct)."""
+    v = torch.logspace(-6, 6, 301, dtype=DOUBLE)[:, None]
+    width = (1.21 + v).sqrt()
+    x = (0.3 + width * torch.linspace(-9, 9, 1201, dtype=DOUBLE)).requires_grad_()
+
+    def noised(mean: float, variance: float) -> Tensor:
+        return -0.5 * (x - mean).square() / (variance + v) - 0.5 * (2 * math.pi * (variance + v)).log()
+
+    q = noised(0.3, 1.21)
+    p = torch.logaddexp(math.log(0.4) + noised(-1.5, 0.5), math.log(0.6) + noised(1.0, 0.8))
+    (apart,) = torch.autograd.grad((p - q).sum(), x)
+    weighed = emphasis(kind, (p - q).detach().exp().flatten()).view_as(p) * apart.square() * q.detach().exp()
+    inner = torch.trapezoid(weighed, x.detach(), dim=1)
+    assert float(torch.trapezoid(inner * v[:, 0], v[:, 0].log())) / 2 == pytest.approx(divergence, abs=1e-5)
+    clean = torch.trapezoid((q.exp() * F[kind]((p - q).exp()))[0], x[0]).detach()
+    assert float(clean) == pytest.approx(divergence, abs=1e-5)
+
+
 def test_ratios_are_bounded_and_reverse_kl_is_vsd() -> None:
     prior = Exploding(lambda x: normal(x, 5.0, 0.3))
     critic = Exploding(lambda x: normal(x, 0.0, 0.3), prior.log_density)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guidance.objective import View, Wanted, guided
 from guidance.perp_neg import PerpNeg, perpendicular
-from guidance.prior import Against, Condition, generator
+from guidance.prior import Against, Condition, generator, together
 from guidance.sds import SDS
 from guidance.toy import ToyPrior
 
@@ -140,6 +140,15 @@ def test_the_rest_of_a_projection_is_at_right_angles_view_by_view(seed: int, alo
     torch.testing.assert_close(perpendicular(other + along * e, e), rest)
     torch.testing.assert_close(perpendicular(rest, e), rest)
     assert bool((perpendicular(other, torch.zeros_like(e)) == other).all())
+
+
+def test_views_that_belong_together_still_do(prior: Counting) -> None:
+    @dataclass(frozen=True)
+    class Joint(ToyPrior):
+        together = 4
+
+    joint = Joint(prior.means, prior.deviations, TEXTS)
+    assert [together(PerpNeg(asked, prior.read([""]))) for asked in (prior, joint)] == [1, 4]
 
 
 def test_a_rule_does_not_notice(prior: Counting) -> None:

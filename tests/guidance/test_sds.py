@@ -90,6 +90,19 @@ def test_weightings_are_related_as_published(prior: ToyPrior, view: View) -> Non
     torch.testing.assert_close(reconstruction, per_view(sigma / alpha) * uniform)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_reconstruction_is_the_way_to_the_rescaled_clean_picture(prior: ToyPrior, view: View, share: float) -> None:
+    """x - (r f + 1 - r) xhat, with f the spread of the text's clean picture over that of the guided one (MVDream)."""
+    alpha, sigma = prior.levels(view.t)
+    x_t = noised(view.x, view.noise, alpha, sigma)
+    empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+    clean = cleaned(x_t, guided(empty, text, 50), alpha, sigma)
+    told = cleaned(x_t, text, alpha, sigma)
+    f = torch.stack([a.std() / b.std() for a, b in zip(told, clean, strict=True)])
+    wanted = view.x - per_view(share * f + 1 - share) * clean
+    torch.testing.assert_close(SDS(50, "reconstruction", share)(prior, prior, view).gradient, wanted)
+
+
 def test_reconstruction_is_the_way_to_the_clean_picture(prior: ToyPrior, view: View) -> None:
     alpha, sigma = prior.levels(view.t)
     x_t = noised(view.x, view.noise, alpha, sigma)
@@ -127,6 +140,26 @@ def test_rescaling_wholly_gives_the_spread_of_the_text(prior: ToyPrior, view: Vi
     half = rescaled(answer, text, x_t, alpha, sigma, 0.5)
     between = (spread(prior, view, answer) + spread(prior, view, text)) / 2
     torch.testing.assert_close(spread(prior, view, half), between)
+
+
+def test_views_that_a_prior_sees_at_once_are_rescaled_by_one_ratio(prior: ToyPrior, view: View) -> None:
+    """As MVDream does: of the spread over all four of a group, and nothing of another group's."""
+    alpha, sigma = prior.levels(view.t)
+    x_t = noised(view.x, view.noise, alpha, sigma)
+    answer, text = 3 * view.second, view.second
+    pairs = rescaled(answer, text, x_t, alpha, sigma, 1.0, 2)
+    clean, told, found = (cleaned(x_t, e, alpha, sigma) for e in (answer, text, pairs))
+    for rows in (slice(0, 2), slice(2, 4)):
+        torch.testing.assert_close(found[rows], clean[rows] * (told[rows].std() / clean[rows].std()))
+
+    @dataclass(frozen=True)
+    class Joint(ToyPrior):
+        together = 4
+
+    joint = Joint(**vars(prior))
+    whole, alone = (SDS(9, rescale=1)(asked, prior, view).gradient for asked in (joint, prior))
+    assert not torch.allclose(whole, alone)
+    torch.testing.assert_close(SDS(9)(joint, prior, view).gradient, SDS(9)(prior, prior, view).gradient)
 
 
 # --- what every objective keeps to ---
@@ -245,24 +278,28 @@ def test_equal_spreads_overshoot_in_proportion_to_the_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "kind", "resting"),
+    ("steps", "kind", "resting", "parting"),
     [
-        (range(20, 121), "sds", [-2.0, 2.0]),
-        (range(20, 501), "sds", [-1.5921, 1.8736]),
-        (range(20, 981), "sds", [1.4855]),
-        (range(600, 981), "sds", [0.8429]),
-        (range(20, 981), "uniform", [-1.3802, 1.7816]),
+        (range(20, 121), "sds", [-2.0, 2.0], [-0.0467]),
+        (range(20, 501), "sds", [-1.5921, 1.8736], [-0.3370]),
+        (range(20, 981), "sds", [1.4855], []),
+        (range(600, 981), "sds", [0.8429], []),
+        (range(20, 981), "uniform", [-1.3802, 1.7816], [-0.2085]),
     ],
     ids=str,
 )
-def test_resting_points_of_two_blobs(steps: range, kind: Weighting, resting: list[float]) -> None:
+def test_resting_and_parting_points_of_two_blobs(
+    steps: range, kind: Weighting, resting: list[float], parting: list[float]
+) -> None:
     prior = line([-2.0, 2.0], [0.3, 0.3], {"": (0.3, 0.7), "y": (0.3, 0.7)})
     grid = [*np.arange(-2.5, 2.6, 0.5)]
     values = mean_gradient(prior, SDS(1, kind), grid, steps[::4], 24)
     assert sum(low < 0 < high for low, high in pairwise(values)) == len(resting)
-    for point in resting:
-        below, above = mean_gradient(prior, SDS(1, kind), [point - 2e-4, point + 2e-4], steps, 64)
-        assert below < 0 < above
+    assert sum(low > 0 > high for low, high in pairwise(values)) == len(parting)
+    for points, sign in ((resting, 1), (parting, -1)):
+        for point in points:
+            below, above = mean_gradient(prior, SDS(1, kind), [point - 2e-4, point + 2e-4], steps, 64)
+            assert sign * below < 0 < sign * above
 
 
 def test_particles_gather_at_the_mean_and_lose_their_spread() -> None:

@@ -149,6 +149,15 @@ def test_unknown_words_of_the_negative_prompt_are_told_each_time(generated: Gene
     assert remark in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("objective", "told"), [("sds", True), ("csd", True), ("nfsd", False)])
+def test_a_negative_prompt_that_changes_nothing_is_told(
+    generated: Generated, capsys: Captured, objective: str, told: bool
+) -> None:
+    code, _ = generated(["--negative", "red", "--objective", objective])
+    remark = f"{objective}, with these values, does not ask about the negative prompt"
+    assert code == 0 and (remark in capsys.readouterr().out) == told
+
+
 def test_unknown_words_of_the_prompt_are_told_when_a_run_goes_on(generated: Generated, capsys: Captured) -> None:
     _, folder = generated([])
     assert "passed over" not in capsys.readouterr().out
