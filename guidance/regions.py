@@ -27,10 +27,10 @@ class RegionSDS(Objective):
     about: ClassVar[About | None] = About(
         title="Region-composed SDS",
         source="Yang et al. 2024 (SemanticSDS); guidance/stable_diffusion.py of the authors",
-        passes=(2, 5),
+        passes=(2, 17),
         scale="101",
         times="0.02 to 0.98, falling to 0.02 to 0.5",
-        good_for="several things side by side, each with its own text (one answer more than regions; four at most)",
+        good_for="several things side by side, each with its own text (one answer more than there are parts)",
     )
     needs_regions: ClassVar[bool] = True
 

@@ -97,6 +97,27 @@ def test_weighted_differences_of_scores_add_up_to_the_divergence(kind: Divergenc
     assert float(clean) == pytest.approx(divergence, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "slopes"),
+    [
+        ("reverse-kl", (-0.138567, -1.034064)),
+        ("forward-kl", (0.301796, -1.663800)),
+        ("js", (-0.006339, -0.562217)),
+    ],
+)
+def test_the_weighted_difference_of_scores_changes_as_published(kind: Divergence, slopes: tuple[float, float]) -> None:
+    """(d/db, d/dA) of E_q[h(r) |s_p - s_q|^2] for x = b + A z and noise of variance 0.2, at b = 0.3, A = 1.1."""
+    b, a = (torch.tensor(value, dtype=DOUBLE, requires_grad=True) for value in (0.3, 1.1))
+    x = torch.linspace(-14, 14, 8001, dtype=DOUBLE, requires_grad=True)
+    variance = a.square() + 0.2
+    q = -0.5 * (x - b).square() / variance - 0.5 * (2 * math.pi * variance).log()
+    p = torch.logaddexp(math.log(0.4) + normal(x, -1.5, 0.7), math.log(0.6) + normal(x, 1.0, 1.0))
+    (apart,) = torch.autograd.grad((p - q).sum(), x, create_graph=True)
+    weighed = torch.trapezoid(emphasis(kind, (p - q).exp()) * apart.square() * q.exp(), x.detach())
+    found = torch.autograd.grad(weighed, (b, a))
+    assert [float(slope) for slope in found] == pytest.approx(slopes, abs=2e-6)
+
+
 def test_ratios_are_bounded_and_reverse_kl_is_vsd() -> None:
     prior = Exploding(lambda x: normal(x, 5.0, 0.3))
     critic = Exploding(lambda x: normal(x, 0.0, 0.3), prior.log_density)
