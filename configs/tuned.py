@@ -12,7 +12,6 @@ from __future__ import annotations
 from configs.recipe import Recipe
 from guidance.asd import ASD
 from guidance.balanced import BSD
-from guidance.critic import LoRA
 from guidance.csd import CSD
 from guidance.csm import CSM
 from guidance.dds import DDS
@@ -49,7 +48,7 @@ TUNED: dict[str, Recipe] = {
     "ism": Recipe(ISM(scale=1.0, delta=0.2), LOW),
     "nfsd": Recipe(NFSD(scale=1.0, weighting="reconstruction", switch=0.4), LOW),
     "pds": Recipe(PDS(scale=7.5), rates=2.0),
-    "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0), critic=LoRA(rate=3e-3)),
+    "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
     "regions": Recipe(RegionSDS(scale=1.0), LOW, rates=2.0),
     "rfds": Recipe(RFDS(scale=2.0), LOW_FLOW),
     "rfds-rev": Recipe(RFDSRev(scale=2.0), LOW_FLOW),

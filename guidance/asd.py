@@ -8,13 +8,14 @@ from typing import ClassVar, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objective import About, Objective, Update, View
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, check_finite, weight
 
 
 @dataclass(frozen=True)
-class ASD(Objective):
+class ASD(Guided):
     """gradient = w(t) * (guided answer at t - answer with the text at t', a little noisier, to the same noise).
 
     The second answer stands in for the critic of VSD, which needs no training here. Without a shift only
@@ -40,6 +41,7 @@ class ASD(Objective):
     """Whether the shift is drawn between nothing and that; otherwise it is always that."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
         if not 0 <= self.plus_ratio <= 1:
@@ -48,12 +50,14 @@ class ASD(Objective):
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         later = self.later(view)
         plain = replace(view.wanted.text, against=())
         (shifted,) = prior.predict(noised(view.x, view.noise, *prior.levels(later)), later, [plain])
-        # guided(empty, text, scale) - shifted, in two differences that are exactly zero where nothing differs.
-        difference = (self.scale - 1) * (text - empty) + (text - shifted)
+        if self.rescale:
+            difference = self.answer(prior, x_t, view.t, against, text, self.scale) - shifted
+        else:  # the same in two differences that are exactly zero where nothing differs
+            difference = (self.scale - 1) * (text - against) + (text - shifted)
         gradient = per_view(weight(self.weighting, alpha, sigma)) * difference
         return Update(gradient, {"t": float(view.t.mean()), "shift": float((later - view.t).mean())})
 

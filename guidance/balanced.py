@@ -29,7 +29,7 @@ class BSD(Objective):
     """gradient = w(t) * the shortest mixture of two pulls: share * classifier + (1 - share) * smoothing.
 
     Found for each view (`shortest`), it goes against neither. Where the pulls oppose, less of the stronger is left:
-    a greater `strength` does not saturate.
+    a greater `strength` does not saturate. A negative prompt stands for the empty one.
     """
 
     about: ClassVar[About | None] = About(
@@ -52,10 +52,14 @@ class BSD(Objective):
         if self.strength is not None:
             check_finite("strength", self.strength)
 
+    @property
+    def hears_negative(self) -> bool:
+        return True
+
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        empty, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         strength = _STRENGTH[self.setting] if self.strength is None else self.strength
         classifier, w = strength * (text - empty), alpha
         match self.setting:

@@ -15,8 +15,8 @@ from guidance.sds import weight
 class CSM(Objective):
     """gradient = sigma / alpha * scale * (answer under the text - answer under none), at the inverted latent.
 
-    This is ISM without its difference of two times. A text condition that holds the tokens of a picture
-    (`Condition.image`) makes that picture the visual prompt, for priors that see pictures.
+    A negative prompt stands for none. This is ISM without its difference of two times. A text condition that holds the
+    tokens of a picture (`Condition.image`) makes that picture the visual prompt, for priors that see pictures.
     """
 
     about: ClassVar[About | None] = About(
@@ -38,8 +38,12 @@ class CSM(Objective):
     def __post_init__(self) -> None:
         check_interval(self.scale, self.delta, self.stride)
 
+    @property
+    def hears_negative(self) -> bool:
+        return True
+
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         x_t = approached(prior, view, self.delta, self.stride).step(prior, view.t)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         factor = self.scale * weight("reconstruction", *prior.levels(view.t))
-        return Update(per_view(factor) * (text - empty), {"t": float(view.t.mean())})
+        return Update(per_view(factor) * (text - against), {"t": float(view.t.mean())})

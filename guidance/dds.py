@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objective import About, Objective, Source, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Source, Update, View
 from guidance.prior import Denoiser, noised
 
 
 @dataclass(frozen=True)
-class DDS(Objective):
+class DDS(Guided):
     """gradient = guided answer for the edit - guided answer for the source, with the same noise and time."""
 
     about: ClassVar[About | None] = About(
@@ -28,6 +29,7 @@ class DDS(Objective):
     """Classifier-free guidance in the standard form (1 is none), for both."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 7.5")
 
@@ -37,8 +39,8 @@ class DDS(Objective):
         answers = []
         for x, condition in ((view.x, view.wanted.text), (source.x, source.text)):
             x_t = noised(x, view.noise, alpha, sigma)
-            empty, text = prior.predict(x_t, view.t, [view.wanted.empty, condition])
-            answers.append(guided(empty, text, self.scale))
+            against, text = prior.predict(x_t, view.t, [view.wanted.negative, condition])
+            answers.append(self.answer(prior, x_t, view.t, against, text, self.scale))
         return Update(answers[0] - answers[1], {"t": float(view.t.mean())})
 
 

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.critic import Adapted
-from guidance.objective import About, Objective, Update, View
-from guidance.prior import Condition, Denoiser
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
+from guidance.prior import Condition, Denoiser, together
 from guidance.sds import Weighting, check_choice, check_finite
 from guidance.vsd import VSD
 
@@ -31,7 +32,7 @@ class Staged(Denoiser, Protocol):
 
 
 @dataclass(frozen=True)
-class DisBack(Objective):
+class DisBack(Guided):
     """The gradient of VSD with the stage of the prior due at `View.progress`; the critic starts as the first."""
 
     about: ClassVar[About | None] = About(
@@ -53,6 +54,7 @@ class DisBack(Objective):
     """Progress, 0..1, from which on the prior itself is asked; the stages before it take equal parts."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
         if not 0 <= self.until <= 1:
@@ -62,7 +64,7 @@ class DisBack(Objective):
         """A prior without stages is its own only one."""
         stages = prior.stages if isinstance(prior, Staged) else (prior,)
         place = self.stage(len(stages), view.progress)
-        update = VSD(self.scale, self.weighting)(stages[place], critic, view)
+        update = VSD(self.scale, self.weighting, rescale=self.rescale)(stages[place], critic, view)
         return Update(update.gradient, {**update.logs, "stage": float(place)})
 
     def stage(self, count: int, progress: float) -> int:
@@ -88,6 +90,11 @@ class Backtracked:
         """
         return Backtracked(prior, (*(_Stage(adapted, weights) for weights in reversed(kept)), prior))
 
+    @property
+    def together(self) -> int:
+        """Views that the prior has to be shown at once."""
+        return together(self.prior)
+
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self.prior.levels(t)
 
@@ -103,6 +110,11 @@ class _Stage:
 
     adapted: Adapted
     weights: dict[str, Tensor]
+
+    @property
+    def together(self) -> int:
+        """Views that the prior has to be shown at once."""
+        return together(self.adapted)
 
     def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         return self.adapted.levels(t)

@@ -8,13 +8,14 @@ from typing import ClassVar, get_args
 
 import torch
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, check_finite, weight
 
 
 @dataclass(frozen=True)
-class ESD(Objective):
+class ESD(Guided):
     """gradient = w(t) * (guided noise answer - the critic's, partly without the camera).
 
     With E = `entropy`, the critic says E * (answer without camera) + (1 - E) * (answer with camera): an entropy bonus
@@ -39,6 +40,7 @@ class ESD(Objective):
     weighting: Weighting = "sds"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
         if not 0 <= self.entropy < math.inf:
@@ -47,9 +49,9 @@ class ESD(Objective):
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         posed = view.wanted.posed
         seen, anywhere = critic.predict(x_t, view.t, [posed, replace(posed, camera=None)])
         w = per_view(weight(self.weighting, alpha, sigma))
-        apart = guided(empty, text, self.scale) - torch.lerp(seen, anywhere, self.entropy)
+        apart = self.answer(prior, x_t, view.t, against, text, self.scale) - torch.lerp(seen, anywhere, self.entropy)
         return Update(w * apart, {"camera_apart": float((seen - anywhere).square().mean().sqrt())})

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objective import About, Objective, Update, View
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Condition, Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, check_finite
 from guidance.vsd import VSD
@@ -27,7 +28,7 @@ class Weighing(Denoiser, Protocol):
 
 
 @dataclass(frozen=True)
-class FVSD(Objective):
+class FVSD(Guided):
     """gradient = h(r) * the gradient of VSD, with r = p / q as the critic tells it, and h(r) = r^2 f''(r).
 
     The published code also divides h by its mean over the batch; Adam makes that of no consequence, and without it
@@ -57,6 +58,7 @@ class FVSD(Objective):
     """The ratio counts as no more than this."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
         check_choice("divergence", self.divergence, get_args(Divergence))
@@ -68,7 +70,7 @@ class FVSD(Objective):
             raise ValueError(f"f-vsd needs a critic that tells ratios of densities; {type(critic).__name__} does not")
         x_t = noised(view.x, view.noise, *prior.levels(view.t))
         ratio = critic.ratio(x_t, view.t, view.wanted.posed).clamp(self.least, self.most)
-        update = VSD(self.scale, self.weighting)(prior, critic, view)
+        update = VSD(self.scale, self.weighting, rescale=self.rescale)(prior, critic, view)
         h = per_view(emphasis(self.divergence, ratio))
         return Update(h * update.gradient, {**update.logs, "ratio": float(ratio.mean())})
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from guidance.guided import Guided
 from guidance.inversion import approached, check_interval
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, per_view
 from guidance.sds import weight
 
 
 @dataclass(frozen=True)
-class ISM(Objective):
+class ISM(Guided):
     """gradient = sigma / alpha * (guided answer at t - unconditional answer at s), with s a little before t.
 
     The latents at s and t are not drawn but lie on one path, the unconditional inversion of the render, so the update
@@ -37,12 +38,13 @@ class ISM(Objective):
     """Stride of the inversion as a part of the schedule; shorter is more exact and takes more passes."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_interval(self.scale, self.delta, self.stride)
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         before = approached(prior, view, self.delta, self.stride)
         x_t = before.step(prior, view.t)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        difference = guided(empty, text, self.scale) - before.answer
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+        difference = self.answer(prior, x_t, view.t, against, text, self.scale) - before.answer
         gradient = per_view(weight("reconstruction", *prior.levels(view.t))) * difference
         return Update(gradient, {"t": float(view.t.mean())})

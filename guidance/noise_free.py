@@ -50,8 +50,9 @@ class NFSD(Objective):
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
         noisy = view.t >= self.switch
-        asked = [view.wanted.empty, view.wanted.text] + [view.wanted.negative] * bool(noisy.any())
-        empty, text, *negative = prior.predict(x_t, view.t, asked)
-        domain = (empty - negative[0]).where(noisy[:, None, None, None], empty) if negative else empty
+        wanted = view.wanted
+        further = [wanted.negative] if noisy.any() and wanted.negative is not wanted.empty else []
+        empty, text, *negative = prior.predict(x_t, view.t, [wanted.empty, wanted.text, *further])
+        domain = (empty - (negative[0] if negative else empty)).where(noisy[:, None, None, None], empty)
         gradient = per_view(weight(self.weighting, alpha, sigma)) * (domain + self.scale * (text - empty))
         return Update(gradient, {"t": float(view.t.mean())})

@@ -26,14 +26,15 @@ class Wanted:
     empty: Condition
     """No prompt."""
     negative: Condition
-    """What should not be seen; equal to `empty` where no negative prompt was given."""
+    """What should not be seen; `empty` itself where no negative prompt was given."""
     posed: Condition
     """The prompt without words for the view, and always with the camera: what a critic is told."""
 
     def rows(self, index: Int[Tensor, " N"]) -> Wanted:
         """These views alone."""
-        kept = (c.rows(index) for c in (self.text, self.empty, self.negative, self.posed))
-        return Wanted(*kept)
+        empty = self.empty.rows(index)
+        negative = empty if self.negative is self.empty else self.negative.rows(index)
+        return Wanted(self.text.rows(index), empty, negative, self.posed.rows(index))
 
 
 @dataclass(frozen=True)

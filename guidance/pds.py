@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.dds import DDS, edited
-from guidance.objective import About, Objective, Update, View
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, per_view
 
 
 @dataclass(frozen=True)
-class PDS(Objective):
+class PDS(Guided):
     """gradient = psi(t) * (edit - source) + chi(t) * (answer for the edit - answer for the source), DDS's difference.
 
     It is the difference between the noises that would lead the two from time t to the same draw at t', a step of the
@@ -41,6 +42,7 @@ class PDS(Objective):
     """Steps that the prior was trained with, whose variance the posterior has."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 100")
         if not self.steps >= 2:
@@ -50,7 +52,7 @@ class PDS(Objective):
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         apart = view.x - edited(view).x
-        difference = DDS(self.scale)(prior, prior, view).gradient
+        difference = DDS(self.scale, rescale=self.rescale)(prior, prior, view).gradient
         psi, chi = (per_view(value.to(view.x.dtype)) for value in self.factors(prior, view.t))
         logs = {"t": float(view.t.mean()), "psi": float(psi.mean())}
         return Update(psi * apart + chi * difference, logs)

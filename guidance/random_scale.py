@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, weight
 
 
 @dataclass(frozen=True)
-class PGSB(Objective):
+class PGSB(Guided):
     """gradient = w(t) * (guided noise answer - the critic's, guided with the same scale), a new scale for each view.
 
     Both sides move alike when the scale does: what is approached is what the text describes, not, as in VSD, what
@@ -37,6 +38,7 @@ class PGSB(Objective):
     weighting: Weighting = "sds"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("weighting", self.weighting, get_args(Weighting))
         if not -math.inf < self.lowest <= self.highest < math.inf:
             raise ValueError(f"scales from {self.lowest} to {self.highest}; expected lowest <= highest, both finite")
@@ -45,8 +47,9 @@ class PGSB(Objective):
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
         scale = self.lowest + (self.highest - self.lowest) * view.uniform
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        rendered_empty, rendered = critic.predict(x_t, view.t, [view.wanted.empty, view.wanted.posed])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+        empty, rendered = critic.predict(x_t, view.t, [view.wanted.empty, view.wanted.posed])
         k, w = per_view(scale), per_view(weight(self.weighting, alpha, sigma))
-        apart = guided(empty, text, k) - guided(rendered_empty, rendered, k)
+        wanted = self.answer(prior, x_t, view.t, against, text, k)
+        apart = wanted - self.answer(prior, x_t, view.t, empty, rendered, k)
         return Update(w * apart, {"scale": float(scale.mean())})

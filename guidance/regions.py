@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, check_finite, weight
 
@@ -17,7 +18,7 @@ one K-th of its pull; the sum gives each what SDS would."""
 
 
 @dataclass(frozen=True)
-class RegionSDS(Objective):
+class RegionSDS(Guided):
     """gradient = sum over regions of mask * w(t) * (answer guided to the region's text - drawn noise).
 
     All regions look at the same noised picture, and share the answer to no prompt. A latent of no region is not
@@ -40,6 +41,7 @@ class RegionSDS(Objective):
     composition: Composition = "sum"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
         check_choice("composition", self.composition, get_args(Composition))
@@ -50,10 +52,12 @@ class RegionSDS(Objective):
             raise ValueError("the objective composes regions, and the view has none")
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, *texts = prior.predict(x_t, view.t, [view.wanted.empty, *regions.texts])
+        against, *texts = prior.predict(x_t, view.t, [view.wanted.negative, *regions.texts])
         composed = torch.zeros_like(x_t)
         for mask, text in zip(regions.masks, texts, strict=True):
-            composed = composed + mask[:, None] * (guided(empty, text, self.scale) - view.noise)
+            composed = composed + mask[:, None] * (
+                self.answer(prior, x_t, view.t, against, text, self.scale) - view.noise
+            )
         if self.composition == "mean":
             composed = composed / len(texts)
         gradient = per_view(weight(self.weighting, alpha, sigma)) * composed

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 
 Correction = Literal["level", "whole"]
@@ -19,7 +20,7 @@ InstaFlow)."""
 
 
 @dataclass(frozen=True)
-class RFDS(Objective):
+class RFDS(Guided):
     """gradient = guided velocity - (noise - x) = (guided noise answer - noise) / alpha, with alpha = 1 - sigma.
 
     So it is SDS with the weight 1 / alpha, which grows towards the noisy end.
@@ -39,15 +40,16 @@ class RFDS(Objective):
     """Classifier-free guidance in the standard form (1 is none)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 50")
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(_pull(prior, view, view.noise, self.scale), {"t": float(view.t.mean())})
+        return Update(_pull(self, prior, view, view.noise), {"t": float(view.t.mean())})
 
 
 @dataclass(frozen=True)
-class RFDSRev(Objective):
+class RFDSRev(Guided):
     """RFDS, whose noise is first moved towards the noise that the prior sees.
 
     noise + step * (velocity under the text - (noise - x)). With the correction `level` the result is the prior's own
@@ -69,6 +71,7 @@ class RFDSRev(Objective):
     correction: Correction = "level"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 50")
         if self.correction not in get_args(Correction):
@@ -82,15 +85,18 @@ class RFDSRev(Objective):
         (text,) = prior.predict(noised(view.x, view.noise, alpha, sigma), view.t, [view.wanted.text])
         error = text - view.noise
         noise = text if self.correction == "level" else view.noise + error / per_view(alpha.clamp_min(_LEAST))
-        return Update(_pull(prior, view, noise, self.scale), {"t": float(view.t.mean())})
+        return Update(_pull(self, prior, view, noise), {"t": float(view.t.mean())})
 
 
 _LEAST = 1e-3
 """The smallest alpha that is divided by: at pure noise the clean latent has no part in the velocity's error."""
 
 
-def _pull(prior: Denoiser, view: View, noise: Float[Tensor, "B C h w"], scale: float) -> Float[Tensor, "B C h w"]:
+def _pull(
+    rule: RFDS | RFDSRev, prior: Denoiser, view: View, noise: Float[Tensor, "B C h w"]
+) -> Float[Tensor, "B C h w"]:
     """How far the guided velocity is from `noise` - x."""
     alpha, sigma = prior.levels(view.t)
-    empty, text = prior.predict(noised(view.x, noise, alpha, sigma), view.t, [view.wanted.empty, view.wanted.text])
-    return (guided(empty, text, scale) - noise) / per_view(alpha.clamp_min(_LEAST))
+    x_t = noised(view.x, noise, alpha, sigma)
+    against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+    return (rule.answer(prior, x_t, view.t, against, text, rule.scale) - noise) / per_view(alpha.clamp_min(_LEAST))

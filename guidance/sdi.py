@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import torch
 
+from guidance.guided import Guided
 from guidance.inversion import Inversion, ddim
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, cleaned
 
 
 @dataclass(frozen=True)
-class SDI(Objective):
+class SDI(Guided):
     """gradient = x - xhat, with xhat the guided clean latent seen in the inversion of x under its text.
 
     SDS with the weighting `reconstruction`, whose drawn noise is replaced by the noise that inversion finds.
@@ -41,6 +42,7 @@ class SDI(Objective):
     """As in the released code, the last step goes up to a stride too far, but the prior is told the time without."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale):
             raise ValueError(f"scale is {self.scale}; expected a finite number, such as 7.5")
         Inversion(self.stride, self.inversion_scale, self.eta)
@@ -51,6 +53,6 @@ class SDI(Objective):
         x_0 = ddim(prior, view.x, inversion.answer(prior, view.x, start, view.wanted), None, start)
         landing = (view.t + view.uniform * self.stride).clamp(max=1) if self.mismatch else None
         x_t = inversion(prior, x_0, view.t, view.wanted, view.second, landing)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        wanted = cleaned(x_t, guided(empty, text, self.scale), *prior.levels(view.t))
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+        wanted = cleaned(x_t, self.answer(prior, x_t, view.t, against, text, self.scale), *prior.levels(view.t))
         return Update(view.x - wanted, {"t": float(view.t.mean())})

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objective import About, Objective, Update, View, guided
-from guidance.prior import Denoiser, cleaned, noised, per_view, together
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
+from guidance.prior import Denoiser, noised, per_view
 
 Weighting = Literal["sds", "uniform", "fantasia3d", "reconstruction"]
 """w(t): sigma^2 (DreamFusion), 1 (equal to SJC), alpha * sigma^2 (Fantasia3D), or sigma / alpha, which makes the
@@ -19,7 +20,7 @@ gradient x - xhat, the difference to the clean picture the prior sees in the noi
 
 
 @dataclass(frozen=True)
-class SDS(Objective):
+class SDS(Guided):
     """gradient = w(t) * (guided noise answer - drawn noise)."""
 
     about: ClassVar[About | None] = About(
@@ -34,23 +35,17 @@ class SDS(Objective):
     scale: float = 7.5
     """Classifier-free guidance in the standard form (1 is none). DreamFusion used 101, with Imagen."""
     weighting: Weighting = "sds"
-    rescale: float = 0.0
-    """Share, 0..1, by which the guided clean picture is brought back to the spread of the unguided one
-    (Lin et al. 2023, section 3.4): less saturation at high scales."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale is {self.rescale}; expected a share from 0 to 1")
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        answer = guided(empty, text, self.scale)
-        if self.rescale > 0:
-            answer = rescaled(answer, text, x_t, alpha, sigma, self.rescale, together(prior))
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+        answer = self.answer(prior, x_t, view.t, against, text, self.scale)
         gradient = per_view(weight(self.weighting, alpha, sigma)) * (answer - view.noise)
         return Update(gradient, {"t": float(view.t.mean())})
 
@@ -80,23 +75,3 @@ def weight(kind: Weighting, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B
             return alpha * sigma.square()
         case "reconstruction":
             return sigma / alpha
-
-
-def rescaled(
-    answer: Float[Tensor, "B C h w"],
-    text: Float[Tensor, "B C h w"],
-    x_t: Float[Tensor, "B C h w"],
-    alpha: Float[Tensor, " B"],
-    sigma: Float[Tensor, " B"],
-    share: float,
-    many: int = 1,
-) -> Float[Tensor, "B C h w"]:
-    """The noise answer whose clean picture has its spread moved by `share` towards that of the text's answer.
-
-    The spread is of each group of `many` views, which a prior that sees several at once takes for one sample.
-    """
-    guided_x, text_x = cleaned(x_t, answer, alpha, sigma), cleaned(x_t, text, alpha, sigma)
-    wanted, found = (x.unflatten(0, (-1, many)).flatten(1).std(1) for x in (text_x, guided_x))
-    ratio = (wanted / found.clamp_min(1e-6)).repeat_interleave(many)
-    x = guided_x * per_view(1 - share + share * ratio)
-    return (x_t - per_view(alpha) * x) / per_view(sigma).clamp_min(1e-6)

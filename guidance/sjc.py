@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised
 from guidance.sds import check_finite
 
 
 @dataclass(frozen=True)
-class SJC(Objective):
+class SJC(Guided):
     """gradient = (x - D(y)) / s, the way to the clean picture D that the prior sees in y = x + s * noise.
 
     The paper adds noise and scales nothing ("variance exploding"): s = sigma / alpha, y = x_t / alpha, and the network
@@ -34,12 +35,13 @@ class SJC(Objective):
     """Whether the way starts from the picture; otherwise it starts from the noised picture, the same on average."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        answer = guided(empty, text, self.scale)
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+        answer = self.answer(prior, x_t, view.t, against, text, self.scale)
         gradient = answer - view.noise if self.variance_reduced else answer
         return Update(gradient, {"t": float(view.t.mean())})

@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from guidance.guided import Guided
 from guidance.inversion import approached, check_interval
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, per_view
 from guidance.sds import weight
 
 
 @dataclass(frozen=True)
-class TSM(Objective):
+class TSM(Guided):
     """gradient = sigma / alpha * (guided answer at t - unconditional answer at mu), with mu between s and t.
 
     mu = s + (t - s) sqrt(1 - gamma^2), and two steps part at s, one to mu and one to t. Where a step is exact, this is
@@ -39,6 +40,7 @@ class TSM(Objective):
     """Stride of the inversion as a part of the schedule."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_interval(self.scale, self.delta, self.stride)
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}; expected a number from 0 to 1, such as 0.3")
@@ -47,8 +49,8 @@ class TSM(Objective):
         before = approached(prior, view, self.delta, self.stride)
         middle = before.t + (view.t - before.t) * math.sqrt(1 - self.gamma**2)
         x_t = before.step(prior, view.t)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         (compared,) = prior.predict(before.step(prior, middle), middle, [view.wanted.empty])
-        difference = guided(empty, text, self.scale) - compared
+        difference = self.answer(prior, x_t, view.t, against, text, self.scale) - compared
         gradient = per_view(weight("reconstruction", *prior.levels(view.t))) * difference
         return Update(gradient, {"t": float(view.t.mean())})

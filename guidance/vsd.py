@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from guidance.objective import About, Objective, Update, View, guided
+from guidance.guided import Guided
+from guidance.objective import About, Update, View
 from guidance.prior import Denoiser, noised, per_view
 from guidance.sds import Weighting, check_choice, check_finite, weight
 
 
 @dataclass(frozen=True)
-class VSD(Objective):
+class VSD(Guided):
     """gradient = w(t) * (guided noise answer - the critic's answer, which is told the camera and is not guided)."""
 
     about: ClassVar[About | None] = About(
@@ -30,14 +31,15 @@ class VSD(Objective):
     weighting: Weighting = "sds"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite("scale", self.scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
 
     def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
         alpha, sigma = prior.levels(view.t)
         x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
+        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
         (rendered,) = critic.predict(x_t, view.t, [view.wanted.posed])
         w = per_view(weight(self.weighting, alpha, sigma))
-        apart = guided(empty, text, self.scale) - rendered
+        apart = self.answer(prior, x_t, view.t, against, text, self.scale) - rendered
         return Update(w * apart, {"critic_apart": float((text - rendered).square().mean().sqrt())})

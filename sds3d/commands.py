@@ -166,11 +166,8 @@ def _remark(prior: Prior, config: RunConfig, console: Console) -> None:
     if isinstance(prior, EmbeddedPrior) and (unknown := prior.vocabulary.unknown(config.negative)):
         console.say(f"the embedded prior does not know, and passes over in the negative prompt: {', '.join(unknown)}")
     if config.negative and not config.objective.hears_negative:
-        others = "nfsd does, and csd with --objective.negative -1 -1 --objective.empty 0 0"
         name = objective_name(config.objective)
-        console.say(
-            f"{name}, with these values, does not ask about the negative prompt, which changes nothing; {others}"
-        )
+        console.say(f"{name}, with these values, does not ask about the negative prompt, which changes nothing")
 
 
 def _go(run: Run, record: Record, console: Console) -> int:

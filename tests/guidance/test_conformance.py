@@ -19,16 +19,21 @@ from guidance.asd import ASD
 from guidance.balanced import BSD
 from guidance.checks import ObjectiveChecks
 from guidance.csd import CSD
+from guidance.ism import ISM
 from guidance.noise_free import NFSD
 from guidance.objective import About, Objective, Update, View
 from guidance.prior import Denoiser, noised
 from guidance.regions import RegionSDS
 from guidance.sds import SDS
 from guidance.sjc import SJC
+from guidance.vsd import VSD
 
 CHECKS = [name for name in vars(ObjectiveChecks) if name.startswith("test_")]
 OTHERWISE: dict[str, Objective] = {
-    "sds-rescaled": SDS(20, "reconstruction", 0.7),
+    "sds-rescaled": SDS(20, "reconstruction", rescale=0.7),
+    "ism-rescaled": ISM(20, rescale=0.7),
+    "vsd-rescaled": VSD(20, rescale=1.0),
+    "asd-rescaled": ASD(20, rescale=0.7),
     "sjc-raw": SJC(variance_reduced=False),
     "csd-shape": CSD(weighting="uniform", negative=(0, -1), empty=(-1, 0), until=0.5),
     "csd-texture": CSD(negative=(-1, -0.5), empty=(0, -0.5)),

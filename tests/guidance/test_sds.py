@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from guidance.guided import rescaled
 from guidance.objective import View, Wanted, guided
 from guidance.prior import cleaned, noised, per_view
-from guidance.sds import SDS, Weighting, rescaled, weight
+from guidance.sds import SDS, Weighting, weight
 from guidance.toy import ToyPrior
 
 ALL = get_args(Weighting)
@@ -170,7 +171,7 @@ def test_the_same_view_gives_the_same_detached_update(kind: Weighting, scale: fl
     prior = line([0.0, 1.0], [1.0, 0.6], {"": (1, 0), "y": (0, 1)})
     x = torch.tensor([-1.0, 0.5], dtype=torch.float64)[:, None, None, None].expand(2, 1, 2, 2)
     view = look(prior, x, x.flip(-1) * 0.3, torch.tensor([0.2, 0.8], dtype=torch.float64))
-    objective = SDS(scale, kind, rescale)
+    objective = SDS(scale, kind, rescale=rescale)
     first, second = (objective(prior, prior, view) for _ in range(2))
     assert torch.equal(first.gradient, second.gradient)
     assert first.logs == second.logs
