@@ -6,7 +6,7 @@ The values of configs/tuned.py and some around them race over the prompts of the
 best two go on, with nothing changed and with all together that was better than that; after 4 the best two, and after 10
 there is a winner; `--prompts 4` ends it there. Runs that are done are kept when the command is run again. What there
 is then goes to docs/tuning.md and .json. A hundred steps are few, and favour what is quick: whose rates are not 1 raced
-again in 800 steps, a draft's, with other rates alone (`--steps 800 --knobs rates`).
+again in 400, half a draft, with other rates alone (`--steps 400 --knobs rates`).
 
 A run's mark is the judge's mean probability of what was asked, over eight views, less how far its saturation and its
 contrast are from those of pictures that the prior draws by itself, without guidance: assets are to look like what the

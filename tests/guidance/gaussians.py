@@ -31,6 +31,11 @@ def look(prior: ToyPrior, x: Tensor, noise: Tensor, t: Tensor) -> View:
     return replace(view, noise=noise)
 
 
+def bare(view: View) -> View:
+    """The same without a negative prompt."""
+    return replace(view, wanted=replace(view.wanted, negative=view.wanted.empty))
+
+
 def random_look(prior: ToyPrior, seed: int, steps: list[int], dtype: torch.dtype = torch.float64) -> View:
     """One view at each step, of pictures and noise from a seed."""
     chance = torch.Generator().manual_seed(seed)

@@ -17,7 +17,7 @@ from guidance.prior import Against, Condition, cleaned, noised, per_view
 from guidance.sds import SDS
 from guidance.sjc import SJC
 from guidance.toy import ToyPrior
-from tests.guidance.gaussians import line, look, mean_gradient, random_look, resting
+from tests.guidance.gaussians import bare, line, look, mean_gradient, random_look, resting
 
 TIMES = [20, 199, 200, 600, 980]
 
@@ -67,8 +67,8 @@ def test_sjc_is_the_way_to_the_clean_picture_in_unscaled_noise(prior: ToyPrior, 
     exploding = per_view(sigma / alpha)
     y = view.x + exploding * view.noise
     x_t = y / (1 + exploding.square()).sqrt()
-    empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-    clean = cleaned(x_t, guided(empty, text, 7.5), alpha, sigma)
+    against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
+    clean = cleaned(x_t, guided(against, text, 7.5), alpha, sigma)
     expected = -(clean - (view.x if reduced else y)) / exploding
     torch.testing.assert_close(SJC(7.5, reduced)(prior, prior, view).gradient, expected)
 
@@ -94,7 +94,7 @@ def test_sjc_rests_where_sds_of_uniform_weight_does() -> None:
 
 
 def test_sds_is_its_unguided_part_and_csd(prior: ToyPrior, view: View) -> None:
-    whole, part, classifier = (rule(prior, prior, view).gradient for rule in (SDS(7.5), SDS(0), CSD(7.5)))
+    whole, part, classifier = (rule(prior, prior, bare(view)).gradient for rule in (SDS(7.5), SDS(0), CSD(7.5)))
     torch.testing.assert_close(whole, part + classifier)
 
 
@@ -181,17 +181,17 @@ def test_csd_refuses_what_leaves_noise_over() -> None:
 @pytest.mark.parametrize("scale", [1.0, 7.5, 20.0])
 def test_asd_without_shift_is_csd_to_the_bit(dtype: torch.dtype, scale: float) -> None:
     prior = pictures(dtype)
-    view = random_look(prior, 3, TIMES, dtype)
+    view = bare(random_look(prior, 3, TIMES, dtype))
     expected = CSD(scale - 1)(prior, prior, view).gradient
     assert torch.equal(ASD(scale, plus_ratio=0)(prior, prior, view).gradient, expected)
 
 
 def test_asd_is_the_guided_answer_less_that_of_a_later_time(prior: ToyPrior, view: View) -> None:
     rule, view = ASD(7.5), replace(view, lowest=0.01)
-    empty, text, _, w = answers(prior, view)
+    _, text, against, w = answers(prior, view)
     later = view.t + view.uniform * torch.minimum(0.1 * (view.t - 0.01), 1 - view.t)
     (shifted,) = prior.predict(noised(view.x, view.noise, *prior.levels(later)), later, [view.wanted.text])
-    torch.testing.assert_close(rule(prior, prior, view).gradient, w * (guided(empty, text, 7.5) - shifted))
+    torch.testing.assert_close(rule(prior, prior, view).gradient, w * (guided(against, text, 7.5) - shifted))
 
 
 def at(t: Tensor, uniform: Tensor | float, lowest: float) -> View:
@@ -323,8 +323,7 @@ def test_nfsd_overshoots_as_in_closed_form() -> None:
 
 
 def test_nfsd_without_a_negative_prompt_is_csd_from_the_switch_on(prior: ToyPrior, view: View) -> None:
-    bare = replace(view, wanted=replace(view.wanted, negative=view.wanted.empty))
-    gradient, classifier = (rule(prior, prior, bare).gradient for rule in (NFSD(7.5), CSD(7.5)))
+    gradient, classifier = (rule(prior, prior, bare(view)).gradient for rule in (NFSD(7.5), CSD(7.5)))
     torch.testing.assert_close(gradient[2:], classifier[2:])
     assert not torch.allclose(gradient[:2], classifier[:2])
 

@@ -15,6 +15,7 @@ from guidance.noise_free import NFSD
 from guidance.objective import Objective, View
 from guidance.prior import Condition
 from guidance.toy import ToyPrior
+from tests.guidance.gaussians import bare
 
 GUIDED = [name for name, kind in OBJECTIVES.items() if issubclass(kind, Guided)]
 SCALED = [name for name in GUIDED if name != "pg-sb"]
@@ -45,10 +46,6 @@ def view_of(rule: Objective) -> View:
     return Asked(rule).views(torch.float64)[-1]
 
 
-def without_negative(view: View) -> View:
-    return replace(view, wanted=replace(view.wanted, negative=view.wanted.empty))
-
-
 @pytest.mark.parametrize("name", SCALED)
 def test_the_negative_prompt_is_what_the_text_is_told_apart_from(name: str) -> None:
     """Its part in the answer, and so in the gradient, is 1 - scale: none without guidance."""
@@ -56,7 +53,7 @@ def test_the_negative_prompt_is_what_the_text_is_told_apart_from(name: str) -> N
     for scale in (1.0, 3.0, 5.0):
         rule = made(name, scale=scale)
         view = view_of(rule)
-        parts.append(update(rule, view) - update(rule, without_negative(view)))
+        parts.append(update(rule, view) - update(rule, bare(view)))
     assert parts[0].abs().max() < 1e-9 < parts[1].abs().max()
     torch.testing.assert_close(parts[2], 2 * parts[1])
 
@@ -95,7 +92,7 @@ def test_what_nobody_wants_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ToyPrior, "predict", counted)
     rule = NFSD()
-    view = without_negative(view_of(rule))
+    view = bare(view_of(rule))
     same = replace(view.wanted, negative=replace(view.wanted.empty))
     first, second = update(rule, view), update(rule, replace(view, wanted=same))
     torch.testing.assert_close(first, second)

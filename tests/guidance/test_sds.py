@@ -101,7 +101,7 @@ def test_reconstruction_is_the_way_to_the_rescaled_clean_picture(prior: ToyPrior
     told = cleaned(x_t, text, alpha, sigma)
     f = torch.stack([a.std() / b.std() for a, b in zip(told, clean, strict=True)])
     wanted = view.x - per_view(share * f + 1 - share) * clean
-    torch.testing.assert_close(SDS(50, "reconstruction", share)(prior, prior, view).gradient, wanted)
+    torch.testing.assert_close(SDS(50, "reconstruction", rescale=share)(prior, prior, view).gradient, wanted)
 
 
 def test_reconstruction_is_the_way_to_the_clean_picture(prior: ToyPrior, view: View) -> None:

@@ -51,7 +51,7 @@ def config(prior_folder: Path) -> RunConfig:
     return RunConfig(
         "a red teddy bear",
         prior=str(prior_folder),
-        objective=SDS(2.0, "reconstruction", 0.5),
+        objective=SDS(2.0, "reconstruction", rescale=0.5),
         scene=Splats(count=400, max_count=700, opacity=0.9, grow_times=3),
         mesh=Meshing(faces=500, texture=64, resolution=32, views=3, outline=32, pictures=48),
         steps=8,

@@ -42,7 +42,7 @@ def small(prior_folder: Path) -> RunConfig:
     return RunConfig(
         "a red teddy bear",
         prior=str(prior_folder),
-        objective=SDS(2.0, "reconstruction", 0.5),
+        objective=SDS(2.0, "reconstruction", rescale=0.5),
         scene=Splats(count=400, opacity=0.9),
         mesh=Meshing(faces=500, texture=64, resolution=32, views=3, outline=32, pictures=48),
         steps=2,
