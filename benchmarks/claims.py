@@ -222,8 +222,8 @@ def told(data: dict[str, Any]) -> str:
         "claim holds or not; all numbers are in [claims.json](claims.json).",
         "",
         "A small prior of 96 x 96 pictures that is told the camera is not the model the papers used: what holds "
-        "there need not hold here, and the other way round. What is hardly recognised, by the second table, is no asset, "
-        "and its looks decide nothing.",
+        "there need not hold here, and the other way round. What is hardly recognised, by the second table, is no "
+        "asset, and its looks decide nothing.",
         "",
         "| claim | measure | variant | reference | difference (95 %) | prompts | verdict |",
         "|---|---|---|---|---|---|---|",
