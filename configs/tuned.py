@@ -47,7 +47,7 @@ TUNED: dict[str, Recipe] = {
     "f-vsd": Recipe(FVSD(scale=2.0), LOW),
     "ism": Recipe(ISM(scale=1.0, delta=0.2), LOW),
     "nfsd": Recipe(NFSD(scale=1.0, weighting="reconstruction", switch=0.4), LOW),
-    "pds": Recipe(PDS(scale=7.5), rates=2.0),
+    "pds": Recipe(PDS(scale=7.5)),
     "pg-sb": Recipe(PGSB(lowest=1.0, highest=3.0)),
     "regions": Recipe(RegionSDS(scale=1.0), LOW, rates=2.0),
     "rfds": Recipe(RFDS(scale=2.0), LOW_FLOW),
