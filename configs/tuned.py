@@ -2,9 +2,8 @@
 
 The prior is small and sure of itself: scales that suit Stable Diffusion saturate it, and it has nothing to say about
 details, so times fall further than is usual. A row says what differs from the defaults of `Recipe`, whose times fall
-from 0.5-0.98 to 0.02-0.4. The values won races over prompts (docs/tuning.md), and all of them were run on twelve
-prompts and judged (docs/objectives.md). The races had 100 steps and favour what is quick: at 800 steps of one prompt,
-asd (0.71 against 0.77) and bsd (0.87 against 0.88) were marked no better for their doubled rates.
+from 0.5-0.98 to 0.02-0.4. The values won races over ten prompts, in 100 steps and where rates are not 1 once more in
+400 (docs/tuning.md), and all of them were run on twelve prompts and judged (docs/objectives.md).
 """
 
 from __future__ import annotations
