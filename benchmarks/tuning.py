@@ -198,7 +198,8 @@ def told(data: Mapping[str, Any]) -> str:
     lines += [
         "`Gain` is the mark's difference from the values as they were when the race began; `next` is who came second "
         "and how far behind, with the standard error of the difference. Both are means of the prompts that both ran. "
-        "f-vsd keeps its divergence, for with reverse-kl it is vsd. The values chosen were then run on twelve prompts: "
+        "The longer race decides on rates; where the two are within twice the error, the lower. f-vsd keeps its "
+        "divergence, for with reverse-kl it is vsd. The values chosen were then run on twelve prompts: "
         "[objectives.md](objectives.md). Written by `python benchmarks/tuning.py`; every value that was tried and "
         "every run is in [tuning.json](tuning.json).",
     ]
