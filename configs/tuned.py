@@ -39,7 +39,7 @@ TUNED: dict[str, Recipe] = {
     "asd": Recipe(ASD(scale=1.0), rates=2.0),
     "bsd": Recipe(BSD(setting="auto", strength=2.0), rates=2.0),
     "csd": Recipe(CSD(empty=(-1.0, -0.4), noise=(0.0, -0.6)), LOW),
-    "csm": Recipe(CSM(scale=2.0), LOW, rates=0.4),
+    "csm": Recipe(CSM(scale=2.0), LOW, rates=0.2),
     "dds": Recipe(DDS(scale=1.0), LOW, rates=2.0),
     "disback": Recipe(DisBack(scale=4.0, until=0.2), LOW),
     "esd": Recipe(ESD(scale=2.0), LOW),

@@ -38,7 +38,7 @@ def test_prompts_that_can_not_be_made(
         ("--preset draftt", "unknown preset 'draftt'; did you mean draft?"),
         ("--preset", "argument --preset: expected one argument"),
         ("--objective sdss", "unknown objective 'sdss'; did you mean sds?"),
-        ("--objective nowhere_at_all:X", "No module named 'nowhere_at_all'"),
+        ("--objective nowhere_at_all:X", "there is no module nowhere_at_all; expected an objective as module:Class"),
         ("--objective guidance.sds:VSD", "guidance.sds has no VSD"),
         ("--prior mimi", "unknown prior 'mimi'; did you mean mini?"),
         ("--steps 0", "steps is 0; a run takes at least 1"),
