@@ -175,7 +175,7 @@ def standing(kept: Mapping[str, Any]) -> dict[str, Any]:
                 "values": values,
                 "prompts": len(mine),
                 "mark": round(statistics.mean(row["mark"] for row in mine), 4),
-                "gain": round(statistics.mean(gains), 4),
+                "gain": round(statistics.mean(gains), 4) if gains else None,
                 "gain_prompts": len(gains),
                 **{
                     key: round(statistics.mean(row[key] for row in whole), 4) if whole else None
@@ -198,8 +198,9 @@ def told(data: Mapping[str, Any]) -> str:
     lines += [
         "`Gain` is the mark's difference from the values as they were when the race began; `next` is who came second "
         "and how far behind, with the standard error of the difference. Both are means of the prompts that both ran. "
-        "The longer race decides on rates; where the two are within twice the error, the lower. f-vsd keeps its "
-        "divergence, for with reverse-kl it is vsd. The values chosen were then run on twelve prompts: "
+        "The longer race decides on rates; where the two are within twice the error, the lower. csm drifts on with "
+        "every step, so its rate falls with their number. f-vsd keeps its divergence, for with reverse-kl it is vsd. "
+        "The values chosen were then run on twelve prompts: "
         "[objectives.md](objectives.md). Written by `python benchmarks/tuning.py`; every value that was tried and "
         "every run is in [tuning.json](tuning.json).",
     ]
@@ -217,7 +218,8 @@ def line(found: Mapping[str, Any]) -> tuple[str, ...]:
     """An objective's row after its name."""
     best, *others = found["values"]
     looks = (f"{best['probability']:.2f}", f"{best['off_saturation']:+.3f}", f"{best['off_contrast']:+.3f}")
-    figures = (f"{best['mark']:.3f}", f"{best['gain']:+.3f}", behind(found["runs"], best, others))
+    gain = "" if best["gain"] is None else f"{best['gain']:+.3f}"
+    figures = (f"{best['mark']:.3f}", gain, behind(found["runs"], best, others))
     return str(len(found["values"])), str(best["prompts"]), best["values"], *figures, *looks
 
 

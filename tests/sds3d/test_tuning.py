@@ -136,3 +136,13 @@ def test_races_of_other_steps_stand_apart(tuning: ModuleType, race: Any, tmp_pat
         assert not search.rows
         search.race()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_values_without_those_as_they_were_have_no_gain(tuning: ModuleType, race: Any) -> None:
+    search = race("sds", lambda values, prompt: 0.5)
+    search.measure([{"rates": 2.0}], 2)
+    best = furthest(tuning, search.rows)
+    assert (best["gain"], best["mark"]) == (None, 0.5)
+    assert "| sds | 1 | 2 | rates 2.0 | 0.500 |  |  |" in tuning.told(
+        {"races": {"1": {"sds": tuning.standing(kept(search.rows))}}}
+    )
