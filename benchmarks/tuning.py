@@ -199,7 +199,9 @@ def told(data: Mapping[str, Any]) -> str:
         "`Gain` is the mark's difference from the values as they were when the race began; `next` is who came second "
         "and how far behind, with the standard error of the difference. Both are means of the prompts that both ran. "
         "The longer race decides on rates; where the two are within twice the error, the lower. csm drifts on with "
-        "every step, so its rate falls with their number. f-vsd keeps its divergence, for with reverse-kl it is vsd. "
+        "every step, so its rate falls with their number; that of a draft rests on the two prompts of 800 steps. "
+        "disback's values won an earlier race of fewer values and were run beside the last of this one. "
+        "f-vsd keeps its divergence, for with reverse-kl it is vsd. "
         "The values chosen were then run on twelve prompts: "
         "[objectives.md](objectives.md). Written by `python benchmarks/tuning.py`; every value that was tried and "
         "every run is in [tuning.json](tuning.json).",
