@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
+from app.guard import ANYWHERE, Guard
 from sds3d.arguments import parser
 from sds3d.console import Console
 
 PORT = 7860
 UPLOAD = "30mb"
 """Most bytes of one upload."""
+AUTH_VARIABLE = "SDS3D_AUTH"
+"""Environment variable with USER:PASSWORD."""
 THREADS = 64
 """Requests that are answered at once; looks at a run take no time, exports some seconds."""
 
@@ -26,9 +30,10 @@ def main(words: list[str] | None = None) -> int:
         ImportError: gradio is not installed.
     """
     given = _flags().parse_args(sys.argv[1:] if words is None else words)
-    auth = _account(given.auth)
+    auth = _account(given.auth, given.auth_file)
     if given.share and auth is None:
-        raise ValueError("--share opens the page to the internet; give --auth USER:PASSWORD with it")
+        raise ValueError("--share opens the page to the internet; give --auth-file FILE with it")
+    _check(given)
     runs: Path = given.runs.expanduser().resolve()
     _quiet(runs)
     try:
@@ -55,7 +60,7 @@ def main(words: list[str] | None = None) -> int:
             inbrowser=given.open,
             prevent_thread_lock=True,
             quiet=True,
-            show_error=False,
+            show_error=True,
             theme=theme(),
             css=styles(),
             head=head(),
@@ -63,6 +68,7 @@ def main(words: list[str] | None = None) -> int:
             blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
             max_file_size=UPLOAD,
             max_threads=THREADS,
+            app_kwargs={"middleware": [_guard(given, auth is not None)]},
             enable_monitoring=False,
             run_history=False,
             footer_links=["api"],
@@ -71,7 +77,7 @@ def main(words: list[str] | None = None) -> int:
         )
         console.say(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
         if auth is None and given.host not in ("127.0.0.1", "localhost", "::1"):
-            console.say("whoever reaches this machine may use it; --auth USER:PASSWORD asks for an account")
+            console.say("whoever reaches this machine may use it; --auth-file FILE asks for an account")
         _wait()
     finally:
         jobs.close()
@@ -98,14 +104,49 @@ def _quiet(runs: Path) -> None:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(runs / ".served"))
 
 
-def _account(text: str | None) -> tuple[str, str] | None:
-    """(user, password) of `--auth`. Raises ValueError."""
+def _account(text: str | None, file: Path | None) -> tuple[str, str] | None:
+    """(user, password) of `--auth`, `--auth-file` or the environment. Raises ValueError, OSError."""
+    where = "--auth"
+    if text is None and file is not None:
+        where, text = str(file), file.read_text(encoding="utf-8").strip()
+    if text is None and AUTH_VARIABLE in os.environ:
+        where, text = AUTH_VARIABLE, os.environ[AUTH_VARIABLE]
     if text is None:
         return None
     user, colon, password = text.partition(":")
     if not (user and colon and password):
-        raise ValueError("--auth takes USER:PASSWORD, such as me:a-long-password")
+        raise ValueError(f"{where} holds no USER:PASSWORD, such as me:a-long-password")
     return user, password
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Raises ValueError for numbers out of range and a host that this machine cannot listen on."""
+    for flag, least, most in (("port", 1, 65535), ("at_once", 1, 256), ("waiting", 1, 10_000), ("each", 1, 10_000)):
+        if not least <= getattr(given, flag) <= most:
+            name = flag.replace("_", "-")
+            raise ValueError(f"--{name} is {getattr(given, flag)}; expected a number from {least} to {most}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        raise ValueError(f"--host {given.host!r} is not an address of this machine; expected 127.0.0.1") from None
+    except OSError as error:
+        raise ValueError(f"cannot listen on {given.host} port {given.port}: {error.strerror}; try --port N") from None
+
+
+def _guard(given: argparse.Namespace, needs_login: bool) -> object:
+    """The middleware that lets only this server's visitors in."""
+    from starlette.middleware import Middleware
+
+    return Middleware(
+        Guard,
+        hosts=[*given.allow_host, *({given.host} - ANYWHERE)],
+        any_address=given.host in ANYWHERE,
+        share=given.share,
+        needs_login=needs_login,
+    )
 
 
 def _flags() -> argparse.ArgumentParser:
@@ -119,7 +160,20 @@ def _flags() -> argparse.ArgumentParser:
     )
     p.add_argument("--host", default="127.0.0.1", help="who may connect: 127.0.0.1 is this machine alone (default)")
     p.add_argument("--port", type=int, default=PORT, metavar="N", help=f"(default: {PORT})")
-    p.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this account")
+    p.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another host name that the page is reached by, such as that of a proxy; may be repeated",
+    )
+    p.add_argument(
+        "--auth-file",
+        type=Path,
+        metavar="FILE",
+        help=f"ask for the account USER:PASSWORD in FILE, or in ${AUTH_VARIABLE}",
+    )
+    p.add_argument("--auth", metavar="USER:PASSWORD", help="the same, visible to others in the list of processes")
     p.add_argument("--share", action="store_true", help="a public address by way of gradio's servers; needs --auth")
     p.add_argument("--open", action="store_true", help="open a browser")
     p.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")

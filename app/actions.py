@@ -9,7 +9,7 @@ from typing import Any
 from app.estimate import Estimate, kept, measured
 from app.exports import Exports
 from app.fields import Choice
-from app.form import Form, form_of_file, form_of_words, pairs, plain, remark, whole
+from app.form import Form, form_of_file, form_of_words, pairs, parse, plain, remark, whole
 from app.jobs import Jobs
 from app.telling import card, glimpse
 from app.uploads import Uploads
@@ -130,7 +130,7 @@ class Actions:
         """What a batch asks about the words of each of its runs: raises ValueError where they do not fit."""
 
         def check(said: Sequence[str]) -> None:
-            if arguments.generate([*said]).run.prior == choice.prior and is_embedded(choice.prior):
+            if parse(said).prior == choice.prior and is_embedded(choice.prior):
                 remark(said[0])
 
         return check

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.form import parse
 from app.job import Full
 from app.jobs import Jobs
 from app.words import FILES, LONGEST, changed, checked
-from sds3d import arguments
 
 LARGEST = 256 * 1024
 """Bytes of a table or of pasted prompts."""
@@ -53,7 +53,7 @@ class Sent:
 
 def fits(words: Sequence[str]) -> None:
     """Raises ValueError for words that `sds3d generate` would not take."""
-    arguments.generate([*words])
+    parse(words)
 
 
 def pasted(text: str, flags: Sequence[str] = (), check: Callable[[Sequence[str]], object] = fits) -> Batch:

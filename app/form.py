@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from app.fields import Choice, groups, words
+from app.words import checked
 from configs.files import glance
 from configs.run import RunConfig
 from sds3d import arguments
+from sds3d.fetch import here
+from sds3d.models import BOOK
 from sds3d.priors import embedded_vocabulary, is_embedded
 
 PROMPT = 300
@@ -42,20 +45,38 @@ class Form:
         if not prompt:
             raise ValueError('the prompt is empty; give one such as "a teddy bear"')
         said = [prompt, *self._flags()]
-        arguments.generate(said)
+        parse(said)
         if is_embedded(self.choice.prior):
             remark(prompt)
         return said
 
     def config(self) -> RunConfig:
         """The run that the words ask for. Raises as `words`."""
-        return arguments.generate(self.words()).run
+        return parse(self.words())
 
     def _flags(self) -> list[str]:
         said = words(self.choice, self.changed)
         if negative := plain("negative prompt", self.negative):
             said += [f"--negative={negative}"]
         return [*said, "--seed", str(whole("seed", self.seed))]
+
+
+def parse(said: Sequence[str]) -> RunConfig:
+    """The run that words of a visitor ask for; none of them reaches the parser of flags unchecked.
+
+    Raises:
+        ValueError: in one line, what does not fit.
+        ImportError: a plug-in does not load.
+    """
+    try:
+        config = arguments.generate([*checked(said, 1)]).run
+    except SystemExit:
+        raise ValueError("the values ask for the help of the command line; see: sds3d generate --help") from None
+    if config.prior in BOOK and not any(here(source, config.extras) for source in BOOK[config.prior].sources):
+        raise ValueError(
+            f"the prior {config.prior} is not on this machine; get it with: sds3d models fetch {config.prior}"
+        )
+    return config
 
 
 def form_of_words(said: Sequence[str]) -> Form:

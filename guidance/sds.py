@@ -50,10 +50,16 @@ class SDS(Guided):
         return Update(gradient, {"t": float(view.t.mean())})
 
 
+MAX_MAGNITUDE = 1e6
+"""Largest magnitude of a hyper-parameter."""
+
+
 def check_finite(name: str, value: float) -> None:
-    """Raises ValueError for a hyper-parameter that is no number."""
+    """Raises ValueError for a hyper-parameter that is no number, or too large for the arithmetic of float32."""
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; expected a finite number, such as 7.5")
+    if abs(value) > MAX_MAGNITUDE:
+        raise ValueError(f"{name} is {value:g}; expected a number from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}")
 
 
 def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -236,6 +236,24 @@ def _parsed(program: str, words: list[str], start: RunConfig, description: str) 
         raise ValueError(f"{_one_line(boxes.getvalue())} (see {program} --help)") from None
 
 
+_PARSE_ERRORS = (
+    (r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 is \2; expected a whole number"),
+    (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
+    (r"Error parsing (--\S+): no type matching \S+ could be instantiated from (\[.*?\])\..*", r"\1 does not take \2"),
+    (r"Missing value for argument '(--\S+?)'.*", r"\1 needs a value"),
+    (r"Error parsing (?!--)[\w.]+: (.*)", r"\1"),
+)
+"""What tyro says of a value, as patterns -> what is said instead."""
+
+
+def _reworded(text: str) -> str:
+    """A message of tyro's without the names of its types."""
+    for pattern, instead in _PARSE_ERRORS:
+        if match := re.fullmatch(pattern, text, re.DOTALL):
+            return match.expand(instead)
+    return text
+
+
 def _one_line(boxes: str) -> str:
     """What tyro's boxes say is wrong, without frames, rules and help."""
     # A title, what is wrong, and more, between rules; the frame is missing where the terminal has no UTF-8.
@@ -248,4 +266,4 @@ def _one_line(boxes: str) -> str:
             return f"{wrong}; a prompt of several words needs quotes around it"
         near = re.findall(r"--[\w.-]+", more[0])[:3] if more and more[0].startswith("Perhaps") else []
         return f"{wrong}; did you mean {' or '.join(near)}?" if near else wrong
-    return wrong or " ".join(text.split())
+    return _reworded(wrong or " ".join(text.split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from app.fields import Choice
 from app.form import Form, defaults, number, whole
 from app.page.batch_tab import start
 from app.page.parts import one_line, owner
+from app.requests import (
+    BatchRequest,
+    CompareRequest,
+    EstimateRequest,
+    ExportRequest,
+    FormRequest,
+    RunRequest,
+    SearchRequest,
+    validated,
+)
+
+_LOG = logging.getLogger(__name__)
 
 
 def offer(actions: Actions) -> None:
@@ -28,25 +41,23 @@ class _Endpoints:
     def __init__(self, actions: Actions) -> None:
         self.actions = actions
 
-    def _form(self, asked: dict[str, Any]) -> Form:
-        """A form from what a program sends. Raises ValueError for names that no form has."""
-        known = {"prompt", "negative", "seed", "minutes", "values", *Choice.__dataclass_fields__}
-        for name in asked:
-            if name not in known:
-                raise ValueError(f"{str(name)[:80]!r} is not taken; expected {', '.join(sorted(known))}")
-        values = asked.get("values") or {}
-        if not isinstance(values, dict):
-            raise ValueError("values is no object of names and values")
-        choice = Choice(**{name: str(asked[name]) for name in Choice.__dataclass_fields__ if asked.get(name)})
-        minutes = asked.get("minutes")
+    def _form(self, asked: object) -> Form:
+        """A form from what a program sends. Raises ValueError."""
+        given = validated(FormRequest, asked)
+        choice = Choice(**{name: given[name] for name in Choice.__dataclass_fields__ if given.get(name)})
+        minutes = given["minutes"]
         return Form(
-            str(asked.get("prompt", "")),
+            given["prompt"],
             choice,
-            str(asked.get("negative") or ""),
-            whole("seed", asked.get("seed") or 0),
+            given["negative"] or "",
+            whole("seed", given["seed"] or 0),
             None if minutes in (None, "") else number("time budget", minutes),
-            values,
+            given["values"] or {},
         )
+
+    def _run(self, run: object) -> str:
+        """The id of a run. Raises ValueError."""
+        return str(validated(RunRequest, {"run": run})["run"])
 
 
 class _Making(_Endpoints):
@@ -54,62 +65,66 @@ class _Making(_Endpoints):
 
     NAMES = ("generate", "estimate", "compare", "batch", "texture", "refine", "edit", "resume", "cancel", "delete")
 
-    def generate(self, asked: dict, request: gr.Request) -> str:  # type: ignore[type-arg]
+    def generate(self, asked: Any, request: gr.Request) -> str:
         """A prompt to a finished asset; returns the run's id."""
         with _plain():
             return self.actions.generate(self._form(asked), owner(request))
 
-    def estimate(self, asked: dict, measure: bool = False) -> str:  # type: ignore[type-arg]
+    def estimate(self, asked: Any, measure: Any = False) -> str:
         """How long such a run takes, in words; `measure` takes a few steps of it where that is not known."""
         with _plain():
-            return self.actions.estimate(self._form(asked), measure)
+            taken = validated(EstimateRequest, {"measure": measure})
+            return self.actions.estimate(self._form(asked), taken["measure"])
 
     def compare(
-        self, prompt: str, objectives: list, request: gr.Request, seeds: int = 1, minutes: float = 2.0  # type: ignore[type-arg]
+        self, prompt: Any, objectives: Any, request: gr.Request, seeds: Any = 1, minutes: Any = 2.0
     ) -> str:  # fmt: skip
         """Objectives side by side on one prompt; returns the run's id."""
         with _plain():
+            sent = {"prompt": prompt, "objectives": objectives, "seeds": seeds, "minutes": minutes}
+            prompt, objectives, seeds, minutes = validated(CompareRequest, sent).values()
             return self.actions.compare(prompt, objectives, seeds, number("time", minutes), Choice(), owner(request))
 
-    def batch(self, prompts: str, request: gr.Request, asked: dict | None = None) -> dict:  # type: ignore[type-arg]
+    def batch(self, prompts: Any, request: gr.Request, asked: Any = None) -> Any:
         """Prompts, one a line; returns the ids of the runs, and one line for each prompt that was not taken."""
         with _plain():
-            form = self._form({"prompt": "-", **(asked or {})})
+            prompts = validated(BatchRequest, {"prompts": prompts})["prompts"]
+            form = self._form(asked or {})
             sent: batch.Sent = start(self.actions, prompts, None, form.choice, dict(form.changed), owner(request))
             return {"batch": sent.name, "runs": list(sent.ids), "wrong": list(sent.wrong)}
 
-    def texture(self, model: dict, asked: dict, request: gr.Request) -> str:  # type: ignore[type-arg]
+    def texture(self, model: Any, asked: Any, request: gr.Request) -> str:
         """An uploaded GLB or OBJ painted by a prompt; returns the run's id."""
         with _plain():
             path = _uploaded(model)
             taken = self.actions.uploads.take(path, path.name, self.actions.in_use())
             return self.actions.texture(taken.id, self._form(asked), owner(request))
 
-    def refine(self, run: str, request: gr.Request, asked: dict | None = None) -> str:  # type: ignore[type-arg]
+    def refine(self, run: Any, request: gr.Request, asked: Any = None) -> str:
         """The mesh of a finished run made better; returns the new run's id."""
         with _plain():
-            return self.actions.refine(run, self._form(asked or {}), owner(request))
+            return self.actions.refine(self._run(run), self._form(asked or {}), owner(request))
 
-    def edit(self, run: str, asked: dict, request: gr.Request) -> str:  # type: ignore[type-arg]
+    def edit(self, run: Any, asked: Any, request: gr.Request) -> str:
         """A finished run changed to what the prompt says; returns the new run's id."""
         with _plain():
-            return self.actions.edit(run, self._form(asked), owner(request))
+            return self.actions.edit(self._run(run), self._form(asked), owner(request))
 
-    def resume(self, run: str, request: gr.Request) -> str:
+    def resume(self, run: Any, request: gr.Request) -> str:
         """Goes on with a run that was stopped or interrupted."""
         with _plain():
-            return self.actions.jobs.resume(run, owner(request)).id
+            return self.actions.jobs.resume(self._run(run), owner(request)).id
 
-    def cancel(self, run: str) -> str:
+    def cancel(self, run: Any) -> str:
         """Stops a run; it exports what there is."""
         with _plain():
-            self.actions.jobs.cancel(run)
+            self.actions.jobs.cancel(self._run(run))
             return run
 
-    def delete(self, run: str) -> str:
+    def delete(self, run: Any) -> str:
         """Deletes a run that is over, with all its files."""
         with _plain():
-            self.actions.jobs.delete(run)
+            self.actions.jobs.delete(self._run(run))
             return run
 
 
@@ -118,46 +133,50 @@ class _Watching(_Endpoints):
 
     NAMES = ("status", "runs", "fields", "exports", "export")
 
-    def status(self, run: str) -> dict:  # type: ignore[type-arg]
+    def status(self, run: Any) -> Any:
         """Where a run stands: state, line, share, figures, previews."""
         with _plain():
-            return self.actions.look(run)
+            return self.actions.look(self._run(run))
 
-    def runs(self, search: str = "", page: int = 0) -> dict:  # type: ignore[type-arg]
+    def runs(self, search: Any = "", page: Any = 0) -> Any:
         """All runs whose prompt has these words, the newest first, a page at a time."""
         with _plain():
-            return self.actions.runs(search, page)
+            return self.actions.runs(*validated(SearchRequest, {"search": search, "page": page}).values())
 
-    def fields(self, asked: dict | None = None) -> list:  # type: ignore[type-arg]
+    def fields(self, asked: Any = None) -> Any:
         """The advanced fields that go with a choice of preset, prior, objective, scene and times."""
         with _plain():
             return defaults(self._form(asked or {}).choice)
 
-    def exports(self, run: str) -> list:  # type: ignore[type-arg]
+    def exports(self, run: Any) -> Any:
         """The files that may be had of a run."""
         with _plain():
-            return self.actions.exported(run)
+            return self.actions.exported(self._run(run))
 
-    def export(self, run: str, name: str) -> dict:  # type: ignore[type-arg]
+    def export(self, run: Any, name: Any) -> Any:
         """Makes a file for a target, such as `blender`, checks it, and sends it."""
         with _plain():
-            row = self.actions.export(run, name)
+            row = self.actions.export(*validated(ExportRequest, {"run": run, "name": name}).values())
             path = row.pop("path")
             return {**row, "file": {"path": path, "meta": {"_type": "gradio.FileData"}} if path else None}
 
 
 class _plain:
-    """Turns an error of ours into one line that the client is told."""
+    """Turns every error into one line for the client; those that are not expected are logged with their place."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | ImportError | OSError | KeyError | TypeError):
+        if error is None or isinstance(error, KeyboardInterrupt | GeneratorExit):
+            return
+        if isinstance(error, ValueError | ImportError | OSError):
             raise gr.Error(one_line(error), print_exception=False) from None
+        _LOG.error("unexpected error in an endpoint", exc_info=error)
+        raise gr.Error(f"internal error ({type(error).__name__}); see the log of the server", print_exception=False)
 
 
-def _uploaded(file: dict[str, Any]) -> Path:
+def _uploaded(file: object) -> Path:
     """Where the server put an upload; any other path is refused. Raises ValueError."""
     served = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
     path = Path(str(file.get("path", "") if isinstance(file, dict) else "")).resolve()
