@@ -13,8 +13,6 @@ from sds3d.arguments import parser
 from sds3d.console import Console
 
 PORT = 7860
-UPLOAD = "30mb"
-"""Most bytes of one upload."""
 AUTH_VARIABLE = "SDS3D_AUTH"
 """Environment variable with USER:PASSWORD."""
 THREADS = 64
@@ -48,6 +46,7 @@ def main(words: list[str] | None = None) -> int:
     from app.jobs import Jobs
     from app.page.build import page
     from app.page.look import head, styles, theme
+    from app.uploads import MEGABYTES
 
     jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
     console = Console()
@@ -66,7 +65,7 @@ def main(words: list[str] | None = None) -> int:
             head=head(),
             allowed_paths=[str(runs)],
             blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
-            max_file_size=UPLOAD,
+            max_file_size=f"{MEGABYTES}mb",
             max_threads=THREADS,
             app_kwargs={"middleware": [_guard(given, auth is not None)]},
             enable_monitoring=False,

@@ -13,8 +13,9 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Collection
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,12 @@ from sds3d.atomic import write_bytes
 
 KINDS = (".glb", ".obj")
 MEGABYTE = 2**20
+MEGABYTES = 30
+"""Size of a file, at most."""
 WAITING = 4
-"""Uploads that may be looked into at once; that is done one after another."""
+"""Uploads that may be opened at once, each in a process of its own."""
+OF_ONE_OWNER = 2
+"""Of them, those of one visitor."""
 _NAMES_FILES = re.compile(rb"mtllib", re.IGNORECASE)
 
 
@@ -59,7 +64,7 @@ class Uploads:
     """The uploaded files of a store."""
 
     def __init__(
-        self, store: Store, megabytes: int = 40, kept: int = 50, seconds: int = 60, memory_mb: int = 3000
+        self, store: Store, megabytes: int = MEGABYTES, kept: int = 50, seconds: int = 20, memory_mb: int = 3000
     ) -> None:
         """
         Args:
@@ -69,37 +74,36 @@ class Uploads:
         """
         self._store = store
         self.megabytes, self.kept, self.seconds, self.memory_mb = megabytes, kept, seconds, memory_mb
-        self._turn = threading.Lock()
-        self._room = threading.BoundedSemaphore(WAITING)
+        self._lock = threading.Lock()
+        self._opening: Counter[str] = Counter()
 
-    def take(self, source: Path, name: str, in_use: Collection[str] = ()) -> Upload:
+    def take(self, source: Path, name: str, in_use: Collection[str] = (), owner: str = "") -> Upload:
         """Looks into a file and keeps a copy of it.
 
         Args:
             source: where the server put what was uploaded.
             name: what its owner calls it.
             in_use: ids that must not go though they are old.
+            owner: the visitor.
 
         Raises:
-            Full: too many uploads are being looked into.
+            Full: too many uploads, of this visitor or of all, are being opened.
             ValueError: in one line, what is wrong with it.
         """
         shown = Path(name.replace("\\", "/")).name[:80] or "the file"
         content = self._content(source, shown)
-        if not self._room.acquire(blocking=False):
-            raise Full(f"{WAITING} uploads are being opened already; try again in a moment")
         stem = re.sub(r"[^a-z0-9]+", "-", Path(shown).stem.lower()).strip("-")[:30] or "model"
         id = f"{stem}-{secrets.token_hex(4)}{Path(shown).suffix.lower()}"
         draft = self._store.uploads / f".{id}"
-        try:
-            with self._turn:
+        with self._place(owner):
+            try:
                 write_bytes(draft, content)
                 told = self._opened(draft, shown)
-                draft.rename(self._store.uploads / id)
-                self._drop({*in_use, id})
-        finally:
-            draft.unlink(missing_ok=True)
-            self._room.release()
+                with self._lock:
+                    draft.rename(self._store.uploads / id)
+                    self._drop({*in_use, id})
+            finally:
+                draft.unlink(missing_ok=True)
         return Upload(
             id=id,
             name=shown,
@@ -111,6 +115,23 @@ class Uploads:
             megabytes=round(len(content) / MEGABYTE, 2),
             remarks=tuple(line.replace(draft.name, shown) for line in told["remarks"]),
         )
+
+    @contextmanager
+    def _place(self, owner: str) -> Iterator[None]:
+        """Holds one of the places for uploads that are being opened. Raises Full."""
+        with self._lock:
+            if self._opening[owner] >= OF_ONE_OWNER:
+                raise Full(f"{OF_ONE_OWNER} of your uploads are being opened already; try again in a moment")
+            if self._opening.total() >= WAITING:
+                raise Full(f"{WAITING} uploads are being opened already; try again in a moment")
+            self._opening[owner] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._opening[owner] -= 1
+                if not self._opening[owner]:
+                    del self._opening[owner]
 
     def _content(self, source: Path, shown: str) -> bytes:
         """The bytes of a file, so that it names no other. Raises ValueError."""
@@ -138,7 +159,7 @@ class Uploads:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=self.seconds + 60,  # of which the interpreter takes some to begin
+                timeout=2 * self.seconds + 20,  # of which the interpreter takes some to begin
                 check=False,
                 env=environment(1) | {"OMP_NUM_THREADS": "1"},
             )

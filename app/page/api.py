@@ -97,7 +97,7 @@ class _Making(_Endpoints):
         """An uploaded GLB or OBJ painted by a prompt; returns the run's id."""
         with _plain():
             path = _uploaded(model)
-            taken = self.actions.uploads.take(path, path.name, self.actions.in_use())
+            taken = self.actions.uploads.take(path, path.name, self.actions.in_use(), owner(request))
             return self.actions.texture(taken.id, self._form(asked), owner(request))
 
     def refine(self, run: Any, request: gr.Request, asked: Any = None) -> str:

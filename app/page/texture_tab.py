@@ -99,11 +99,11 @@ class TextureTab:
         found = [job for job in self.actions.jobs.list() if fits(job)]
         return gr.Dropdown(choices=[(f"{job.prompt or job.id} ({job.id})", job.id) for job in found[:NEWEST]])
 
-    def _take(self, path: str | None) -> tuple[str, str]:
+    def _take(self, request: gr.Request, path: str | None) -> tuple[str, str]:
         if path is None:
             return "", ""
         try:
-            found = self.actions.uploads.take(Path(path), Path(path).name, self.actions.in_use())
+            found = self.actions.uploads.take(Path(path), Path(path).name, self.actions.in_use(), owner(request))
         except (ValueError, OSError) as error:
             return "", said(one_line(error), bad=True)
         return found.id, said(" ".join([found.told() + ".", *found.remarks]))

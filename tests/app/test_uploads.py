@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 from app.job import Full, Unknown
 from app.store import Store
 from app.upload_child import facts
-from app.uploads import WAITING, Uploads
+from app.uploads import OF_ONE_OWNER, WAITING, Uploads
 
 CUBE = """
 v 0 0 0\nv 1 0 0\nv 1 2 0\nv 0 2 0\nv 0 0 3\nv 1 0 3\nv 1 2 3\nv 0 2 3
@@ -154,15 +157,35 @@ def test_the_oldest_go_but_none_that_is_in_use(trusting: Uploads, tmp_path: Path
         trusting._store.upload(ids[1])
 
 
-def test_so_many_at_once_and_no_more(trusting: Uploads, tmp_path: Path) -> None:
+def test_so_many_at_once_of_one_owner_and_of_all(trusting: Uploads, tmp_path: Path) -> None:
     source = a_file(tmp_path, CUBE)
-    for _ in range(WAITING):
-        trusting._room.acquire()
-    with pytest.raises(Full):
-        trusting.take(source, "cube.obj")
-    trusting._room.release()
-    trusting.take(source, "cube.obj")
-    assert trusting._room.acquire(blocking=False), "and each makes room again"
+    with ExitStack() as places:
+        for _ in range(OF_ONE_OWNER):
+            places.enter_context(trusting._place("ann"))
+        with pytest.raises(Full, match="of your uploads"):
+            trusting.take(source, "cube.obj", owner="ann")
+        trusting.take(source, "cube.obj", owner="ben")
+        for number in range(WAITING - OF_ONE_OWNER):
+            places.enter_context(trusting._place(str(number)))
+        with pytest.raises(Full, match="try again"):
+            trusting.take(source, "cube.obj", owner="ben")
+    trusting.take(source, "cube.obj", owner="ann")
+    assert not trusting._opening, "each makes room again"
+
+
+def test_uploads_are_opened_in_parallel(trusting: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that each wait for the other: one after another they would wait for ever."""
+    both, opened = threading.Barrier(2, timeout=60), trusting._opened
+
+    def meeting(draft: Path, shown: str) -> dict[str, Any]:
+        both.wait()
+        return opened(draft, shown)
+
+    monkeypatch.setattr(trusting, "_opened", meeting)
+    source = a_file(tmp_path, CUBE)
+    with ThreadPoolExecutor(2) as pool:
+        taken = [pool.submit(trusting.take, source, "cube.obj", owner=name) for name in ("ann", "ben")]
+        assert len({upload.result().id for upload in taken}) == 2
 
 
 def test_a_real_glb_is_opened(tmp_path: Path) -> None:
