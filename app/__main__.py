@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.guard import ANYWHERE, Guard
 from sds3d.arguments import parser
-from sds3d.console import Console
+from sds3d.console import Console, one_line
 
 PORT = 7860
 AUTH_VARIABLE = "SDS3D_AUTH"
@@ -185,7 +185,7 @@ def _command() -> int:
     try:
         return main()
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"sds3d: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"sds3d: {one_line(error)}\n")
         return 2
 
 

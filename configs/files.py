@@ -44,8 +44,11 @@ def dump(config: RunConfig) -> str:
     return text if yaml.safe_load(text) == row else yaml.safe_dump(row, sort_keys=False, allow_unicode=False)
 
 
-def load(text: str, source: str = "run.yaml") -> RunConfig:
+def load(text: str, source: str = "run.yaml", trust: bool = False) -> RunConfig:
     """The run that `dump` wrote.
+
+    Args:
+        trust: import a module that the file names (`kind: module:Class`), which runs its code.
 
     Raises:
         ValueError: no YAML, a key that does not exist, one that is missing, or a value that does not fit.
@@ -58,17 +61,27 @@ def load(text: str, source: str = "run.yaml") -> RunConfig:
         raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{source} holds no run; expected keys such as prompt and steps")
+    if not trust:
+        _refuse_modules(row, source)
     run = _typed(RunConfig, row, source)
     assert isinstance(run, RunConfig)
     return run
 
 
-def read(file: Path) -> RunConfig:
-    """The run in a file. Raises OSError or ValueError."""
+def _refuse_modules(row: Any, where: str) -> None:
+    """Raises ValueError where a value says `kind: module:Class`: a file does not decide which code runs."""
+    for name, value in row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else ():
+        if name == "kind" and isinstance(value, str) and ":" in value:
+            raise ValueError(f"{where} names code to import ({value[:80]!r}); add --trust if you know whose it is")
+        _refuse_modules(value, where)
+
+
+def read(file: Path, trust: bool = False) -> RunConfig:
+    """The run in a file; `trust` as in `load`. Raises OSError or ValueError."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; expected the folder of a run")
     try:
-        return load(file.read_text(encoding="utf-8"), str(file))
+        return load(file.read_text(encoding="utf-8"), str(file), trust)
     except UnicodeDecodeError:
         raise ValueError(f"{file} is no text; expected the YAML of a run, in UTF-8") from None
     except OSError as error:

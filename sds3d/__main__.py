@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
+
+from sds3d.console import one_line
 
 COMMANDS = {
     "generate": "a prompt to a finished asset",
@@ -42,6 +45,24 @@ def help_text() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code. Mistakes of the user end in one line and code 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has enough of it; what is left in the buffer would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"sds3d: {one_line(error)}\n")
+        return 2
+
+
+def _run(given: list[str]) -> int:
+    """Runs one command; returns the exit code."""
     if not given or given[0] in ("-h", "--help", "help"):
         sys.stdout.write(help_text())
         return 0 if given else 2
@@ -50,14 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         sys.stdout.write(versions()["sds3d"] + "\n")
         return 0
-    try:
-        return _command(given[0])(given[1:])
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped\n")
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"sds3d: {' '.join(str(error).split())}\n")
-        return 2
+    return _command(given[0])(given[1:])
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

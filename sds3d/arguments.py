@@ -15,8 +15,9 @@ from configs.catalog import SCENES, TIMES, objective_names, scene_class, times_c
 from configs.presets import PRESETS, preset
 from configs.run import Part, RunConfig
 from guidance.times import Falling
-from renderers.solid import Solid
+from renderers.solid import LARGEST_TEXTURE, Solid
 from sds3d.console import Console, Mode
+from sds3d.load_mesh import texture_size
 from sds3d.priors import EMBEDDED, is_embedded
 
 
@@ -27,6 +28,8 @@ class Asked:
     run: RunConfig
     out: Path | None
     console: Console
+    trust: bool = False
+    """Whether modules that files name are imported."""
 
 
 _GENERATE = "sds3d generate"
@@ -60,6 +63,16 @@ def add_telling(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--json", action="store_true", help="tell everything as JSON, one object a line")
 
 
+def add_trust(flags: argparse.ArgumentParser) -> None:
+    """The flag that lets files decide which modules are imported."""
+    flags.add_argument("--trust", action="store_true", help="import the module:Class that a file names, if any")
+
+
+def add_strict(flags: argparse.ArgumentParser) -> None:
+    """The flag that makes damaged checkpoints an error."""
+    flags.add_argument("--strict", action="store_true", help="end with exit code 2 where a checkpoint is damaged")
+
+
 def console_of(flags: argparse.Namespace) -> Console:
     """The console that `add_telling` asks for."""
     mode: Mode = "json" if flags.json else "quiet" if flags.quiet else "live"
@@ -86,11 +99,11 @@ def generate(arguments: list[str]) -> Asked:
     return Asked(run, picked.out, console_of(picked))
 
 
-def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
+def edit(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Asked:
     """The run that `sds3d edit` is asked for: scene, prior and cameras are those of the run it starts from.
 
     Args:
-        before: reads what was asked of a run, from its folder.
+        before: reads what was asked of a run, from its folder; the second value is whether modules are trusted.
 
     Raises:
         ValueError: as `generate`.
@@ -101,28 +114,28 @@ def edit(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
     picked.objective = picked.objective or EDITS
     start = _start(picked, rest)
     if picked.path is not None:
-        old = before(picked.path)
+        old = before(picked.path, picked.trust)
         start = replace(start, source=str(picked.path.resolve()), scene=old.scene, model=old.model, orbit=old.orbit)
         start = replace(start, prior=old.prior, mesh=old.mesh, device=old.device)
         start = replace(start, extras=replace(old.extras, offline=picked.offline))
     about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
     run = _parsed(_EDIT, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked))
+    return Asked(run, picked.out, console_of(picked), picked.trust)
 
 
-def refine(arguments: list[str], before: Callable[[Path], RunConfig]) -> Asked:
+def refine(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Asked:
     """The run that `sds3d refine` is asked for: the mesh of a finished run, trained on. Raises as `edit`."""
     first = _first(_REFINE)
     picked, rest = _with_path(first, "RUN", f"{_REFINE} runs/demo", arguments)
     start = replace(_start(picked, rest), scene=Solid(), times=times_class(picked.times)() if picked.times else _LATE)
     if picked.path is not None:
-        old = before(picked.path)
+        old = before(picked.path, picked.trust)
         start = replace(start, prompt=old.prompt, negative=old.negative, orbit=old.orbit, prior=old.prior)
         start = replace(start, extras=replace(old.extras, offline=picked.offline))
         start = replace(start, model=str((picked.path / "asset.glb").resolve()), device=old.device)
     about = "Makes the mesh of a finished run better as a mesh: its texture and where its points are."
     run = _parsed(_REFINE, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked))
+    return Asked(run, picked.out, console_of(picked), picked.trust)
 
 
 def texture(arguments: list[str]) -> Asked:
@@ -131,15 +144,18 @@ def texture(arguments: list[str]) -> Asked:
     picked, rest = _with_path(first, "MODEL", f'{_TEXTURE} chair.glb "a red armchair"', arguments)
     start = replace(_start(picked, rest), scene=Solid(move=False, repaint=True))
     if picked.path is not None:
+        size = texture_size(picked.path) or Solid.texture
+        start = replace(start, scene=replace(start.scene, texture=max(16, min(size, LARGEST_TEXTURE))))
         start = replace(start, model=str(picked.path.resolve()))
     about = "Paints a mesh (GLB, OBJ, PLY, STL) by a prompt; +Y is taken to be up and +Z the front."
     run = _parsed(_TEXTURE, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked))
+    return Asked(run, picked.out, console_of(picked), picked.trust)
 
 
 def _with_path(first: Parser, name: str, example: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """What `first` reads, with a path before all else. Raises ValueError where it is missing."""
     first.add_argument("path", type=Path, metavar=name, nargs="?", help="what to start from")
+    add_trust(first)
     picked, rest = first.parse_known_args(arguments)
     if picked.path is None and not {"-h", "--help"} & {*arguments}:
         raise ValueError(f"the {name} to start from is missing; for example: {example}")

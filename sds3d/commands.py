@@ -13,8 +13,8 @@ from guidance.embedded import EmbeddedPrior
 from guidance.prior import Prior
 from renderers import native
 from sds3d import arguments as flags
-from sds3d.arguments import add_telling, console_of, parser
-from sds3d.console import Console, clock
+from sds3d.arguments import add_strict, add_telling, add_trust, console_of, parser
+from sds3d.console import Console, clock, one_line
 from sds3d.distill import Run, Unanswered, Unhealthy
 from sds3d.finish import finish
 from sds3d.generate import Stop, device_of, listening, model_of, optimise, resumed, source_of
@@ -39,12 +39,12 @@ def batch(words: list[str]) -> int:
 
 def edit(words: list[str]) -> int:
     """`sds3d edit RUN PROMPT`: a new run that starts from a finished one."""
-    return begin(flags.edit(words, lambda folder: Record.open(folder).config()))
+    return begin(flags.edit(words, lambda folder, trust: Record.open(folder, trust).config()))
 
 
 def refine(words: list[str]) -> int:
     """`sds3d refine RUN`: the mesh of a finished run, trained on as a mesh."""
-    return begin(flags.refine(words, lambda folder: Record.open(folder).config()))
+    return begin(flags.refine(words, lambda folder, trust: Record.open(folder, trust).config()))
 
 
 def texture(words: list[str]) -> int:
@@ -58,7 +58,8 @@ def begin(asked: flags.Asked) -> int:
     replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
     prior = open_prior(config.prior, device_of(config), config.extras)
     _remark(prior, config, console)
-    run = Run(config, prior, device_of(config), source_of(config, console), model_of(config, console))
+    source = source_of(config, console, asked.trust)
+    run = Run(config, prior, device_of(config), source, model_of(config, console))
     for view, text in run.prompt.texts.items():
         console.say(f"{view} views are asked for: {text}")
     record = Record.new(asked.out or free_folder(config.prompt), config)
@@ -73,15 +74,17 @@ def resume(words: list[str]) -> int:
     p = parser("sds3d resume", "Goes on with a run at its newest checkpoint, to its finished asset.")
     p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     p.add_argument("--steps", type=int, metavar="N", help="last step, in place of the one in run.yaml")
+    add_strict(p)
+    add_trust(p)
     add_telling(p)
     given = p.parse_args(words)
-    console, record = console_of(given), Record.open(given.run)
+    console, record = console_of(given), Record.open(given.run, given.trust)
     config = record.config()
     if given.steps is not None:
         config = replace(config, steps=given.steps)
     prior = open_prior(config.prior, device_of(config), config.extras)
     _remark(prior, config, console)
-    run = resumed(record, config, prior, console)
+    run = resumed(record, config, prior, console, given.strict)
     if run.done > config.steps:
         raise ValueError(f"the run has done {run.done} steps already; give --steps {run.done} or more")
     if given.steps is not None:
@@ -181,6 +184,9 @@ def _go(run: Run, record: Record, console: Console) -> int:
             if stop.wanted:
                 return _stopped(run, record, console, seconds)
             asset = finish(run.result, record, console, seconds)
+    except OSError as error:
+        hint = f"make room on the disk if it is full, then go on with: sds3d resume {record.folder}"
+        raise OSError(f"{one_line(error)}; checkpoints are kept; {hint}") from None
     except Unhealthy as trouble:
         hint = "" if isinstance(trouble, Unanswered) else "; another --seed or a lower --objective.scale often helps"
         raise ValueError(f"{trouble}{hint}; what there is of the run is in {record.folder}") from None

@@ -81,3 +81,11 @@ def memory_mb() -> tuple[float, float]:
         return float(rows["VmRSS"].split()[0]) / 1024, float(rows["VmHWM"].split()[0]) / 1024
     except (OSError, KeyError):
         return 0.0, 0.0
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line; of one from the system the file and the reason, without its number."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        return f"{error.filename}: {reason}" if error.filename is not None else reason
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from renderers.mesh import Mesh, MeshScene
+from renderers.quads import needs_instant_meshes
 from renderers.splat_scene import SplatScene
 from sds3d.card import write_card
 from sds3d.formats import gltf, obj, shells, splats, usd
@@ -51,6 +53,29 @@ class Exported:
         return {**told, "remarks": list(self.remarks)}
 
 
+def refuse_unwritable(wanted: Wanted, path: Path) -> None:
+    """Raises in a moment what would else be found out after the mesh was made.
+
+    Raises:
+        ValueError: a name, size or number that does not fit the format.
+        OSError: the folder is not there or cannot be written.
+        ImportError: a library that the format needs is missing.
+    """
+    kind = KINDS[wanted.kind]
+    if path.suffix.lower() != f".{kind.ending}":
+        raise ValueError(f"{path.name} is no name for {wanted.kind}; give --format, or a name ending in .{kind.ending}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}; make it first, or give another --to")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"the folder {path.parent} cannot be written; give another --to")
+    if wanted.quad:
+        needs_instant_meshes()
+    if wanted.kind in ("usda", "usdz"):
+        usd.needs_usd()
+
+
 def export(made: Result, wanted: Wanted, path: Path) -> list[Exported]:
     """Writes what is wanted of a run to `path`, and lesser levels of detail beside it.
 
@@ -58,9 +83,8 @@ def export(made: Result, wanted: Wanted, path: Path) -> list[Exported]:
         ValueError: the scene cannot become such a file, or the file does not hold what was written.
         OSError: the disk refuses.
     """
+    refuse_unwritable(wanted, path)
     kind = KINDS[wanted.kind]
-    if path.suffix.lower() != f".{kind.ending}":
-        raise ValueError(f"{path.name} is no name for {wanted.kind}; give --format, or a name ending in .{kind.ending}")
     with torch.no_grad():
         if kind.holds == "splats":
             return [_splats(made, wanted, path)]

@@ -7,22 +7,25 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from sds3d.arguments import add_telling, console_of, parser
+from sds3d.arguments import add_strict, add_telling, add_trust, console_of, parser
 from sds3d.targets import KINDS, QUADS, TARGETS, Wanted, wanted
 
 
 def export(words: list[str]) -> int:
     """`sds3d export RUN --target blender`, or `--format glb`: a run as a file."""
     from sds3d.export import export as write
+    from sds3d.export import refuse_unwritable
     from sds3d.generate import newest
     from sds3d.record import Record
     from sds3d.result import Result
 
     given = _export_flags().parse_args(words)
-    console, record = console_of(given), Record.open(given.run)
+    console, record = console_of(given), Record.open(given.run, given.trust)
     asked = _asked(given)
-    made = Result.of(newest(record, console), record.config())
-    for file in write(made, asked, given.to or given.run / _name(asked)):
+    target = given.to or given.run / _name(asked)
+    refuse_unwritable(asked, target)
+    made = Result.of(newest(record, console, given.strict), record.config())
+    for file in write(made, asked, target):
         told = file.told()
         size = f"{file.path.stat().st_size / 1e6:.1f} MB"
         what = size if file.match is None else f"{file.faces} faces, {size}; against the scene {file.match}"
@@ -56,6 +59,8 @@ def _export_flags() -> argparse.ArgumentParser:
     p.add_argument("--quad", action="store_true", help=f"quads instead of triangles ({', '.join(QUADS)})")
     p.add_argument("--flat-base", action="store_true", help="press the lowest 2%% flat (target print)")
     p.add_argument("--sh-degree", type=int, metavar="N", help="pad harmonics with zeros up to this degree (splat-ply)")
+    add_strict(p)
+    add_trust(p)
     add_telling(p)
     return p
 
@@ -129,15 +134,16 @@ def reproduce(words: list[str]) -> int:
     p = parser("sds3d reproduce", "Runs once more what a file of sds3d came from, and says whether it gave the same.")
     p.add_argument("file", type=Path, metavar="FILE", help="any file that sds3d export wrote")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
+    add_trust(p)
     add_telling(p)
     given = p.parse_args(words)
     console = console_of(given)
-    facts, config = asked_again(given.file)
+    facts, config = asked_again(given.file, given.trust)
     for line in differences(facts, config):
         console.say(line)
     folder = given.out or free_folder(config.prompt)
-    if code := begin(Asked(config, folder, console)):
+    if code := begin(Asked(config, folder, console, given.trust)):
         return code
-    alike, told = same(facts, folder)
+    alike, told = same(facts, folder, given.trust)
     console.say(told, same=alike)
     return 0 if alike else 1

@@ -60,6 +60,7 @@ def finish(made: Result, record: Record, console: Console, optimised_seconds: fl
             "mesh": round(meshed - began, 2),
             "pictures_and_checks": round(now - meshed, 2),
         },
+        "checkpoints": record.checkpoints(),
         "peak_memory_mb": round(memory_mb()[1]),
         "scene": made.scene.told(),
         "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture": mesh.texture.shape[0]},

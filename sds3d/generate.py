@@ -25,6 +25,8 @@ from sds3d.watching import Watch
 
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints, at least."""
+FIRST_CHECKPOINT_SECONDS = 10.0
+"""Time until the first."""
 
 
 @dataclass
@@ -81,7 +83,8 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         ValueError: the memory ran out, and smaller parts of a step did not help.
         KeyboardInterrupt: it was stopped before its first step.
     """
-    pace, began, saved, preview = Pace(run.config.steps), time.monotonic(), time.monotonic(), ""
+    pace, began, preview = Pace(run.config.steps), time.monotonic(), ""
+    saved = began - CHECKPOINT_SECONDS + FIRST_CHECKPOINT_SECONDS
     watch, fronts = Watch.over(run), None
     try:
         if not run.beside.ready:
@@ -89,7 +92,7 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         for step in run.steps():
             pace.took(step.seconds)
             if watch.due(step.number):
-                preview = str(record.preview(step.number, watch.pictures(step)))
+                preview = _preview(step, watch, record, console)
             counted = watch.fronts(step.number)
             fronts = fronts if counted is None else counted
             _tell(step, run, record, console, pace, preview, fronts)
@@ -108,8 +111,17 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         raise ValueError(
             f"the memory of {run.device} ran out at step {run.done + 1}, picture by picture; {hint}"
         ) from None
-    record.checkpoint(run.done, run.state())
+    _save(run, record, console)
     return time.monotonic() - began
+
+
+def _preview(step: Step, watch: Watch, record: Record, console: Console) -> str:
+    """Writes the preview of a step and returns its path; one that cannot be written is told, and the run goes on."""
+    try:
+        return str(record.preview(step.number, watch.pictures(step)))
+    except OSError as error:
+        console.say(f"no preview of step {step.number} ({error})")
+        return ""
 
 
 def _prepare(run: Run, record: Record, console: Console, stop: Stop) -> None:
@@ -126,18 +138,26 @@ def _prepare(run: Run, record: Record, console: Console, stop: Stop) -> None:
         raise
 
 
-def resumed(record: Record, config: RunConfig, prior: Prior, console: Console) -> Run:
-    """The run of a folder, at its newest whole checkpoint. Raises ValueError, FileNotFoundError."""
-    run = Run(config, prior, device_of(config), source_of(config, console))
-    run.restore(newest(record, console))
+def resumed(record: Record, config: RunConfig, prior: Prior, console: Console, strict: bool = False) -> Run:
+    """The run of a folder, at its newest whole checkpoint, or at its beginning where none was written yet.
+
+    Raises ValueError, FileNotFoundError.
+    """
+    if not record.started:
+        console.say("there is no checkpoint yet; the run begins anew")
+        return Run(
+            config, prior, device_of(config), source_of(config, console, record.trust), model_of(config, console)
+        )
+    run = Run(config, prior, device_of(config), source_of(config, console, record.trust))
+    run.restore(newest(record, console, strict))
     return run
 
 
-def source_of(config: RunConfig, console: Console) -> Result | None:
+def source_of(config: RunConfig, console: Console, trust: bool = False) -> Result | None:
     """What a run starts from and edits, if anything. Raises ValueError, FileNotFoundError."""
     if not config.source:
         return None
-    before = Record.open(Path(config.source))
+    before = Record.open(Path(config.source), trust)
     found = Result.of(newest(before, console), before.config())
     if type(found.config.scene) is not type(config.scene):
         raise ValueError(f"{config.source} is a scene of another kind; give --scene {scene_name(found.config.scene)}")
@@ -154,9 +174,14 @@ def model_of(config: RunConfig, console: Console) -> Loaded | None:
     return loaded
 
 
-def newest(record: Record, console: Console) -> dict[str, Tensor]:
-    """The newest whole checkpoint; tells which newer ones are not. Raises ValueError, FileNotFoundError."""
+def newest(record: Record, console: Console, strict: bool = False) -> dict[str, Tensor]:
+    """The newest whole checkpoint; tells which newer ones are not.
+
+    Raises ValueError, where `strict` for any that is damaged, and FileNotFoundError.
+    """
     state, remarks = record.latest()
+    if strict and remarks:
+        raise ValueError(f"{', '.join(remarks)}; without --strict the checkpoint before is taken")
     for remark in remarks:
         console.say(f"{remark}; taking the one before")
     return state

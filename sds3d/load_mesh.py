@@ -71,6 +71,16 @@ def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000) -> Loaded:
     return Loaded(mesh, placement, tuple(remarks))
 
 
+def texture_size(path: Path) -> int | None:
+    """Texels along the longest side of a file's largest texture; None where it has none or cannot be read."""
+    try:
+        paints = looked_into(path)[0].paints
+    except (OSError, ValueError):
+        return None
+    sides = [side for paint in paints if paint.picture is not None for side in paint.picture.shape[1:]]
+    return max(sides, default=None)
+
+
 def looked_into(path: Path) -> tuple[Parts, list[str]]:
     """What a file holds, where it lies and in its own size, and what was mended. Raises as `load_mesh`."""
     remarks: list[str] = []

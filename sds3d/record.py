@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Record:
     """One run's folder. Everything is written whole or not at all."""
 
     folder: Path
+    trust: bool = False
+    """Whether modules that its run.yaml names are imported."""
 
     @staticmethod
     def new(folder: Path, config: RunConfig) -> Record:
@@ -38,7 +41,7 @@ class Record:
             FileExistsError: a run or anything else is there already.
             OSError: the folder can not be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(not _is_draft(path) for path in folder.iterdir())):
             what = "a run" if (folder / "run.yaml").exists() else "something else"
             more = f"; go on with it by: sds3d resume {folder}" if what == "a run" else ""
             raise FileExistsError(f"{folder} already holds {what}{more}; give another --out")
@@ -51,11 +54,11 @@ class Record:
         return record
 
     @staticmethod
-    def open(folder: Path) -> Record:
+    def open(folder: Path, trust: bool = False) -> Record:
         """The folder of an earlier run. Raises FileNotFoundError."""
         if not (folder / "run.yaml").is_file():
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no run.yaml")
-        return Record(folder)
+        return Record(folder, trust)
 
     def ask(self, config: RunConfig) -> None:
         """Writes down what is asked of the run."""
@@ -63,19 +66,20 @@ class Record:
 
     def config(self) -> RunConfig:
         """What was asked. Raises ValueError if the file was changed into something else."""
-        return files.read(self.folder / "run.yaml")
+        return files.read(self.folder / "run.yaml", self.trust)
 
     def log(self, row: dict[str, float | int | str]) -> None:
-        """Adds a line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        """Adds a line to metrics.jsonl; one that cannot be written is left out, for a log never ends a run."""
+        with suppress(OSError), (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drops what metrics.jsonl says of later steps: they are done again."""
+        """Drops what metrics.jsonl says of later steps, which are done again, and lines that cannot be read."""
         file = self.folder / "metrics.jsonl"
-        if file.exists():
-            rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_bytes(file, "".join(row for row in rows if _step_of(row) <= step).encode())
+        with suppress(OSError):
+            if file.exists():
+                rows = file.read_bytes().splitlines(keepends=True)
+                write_bytes(file, b"".join(row for row in rows if _step_of(row) <= step))
 
     def preview(self, step: int, rgb: Tensor) -> Path:
         """Pictures [B, H, W, 3] of a step, side by side; small ones twice their size."""
@@ -110,18 +114,26 @@ class Record:
         """
         saved = self._saved()
         if not saved:
-            raise FileNotFoundError(f"{self.folder} has no checkpoint; start the run again with another --out")
+            raise FileNotFoundError(
+                f"{self.folder} has no checkpoint yet; begin it anew with: sds3d resume {self.folder}"
+            )
         remarks: list[str] = []
         for file in saved:
-            content = file.read_bytes()
-            try:
-                about = json.loads(file.with_suffix(".json").read_text())
-                if about["sha256"] == hashlib.sha256(content).hexdigest():
+            content = _whole(file)
+            with suppress(SafetensorError):
+                if content is not None:
                     return load(content), remarks
-            except (OSError, ValueError, KeyError, SafetensorError):
-                pass
             remarks.append(f"{file.name} is damaged")
         raise ValueError(f"no checkpoint in {self._checkpoints} is whole: {', '.join(remarks)}")
+
+    def checkpoints(self) -> dict[str, str]:
+        """State of every checkpoint by its name, the newest first: whole, or damaged."""
+        return {file.name: "damaged" if _whole(file) is None else "whole" for file in self._saved()}
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return bool(self._saved())
 
     @property
     def _checkpoints(self) -> Path:
@@ -132,7 +144,22 @@ class Record:
         return sorted(self._checkpoints.glob("step-*.safetensors"), reverse=True)
 
 
-def _step_of(row: str) -> float:
+def _whole(file: Path) -> bytes | None:
+    """The bytes of a checkpoint, None where they are not those that were written."""
+    try:
+        content = file.read_bytes()
+        about = json.loads(file.with_suffix(".json").read_text())
+        return content if about["sha256"] == hashlib.sha256(content).hexdigest() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_draft(path: Path) -> bool:
+    """Whether a file is one of `atomic.replacing` that a killed process left behind."""
+    return path.name.startswith(".run-") and path.suffix == ".yaml"
+
+
+def _step_of(row: bytes) -> float:
     """The step that a line of metrics.jsonl is about; infinity for a line that was cut short."""
     try:
         return float(json.loads(row)["step"])

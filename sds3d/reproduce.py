@@ -14,8 +14,10 @@ from sds3d.record import Record
 from sds3d.result import Result
 
 
-def asked_again(file: Path) -> tuple[dict[str, Any], RunConfig]:
+def asked_again(file: Path, trust: bool = False) -> tuple[dict[str, Any], RunConfig]:
     """What a file says of its origin, and the run that it asks for, with as many steps as were done.
+
+    `trust` as in `configs.files.load`.
 
     Raises OSError where it cannot be read, ValueError where it does not say enough.
     """
@@ -29,7 +31,7 @@ def asked_again(file: Path) -> tuple[dict[str, Any], RunConfig]:
         )
     if not facts or not isinstance(facts.get("run"), str):
         raise ValueError(f"{file.name} does not say which run it came from; sds3d has to have written it")
-    row = files.load(facts["run"], file.name)
+    row = files.load(facts["run"], file.name, trust)
     return facts, row
 
 
@@ -47,9 +49,9 @@ def differences(facts: dict[str, Any], config: RunConfig) -> list[str]:
     return lines
 
 
-def same(facts: dict[str, Any], folder: Path) -> tuple[bool, str]:
+def same(facts: dict[str, Any], folder: Path, trust: bool = False) -> tuple[bool, str]:
     """Whether the run in `folder` gave the scene that a file came from, and how to say so."""
-    record = Record.open(folder)
+    record = Record.open(folder, trust)
     state, _ = record.latest()
     made = Result.of(state, record.config())
     if fingerprint(made.scene) == facts.get("scene_sha256"):

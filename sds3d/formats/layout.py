@@ -6,7 +6,6 @@ A mesh comes in the frame of `renderers.cameras` (+Y up, front +Z, one unit is o
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -32,6 +31,10 @@ NONE: Facts = {}
 """Nothing is said."""
 
 
+MIN_SIZE_M, MAX_SIZE_M = 1e-6, 1e6
+"""Metres of an asset's longest side."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How an asset lies in a file."""
@@ -47,8 +50,9 @@ class Layout:
     """Longest side in metres; None: a unit of the scene is a metre."""
 
     def __post_init__(self) -> None:
-        if self.size_m is not None and not 0 < self.size_m < math.inf:
-            raise ValueError(f"size_m is {self.size_m}; it is the longest side in metres, a positive number")
+        if self.size_m is not None and not MIN_SIZE_M <= self.size_m <= MAX_SIZE_M:
+            limits = f"{MIN_SIZE_M:g} to {MAX_SIZE_M:g}"
+            raise ValueError(f"size_m is {self.size_m:g}; expected the longest side in metres, from {limits}")
 
     def arranged(self, mesh: Mesh) -> Mesh:
         """The mesh as its numbers stand in the file. Raises ValueError for one that cannot be written at all."""

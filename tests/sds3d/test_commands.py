@@ -220,13 +220,14 @@ def test_a_full_disk_in_passing_does_not_end_the_run(
 
     monkeypatch.setattr(Record, "checkpoint", full)
     monkeypatch.setattr(generate_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(generate_module, "FIRST_CHECKPOINT_SECONDS", 0.0)
     assert main(["generate", "a red teddy bear", *small, "--out", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().out
     assert "no checkpoint at step 2" in told and "the one before is kept" in told
     assert Record.open(tmp_path / "run").latest()[0]["done"] == 3
 
 
-def test_a_disk_that_stays_full_ends_in_one_line(
+def test_a_disk_without_room_for_checkpoints_is_told_in_the_report(
     small: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(record: Record, step: int, state: dict[str, Tensor]) -> None:
@@ -234,7 +235,8 @@ def test_a_disk_that_stays_full_ends_in_one_line(
 
     monkeypatch.setattr(Record, "checkpoint", full)
     words = ["generate", "a red teddy bear", *small, "--quiet", "--out", str(tmp_path / "run")]
-    assert "No space left on device" in refused(words, capsys)
+    assert main(words) == 0 and capsys.readouterr() == ("", "")
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["checkpoints"] == {}
 
 
 @pytest.mark.usefixtures("no_finish")
@@ -254,4 +256,6 @@ def test_no_whole_checkpoint_ends_in_one_line(copy: Path, capsys: Captured) -> N
     for command in ("resume", "export"):
         assert "is whole: step-0000003.safetensors is damaged" in refused([command, str(copy)], capsys)
     shutil.rmtree(copy / "checkpoints")
-    assert "has no checkpoint" in refused(["resume", str(copy)], capsys)
+    assert f"has no checkpoint yet; begin the run anew with: sds3d resume {copy}" in refused(
+        ["export", str(copy)], capsys
+    )
