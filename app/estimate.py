@@ -16,7 +16,7 @@ from app.job import Full
 from configs.catalog import objective_name, scene_name
 from configs.files import glance
 from configs.run import RunConfig
-from sds3d.console import clock
+from sds3d.console import in_words
 from sds3d.provenance import versions
 
 RECENT = 100
@@ -45,8 +45,8 @@ class Estimate:
 
     def told(self, steps: int) -> str:
         """As words."""
-        whole = clock(self.around + steps * self.step)
-        return f"About {whole} min for {steps:,} steps at {1000 * self.step:.0f} ms, from {self.source}."
+        whole = in_words(self.around + steps * self.step)
+        return f"About {whole} for {steps:,} steps at {1000 * self.step:.0f} ms, from {self.source}."
 
     def within(self, minutes: float) -> int:
         """Steps that fit in a time budget."""

@@ -126,10 +126,8 @@ def remark(prompt: str) -> str:
     known = embedded_vocabulary()
     unknown = known.unknown(prompt)
     if known.subject(prompt) is None:
-        near = list(dict.fromkeys(name for word in unknown for name in known.nearest(word)))
-        hint = f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(known.names)[:6])}"
         what = f"it does not know: {', '.join(unknown)}" if unknown else "the prompt names none of them"
-        raise ValueError(f"The prior mini knows {len(known.names)} objects; {what}; {hint}")
+        raise ValueError(f"The prior mini knows {len(known.names)} objects; {what}; {known.hint(unknown)}")
     return f"Passed over, as mini does not know them: {', '.join(unknown)}" if unknown else ""
 
 

@@ -95,7 +95,6 @@ class EmbeddedPrior:
         """
         known = self.vocabulary
         unknown = known.unknown(text)
-        near = [near for word in unknown for near in known.nearest(word)]
         told = (
             f"the embedded prior knows {len(known.names)} objects and {len(known.colours)} colours"
             f" (see them with: sds3d prior words)"
@@ -103,12 +102,7 @@ class EmbeddedPrior:
         subjects = known.subjects(text)
         if not subjects:
             what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
-            hint = (
-                f"nearest: {', '.join(dict.fromkeys(near))}"
-                if near
-                else f"for example: {', '.join(list(known.names)[:6])}"
-            )
-            raise ValueError(f"{told}; {what}; {hint}")
+            raise ValueError(f"{told}; {what}; {known.hint(unknown)}")
         remarks = [f"{told}; passed over: {', '.join(unknown)}"] if unknown else []
         if len(subjects) > 1:
             remarks.append(

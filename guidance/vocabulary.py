@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,8 +76,25 @@ class Vocabulary:
         return list(found)
 
     def nearest(self, word: str, count: int = 3) -> list[str]:
-        """Known objects and colours spelled most like a word."""
-        return difflib.get_close_matches(word, [*self.phrases, *self.colours], count, 0.6)
+        """Known objects and colours with a word that a slip of the fingers would turn into `word`.
+
+        One letter more, less, another or two swapped, from eight letters on two of these; what is only spelled alike
+        is no help.
+        """
+        slips = 2 if len(word) >= 8 else 1
+        if len(word) < 3:
+            return []
+        ranked = []
+        for name in (*self.phrases, *self.colours):
+            distance = min(edit_distance(word, part) for part in split(name))
+            if distance <= slips:
+                ranked.append((distance, len(name), name))
+        return [name for _, _, name in sorted(ranked)][:count]
+
+    def hint(self, unknown: Collection[str]) -> str:
+        """One clause on what to write instead of unknown words."""
+        near = list(dict.fromkeys(name for word in unknown for name in self.nearest(word)))
+        return f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(self.names)[:6])}"
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -108,3 +125,17 @@ class Vocabulary:
 def split(text: str) -> list[str]:
     """The words of a text that carry meaning, in lower case."""
     return [word for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()) if word not in STOP_WORDS]
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Letters to insert, delete, replace or swap with their neighbour between two words (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        now = [i]
+        for j, other in enumerate(b, 1):
+            now.append(min(last[j] + 1, now[-1] + 1, last[j - 1] + (letter != other)))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                now[-1] = min(now[-1], before[j - 2] + 1)
+        before, last = last, now
+    return last[-1]

@@ -33,6 +33,11 @@ class Asked:
 
 
 _GENERATE = "sds3d generate"
+PLAN = "sds3d plan"
+_ABOUT = {
+    _GENERATE: "Turns a prompt into a textured mesh.",
+    PLAN: "Measures time and memory of the run that `sds3d generate` would make of the same words.",
+}
 EDITS = "dds"
 """The objective of an edit where none is chosen: it keeps what the prompt does not change."""
 _EDIT = "sds3d edit"
@@ -79,7 +84,7 @@ def console_of(flags: argparse.Namespace) -> Console:
     return Console(mode)
 
 
-def generate(arguments: list[str]) -> Asked:
+def generate(arguments: list[str], program: str = _GENERATE) -> Asked:
     """The run that `sds3d generate` is asked for.
 
     Preset, objective, times, scene and prior are read first, for they decide which other flags there are and their
@@ -88,14 +93,14 @@ def generate(arguments: list[str]) -> Asked:
     Raises:
         ValueError: a name that does not exist, or a value that does not fit.
     """
-    first = _first(_GENERATE)
+    first = _first(program)
     first.add_argument("--scene", metavar="NAME", help=f"what is optimised: {', '.join(SCENES)} (default: splats)")
     picked, rest = first.parse_known_args(arguments)
     start = _start(picked, rest)
     if picked.scene is not None and scene_class(picked.scene) is not type(start.scene):
         scene = scene_class(picked.scene)()
         start = replace(start, scene=scene, orbit=scene.orbit)
-    run = _parsed(_GENERATE, rest, start, f"Turns a prompt into a textured mesh.\n\n{first.format_help()}")
+    run = _parsed(program, rest, start, f"{_ABOUT[program]}\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked))
 
 

@@ -83,6 +83,17 @@ def memory_mb() -> tuple[float, float]:
         return 0.0, 0.0
 
 
+def in_words(seconds: float) -> str:
+    """A duration to about a tenth, as people say it: 20 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds / 5) * 5 if seconds >= 10 else round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, rest = divmod(round(minutes / 10) * 10, 60)
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
 def one_line(error: BaseException) -> str:
     """An error in one line; of one from the system the file and the reason, without its number."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:

@@ -41,7 +41,7 @@ class Cost:
 
 def plan(words: list[str]) -> int:
     """Tells time and memory of the run that the same words would make; 1 if it does not fit. Raises as `generate`."""
-    asked = flags.generate(words)
+    asked = flags.generate(words, flags.PLAN)
     config, console = asked.run, asked.console
     device = device_of(config)
     prior = open_prior(config.prior, device, config.extras)

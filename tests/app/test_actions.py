@@ -131,7 +131,9 @@ def test_painting_says_nothing_of_scene_and_times(actions: Actions) -> None:
     said = list(job.words)
     assert said[0] == "done" and "--limits.unit" in said and "--negative=a dog" in said
     assert not [word for word in said if word.startswith(("--scene", "--times"))]
-    run = arguments.refine([str(actions.jobs.store.runs / "done"), *said[1:]], lambda folder: RunConfig("a cat")).run
+    run = arguments.refine(
+        [str(actions.jobs.store.runs / "done"), *said[1:]], lambda folder, trust: RunConfig("a cat")
+    ).run
     assert (run.steps, run.seed, run.limits.unit, run.negative) == (5, 3, True, "a dog")
 
 
@@ -147,7 +149,7 @@ def test_an_edit_keeps_prior_and_scene_of_its_run(actions: Actions) -> None:
         asked = replace(form, choice=replace(form.choice, objective=objective))
         job = actions.jobs.get(actions.edit("done", asked, "ann"))
         assert (job.command, job.prompt, job.words[0]) == ("edit", "a dog", "done")
-        run = arguments.edit([str(folder), *job.words[1:]], lambda folder: files.read(folder / "run.yaml")).run
+        run = arguments.edit([str(folder), *job.words[1:]], lambda folder, trust: files.read(folder / "run.yaml")).run
         assert (run.prompt, run.steps, run.seed, run.prior) == ("a dog", 5, 3, "mini")
         assert type(run.objective).__name__ == expected and run.scene == arguments.generate(["a cat"]).run.scene
     with pytest.raises(ValueError, match="prompt is empty"):

@@ -256,6 +256,4 @@ def test_no_whole_checkpoint_ends_in_one_line(copy: Path, capsys: Captured) -> N
     for command in ("resume", "export"):
         assert "is whole: step-0000003.safetensors is damaged" in refused([command, str(copy)], capsys)
     shutil.rmtree(copy / "checkpoints")
-    assert f"has no checkpoint yet; begin the run anew with: sds3d resume {copy}" in refused(
-        ["export", str(copy)], capsys
-    )
+    assert f"has no checkpoint yet; begin it anew with: sds3d resume {copy}" in refused(["export", str(copy)], capsys)

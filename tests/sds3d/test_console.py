@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from sds3d import console as console_module
-from sds3d.console import Console, Mode, Pace, clock, memory_mb
+from sds3d.console import Console, Mode, Pace, clock, in_words, memory_mb
 
 
 class Terminal(io.StringIO):
@@ -74,3 +74,20 @@ def test_times_and_memory_are_readable() -> None:
     assert [clock(seconds) for seconds in (0, 59.6, 185, 3600)] == ["0:00", "1:00", "3:05", "60:00"]
     now, peak = memory_mb()
     assert 10 < now <= peak or (now, peak) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (7, "7 s"),
+        (19, "20 s"),
+        (61, "60 s"),
+        (95, "2 min"),
+        (1800, "30 min"),
+        (7800, "2 h 10 min"),
+        (7100, "2 h"),
+    ],
+)
+def test_durations_are_told_to_about_a_tenth(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
