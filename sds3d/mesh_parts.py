@@ -93,6 +93,9 @@ def unusable(read: Parts) -> str | None:
     there = [read.paints[number] for number in np.unique(read.part)]
     if any(paint.uv is None for paint in there):
         return "it has no texture coordinates"
+    bound = next((paint.bound for paint in there if paint.bound), None)
+    if bound is not None:
+        return bound
     if len({paint.material for paint in there}) > 1:
         return f"it has {len({paint.material for paint in there})} materials"
     uv = _vertex_uv(read)

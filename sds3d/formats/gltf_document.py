@@ -166,17 +166,17 @@ def chunks(path: Path) -> tuple[bytes, bytes | None]:
     content = path.read_bytes()
     if content[:4] != b"glTF":
         if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise ValueError(f"{path.name} is no glTF file: neither the mark of a GLB nor JSON at its start")
+            raise _no_gltf(path, "neither the mark of a GLB nor JSON is at its start")
         return content.removeprefix(b"\xef\xbb\xbf"), None
     if len(content) < 20:
-        raise ValueError(f"{path.name} is no glTF file: it ends inside its header")
+        raise _no_gltf(path, "it ends inside its header")
     version, total, length, kind = struct.unpack_from("<IIII", content, 4)
     if version != 2:
         raise ValueError(f"{path.name} is GLB of version {version}; only version 2 is read")
     if total > len(content):
         raise ValueError(f"{path.name} is cut short: {len(content):,} bytes of {total:,} are there")
     if kind != 0x4E4F534A or 20 + length > len(content):
-        raise ValueError(f"{path.name} is no glTF file: its first part is not JSON, or is cut short")
+        raise _no_gltf(path, "its first part is not JSON, or is cut short")
     words, start, inner = content[20 : 20 + length], 20 + length, None
     while start + 8 <= len(content):
         length, kind = struct.unpack_from("<II", content, start)
@@ -185,6 +185,10 @@ def chunks(path: Path) -> tuple[bytes, bytes | None]:
             break
         start += 8 + length
     return words, inner
+
+
+def _no_gltf(path: Path, words: str) -> ValueError:
+    return ValueError(f"{path.name} cannot be read as {path.suffix[1:].upper()}: it is no glTF file, {words}")
 
 
 def _decoded(words: bytes, path: Path) -> Document:

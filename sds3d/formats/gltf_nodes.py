@@ -27,7 +27,7 @@ class Places:
 
 
 def places(gltf: Gltf) -> tuple[dict[int, Places], dict[int, ndarray]]:
-    """Where each mesh of the scene stands, by its number; and the matrix of every node, where it is not the identity."""
+    """Where each mesh of the scene stands, by its number; and the matrices of the nodes that have one."""
     found: dict[int, Places] = {}
     world: dict[int, ndarray] = {}
     plain = np.eye(4)
