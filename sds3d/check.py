@@ -18,10 +18,12 @@ from renderers.mesh import Surface
 from renderers.triangles import Triangles
 from renderers.zbuffer import rasterise
 from sds3d.check_splats import check_splats
-from sds3d.formats.reading import Found, read
+from sds3d.formats.found import Found
+from sds3d.formats.reading import read
 from sds3d.formats.solid import shells
 from sds3d.formats.splat_reading import holds_splats
 from sds3d.load_mesh import missing
+from sds3d.strays import strays
 from sds3d.validators import verdict
 
 ATLAS = 512
@@ -47,7 +49,8 @@ def check(path: Path) -> dict[str, Any]:
     report["texture_map"] = _map(found, wrong)
     report["textures"] = {name: list(size) for name, size in found.pictures.items()}
     report["material"] = found.material
-    gone = missing(path)
+    report["remarks"] = found.remarks
+    gone = missing(path) + found.lacking
     wrong += gone
     if not gone and any(0 in size for size in found.pictures.values()):
         wrong.append("a texture that the file names is not there")
@@ -82,6 +85,12 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     crowded = Triangles(torch.from_numpy(surface.faces), len(points)).edges.crowded
     if flat:
         wrong.append(f"{flat} triangles have no area")
+    out, times = strays(corners)
+    bounds = {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))}
+    if out.any():
+        wrong.append(f"{int(out.sum())} faces lie up to {times:.3g} times as far out as the rest, which they make tiny")
+        rest = corners[~out].reshape(-1, 3)
+        bounds["robust"] = {"from": _rounded(rest.min(0)), "to": _rounded(rest.max(0))}
     if closed and surface.volume < 0:
         wrong.append("the triangles face inward")
     return {
@@ -94,7 +103,7 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
         "watertight": closed,
         "volume": round(surface.volume, 9) if closed else None,
         "flat_triangles": flat,
-        "bounds": {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))},
+        "bounds": bounds,
         "size": _rounded(np.ptp(points, axis=0)),
     }
 
@@ -130,7 +139,9 @@ def _map(found: Found, wrong: list[str]) -> dict[str, Any]:
         return {"present": True}
     outside = float(((found.uv < -1e-5) | (found.uv > 1 + 1e-5)).any(-1).mean())
     corners = found.uv[found.faces].astype(np.float64)
-    covered, laid = _covered(corners)
+    part = np.zeros(len(corners), np.int64) if found.parts is None else found.parts
+    both = [_covered(corners[part == number]) for number in np.unique(part)]
+    covered, laid = (float(values) for values in np.mean(both, 0))
     overlap = max(laid - covered, 0.0) / covered if covered else 0.0
     if overlap > OVERLAP and outside == 0:
         wrong.append(f"{overlap:.0%} of the used texture lies under more than one triangle")

@@ -126,7 +126,7 @@ class Paint:
         if self.tint is not None:
             tint = (self.tint[face] * bary[..., None]).sum(1)
             below = 1.0 if self.picture is None else linear(torch.from_numpy(values[:, :3])).numpy()
-            values[:, :3] = _displayed(np.clip(below * tint, 0, 1))
+            values[:, :3] = displayed_colors(np.clip(below * tint, 0, 1))
         if self.glow is not None and (spot := self.spot("glow")):
             glow = _tinted(spot.of(self.glow, faces, face, bary), self.glow_factor)
             values[:, :3] = np.maximum(values[:, :3], glow.clip(0, 1))
@@ -149,7 +149,7 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     if kind in ("vertex", "face"):
         colours = np.asarray(visual.vertex_colors if kind == "vertex" else visual.face_colors, np.float32)[:, :3] / 255
         if linear_colours:
-            colours = _displayed(colours)
+            colours = displayed_colors(colours)
         return Paint(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
     if kind != "texture":
         return Paint()
@@ -187,7 +187,7 @@ def _from_pbr(material: Any, uv: ndarray | None) -> Paint:
     # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
     silent = material.roughnessFactor is None and material.metallicFactor is None and grains is None
     grain = tuple(1.0 if f is None else float(f) for f in (material.roughnessFactor, material.metallicFactor))
-    plain = GREY if material.baseColorFactor is None else tuple(_displayed(factor).tolist())
+    plain = GREY if material.baseColorFactor is None else tuple(displayed_colors(factor).tolist())
     colour = plain if picture is None else tuple(factor.tolist())
     return Paint(uv, picture, colour, None, GRAIN if silent else grain, grains, bumps, id(material))
 
@@ -203,7 +203,7 @@ def _picture(image: Any, mode: str) -> torch.Tensor | None:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _displayed(colours: ndarray) -> ndarray:
+def displayed_colors(colours: ndarray) -> ndarray:
     """sRGB of linear colours."""
     values: ndarray = displayed(torch.from_numpy(np.asarray(colours, np.float32))).numpy()
     return values
@@ -213,4 +213,4 @@ def _tinted(srgb: Float[ndarray, "N 3"], factor: tuple[float, ...]) -> Float[nda
     """sRGB colours times a linear factor."""
     if all(part == 1 for part in factor):
         return srgb
-    return _displayed(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))
+    return displayed_colors(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))

@@ -81,8 +81,8 @@ def _welded(read: Parts) -> tuple[ndarray, ndarray]:
 def _vertex_uv(read: Parts) -> ndarray:
     """[V 2] Texture coordinates; only where every part has them."""
     uv = np.zeros((len(read.vertices), 2), np.float32)
-    for number, paint in enumerate(read.paints):
-        mine = read.part == number
+    for number in np.unique(read.part):
+        paint, mine = read.paints[number], read.part == number
         assert paint.uv is not None
         uv[read.faces[mine]] = paint.uv[read.rows[number][read.row[mine]]]
     return uv

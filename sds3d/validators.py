@@ -15,7 +15,13 @@ FOLDER = "SDS3D_GLTF_VALIDATOR"
 SECONDS = 120.0
 _SCRIPT = """
 const fs = require('fs'), path = require('path'), file = process.argv[1];
-const beside = uri => Promise.resolve(new Uint8Array(fs.readFileSync(path.join(path.dirname(file), decodeURIComponent(uri)))));
+const home = fs.realpathSync(path.dirname(file)) + path.sep;
+const beside = async uri => {
+  if (/^[a-z][a-z0-9+.-]+:/i.test(uri)) throw new Error('an address is not opened');
+  const place = fs.realpathSync(path.resolve(home, decodeURIComponent(uri)));
+  if (!place.startsWith(home) || !fs.statSync(place).isFile()) throw new Error('outside its folder');
+  return new Uint8Array(fs.readFileSync(place));
+};
 require('gltf-validator').validateBytes(new Uint8Array(fs.readFileSync(file)),
   {uri: path.basename(file), externalResourceFunction: beside, maxIssues: 100})
   .then(report => console.log(JSON.stringify(report.issues)), error => { console.error(String(error)); process.exit(3); });
@@ -47,7 +53,10 @@ def khronos(path: Path) -> dict[str, Any]:
         if "Cannot find module" in done.stderr:
             return {"validator": f"gltf-validator was not asked: npm install gltf-validator, and point {FOLDER} to it"}
         return {"validator": "gltf-validator", "errors": 1, "warnings": 0, "messages": [done.stderr.strip()[:200]]}
-    issues = json.loads(done.stdout)
+    try:
+        issues = json.loads(done.stdout)
+    except ValueError:
+        return {"validator": "gltf-validator gave no report"}
     messages = [f"{row['message']} ({row.get('pointer', path.name)})" for row in issues["messages"]]
     return {
         "validator": "gltf-validator",

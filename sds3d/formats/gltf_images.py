@@ -17,8 +17,10 @@ from sds3d.formats.gltf_document import Gltf
 from sds3d.formats.gltf_schema import Image, Texture
 
 MAX_PIXELS = 16_384**2
-KEPT_SIDE = 4096
-"""Larger images are made smaller: no texture here is larger."""
+MAX_TOTAL = 2 * MAX_PIXELS
+"""Texels of all images of one file."""
+KEPT_SIDE, MANY, MANY_SIDE = 4096, 8, 2048
+"""Larger images are made smaller: no texture here is larger; those of files with many images still more."""
 _KTX2 = b"\xabKTX 20\xbb\r\n\x1a\n"
 
 
@@ -27,6 +29,8 @@ class Images:
 
     def __init__(self, gltf: Gltf) -> None:
         self._gltf = gltf
+        self._side = KEPT_SIDE if len(gltf.json.images) <= MANY else MANY_SIDE
+        self._left = MAX_TOTAL
         self._decoded: dict[int, ndarray | None] = {}
         self._size: dict[int, tuple[int, int]] = {}
         self._tensors: dict[tuple[int, str], torch.Tensor] = {}
@@ -89,13 +93,18 @@ class Images:
             raise ValueError(f"{place} has neither a uri nor a bufferView")
         if content.startswith(_KTX2):
             raise ValueError(f"{place} is KTX2 (KHR_texture_basisu), which is not decoded here: save it as PNG or JPEG")
-        pixels, size = decoded(content, place)
-        self._size[number] = size
+        pixels, size = decoded(content, place, self._side, self._left)
+        self._size[number], self._left = size, self._left - size[0] * size[1]
         return pixels
 
 
-def decoded(content: bytes, name: str) -> tuple[ndarray, tuple[int, int]]:
-    """[H W 4] eight bits, and (width, height) before it was made smaller. Raises ValueError, which names it."""
+def decoded(
+    content: bytes, name: str, side: int = KEPT_SIDE, most: int = MAX_PIXELS
+) -> tuple[ndarray, tuple[int, int]]:
+    """[H W 4] eight bits, up to `side` texels long, and (width, height) before it was made smaller.
+
+    Raises ValueError, which names it, also for one of more than `most` texels.
+    """
     from PIL import Image as Pictures
 
     try:
@@ -103,14 +112,15 @@ def decoded(content: bytes, name: str) -> tuple[ndarray, tuple[int, int]]:
             warnings.simplefilter("ignore")
             picture = Pictures.open(io.BytesIO(content))
             size = picture.size
-            if size[0] * size[1] > MAX_PIXELS:
-                raise ValueError(f"{name} has {size[0]} x {size[1]} texels; at most {MAX_PIXELS:,} are read")
-            picture.draft("RGB", (KEPT_SIDE, KEPT_SIDE))
+            if size[0] * size[1] > min(most, MAX_PIXELS):
+                raise ValueError(f"{name} has {size[0]} x {size[1]} texels; at most {MAX_PIXELS:,} are read, "
+                                 f"and {MAX_TOTAL:,} of one file")  # fmt: skip
+            picture.draft("RGB", (side, side))
             deep = _eight_bits(np.asarray(picture)) if picture.mode[:1] in "IF" else None
             whole = Pictures.fromarray(deep) if deep is not None else picture
-            if max(whole.size) > KEPT_SIDE:
+            if max(whole.size) > side:
                 whole = whole.convert("RGBA")
-                whole.thumbnail((KEPT_SIDE, KEPT_SIDE), Pictures.Resampling.BOX)
+                whole.thumbnail((side, side), Pictures.Resampling.BOX)
             return np.array(whole.convert("RGBA")), size
     except ValueError as error:
         if str(error).startswith(name):

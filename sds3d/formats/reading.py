@@ -5,21 +5,19 @@ The numbers are the file's own; `up` and `unit` say how they are meant.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from numpy import ndarray
 
 from sds3d.formats import origin
-from sds3d.formats.layout import GENERATOR, Layout, Unit, Up
+from sds3d.formats.found import Found
+from sds3d.formats.gltf_document import extras_of
+from sds3d.formats.layout import GENERATOR, Unit
 from sds3d.formats.usd import needs_usd
 
 MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf", ".usda", ".usdc", ".usd", ".usdz")
@@ -27,31 +25,6 @@ LARGEST = 2 * 2**30
 """Bytes of a file that are read at all."""
 _UNITS: dict[str, Unit] = {"meter": "m", "centimeter": "cm", "millimeter": "mm"}
 _LENGTHS: dict[float, Unit] = {1.0: "m", 0.01: "cm", 0.001: "mm"}
-
-
-@dataclass
-class Found:
-    """What a file holds."""
-
-    vertices: Float[ndarray, "V 3"]
-    faces: Int[ndarray, "F 3"]
-    normals: Float[ndarray, "V 3"] | None = None
-    uv: Float[ndarray, "V 2"] | None = None
-    """(0, 0) the upper-left corner."""
-    colours: UInt8[ndarray, "V 3"] | None = None
-    pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Width and height of the textures, by what they hold."""
-    material: dict[str, Any] = field(default_factory=dict)
-    up: Up | None = None
-    unit: Unit | None = None
-    facts: dict[str, Any] | None = None
-    """What the file says of its origin, where sds3d wrote it."""
-    quads: int = 0
-    """Faces of four corners; each is two of the first triangles here, cut from its first corner."""
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.up or "y", self.unit or "m")
 
 
 def read(path: Path) -> Found:
@@ -65,11 +38,18 @@ def read(path: Path) -> Found:
     try:
         if kind.startswith(".usd"):
             return _usd(path)
-        found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
+        if kind in (".glb", ".gltf"):
+            from sds3d.gltf_found import gltf_found
+
+            found = gltf_found(path)
+        else:
+            found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
     except (OSError, ImportError):
         raise
     except Exception as error:  # a broken file makes its readers fail in every way there is
         words = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ValueError) and words.startswith(path.name):
+            raise
         raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {words[:160]}") from None
     if len(found.faces) == 0:
         raise ValueError(f"{path.name} has no triangles")
@@ -80,8 +60,7 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where it says nothing. Raises as `read`."""
     kind = path.suffix.lower()
     if kind in (".glb", ".gltf"):
-        extras = gltf_json(path).get("asset", {}).get("extras")
-        return extras if isinstance(extras, dict) else None
+        return extras_of(path)
     if kind == ".obj":
         with path.open(encoding="utf-8", errors="replace") as lines:
             return origin.parsed(next(lines, "").removeprefix(f"# {GENERATOR} "))
@@ -101,20 +80,6 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     if kind in (".gif", ".webp"):
         return origin.parsed(origin.picture_comment(path))
     return read(path).facts if kind in MESHES else None
-
-
-def gltf_json(path: Path) -> dict[str, Any]:
-    """The JSON of a glTF file of either kind. Raises ValueError where there is none."""
-    content = path.read_bytes()
-    try:
-        if content[:4] == b"glTF":
-            content = content[20 : 20 + struct.unpack("<I", content[12:16])[0]]
-        tree = json.loads(content)
-    except (ValueError, struct.error):
-        raise ValueError(f"{path.name} is no glTF file") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path.name} is no glTF file")
-    return tree
 
 
 def _ply_head(path: Path) -> str:
@@ -143,9 +108,7 @@ def _by_trimesh(path: Path, kind: str) -> Found:
         found.colours = np.asarray(one.visual.vertex_colors)[:, :3]
     if one.visual.kind == "texture":
         _material(one.visual.material, found)
-    if kind in (".glb", ".gltf"):
-        found.up, found.unit = "y", "m"
-    elif kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
+    if kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
         found.up, found.unit = said[1], said[2]  # type: ignore[assignment]
     elif kind == ".stl":
         head = path.read_bytes()[:80].decode("ascii", "replace")
@@ -172,19 +135,11 @@ def _leading_quads(path: Path) -> int:
 
 
 def _material(material: Any, found: Found) -> None:
-    """Textures and factors of trimesh's materials."""
+    """Textures of trimesh's materials."""
     pictures = {
-        "color": getattr(material, "baseColorTexture", None) or getattr(material, "image", None),
-        "metallic_roughness": getattr(material, "metallicRoughnessTexture", None),
-        "normal": getattr(material, "normalTexture", None),
+        "color": getattr(material, "image", None),
     }
     found.pictures = {name: picture.size for name, picture in pictures.items() if picture is not None}
-    if hasattr(material, "baseColorFactor"):
-        # What a glTF file leaves out is 1.
-        for name in ("metallicFactor", "roughnessFactor"):
-            value = getattr(material, name)
-            found.material[name] = 1.0 if value is None else float(value)
-        found.material["doubleSided"] = bool(material.doubleSided)
 
 
 def _3mf(path: Path) -> Found:
