@@ -1,6 +1,6 @@
 """The parts of a mesh that was read, as one: mended, and given a texture.
 
-Shapes: V vertices, F triangles, G triangles of one part, T texels along a side, N points.
+Shapes: V vertices, F triangles, T texels along a side, N points.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Parts:
     """The paint of each triangle."""
     row: Int[ndarray, " F"]
     """Its number in its part."""
-    rows: tuple[Int[ndarray, "G 3"], ...]
+    rows: tuple[Int[ndarray, "_ 3"], ...]
     """The triangles of each part, as its paint numbers vertices."""
 
 

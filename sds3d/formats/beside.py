@@ -52,18 +52,22 @@ def inside(name: str, folder: Path) -> Path:
 
     Raises ValueError where it leads outside.
     """
-    home = folder.resolve()
-    found = []
+    home, outside = folder.resolve(), False
+    places = []
     for way in dict.fromkeys((unquote(name), name)):
         try:
             path = (home / way.replace("\\", "/")).resolve()
         except (OSError, ValueError, RuntimeError):
             continue
-        if path.is_relative_to(home):
-            found.append(path)
-    if not found:
+        if not path.is_relative_to(home):
+            outside = True
+        elif path.exists():
+            return path
+        else:
+            places.append(path)
+    if outside or not places:
         raise ValueError(f"{shortened(name)}, which it names, is outside its own folder and is not read")
-    return next((path for path in found if path.exists()), found[0])
+    return places[0]
 
 
 def _data(uri: str) -> bytes:

@@ -6,10 +6,9 @@ components.
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,8 +17,9 @@ from numpy import ndarray
 
 from sds3d.formats import gltf_packed
 from sds3d.formats.beside import content_of
-from sds3d.formats.gltf_schema import Accessor, BufferView, Document
+from sds3d.formats.gltf_schema import Accessor, BufferView, Document, Head
 
+_T = TypeVar("_T")
 MAX_JSON = 128 * 2**20
 """Bytes of JSON."""
 MAX_COUNT = 12_000_000
@@ -43,7 +43,7 @@ class Gltf:
         """Reads and checks the JSON. Raises OSError where the file cannot be read."""
         self.path = path
         words, self._inner = chunks(path)
-        self.json = _decoded(words, path)
+        self.json = _decoded(words, path, Document)
         self._content: dict[int, bytes] = {}
         self._views: dict[int, bytes] = {}
         if self.json.asset.version.partition(".")[0] != "2":
@@ -156,9 +156,9 @@ class Gltf:
         return np.ndarray((count, width), kind, content, start, (step, kind.itemsize))
 
 
-def document_of(path: Path) -> Document:
-    """The checked JSON of a glTF file of either kind. Raises as `Gltf`."""
-    return _decoded(chunks(path)[0], path)
+def head_of(path: Path) -> Head:
+    """What a glTF file of either kind says of itself. Raises as `Gltf`."""
+    return _decoded(chunks(path)[0], path, Head)
 
 
 def chunks(path: Path) -> tuple[bytes, bytes | None]:
@@ -191,11 +191,11 @@ def _no_gltf(path: Path, words: str) -> ValueError:
     return ValueError(f"{path.name} cannot be read as {path.suffix[1:].upper()}: it is no glTF file, {words}")
 
 
-def _decoded(words: bytes, path: Path) -> Document:
+def _decoded(words: bytes, path: Path, kind: type[_T]) -> _T:
     if len(words) > MAX_JSON:
         raise ValueError(f"{path.name} has {len(words):,} bytes of JSON; at most {MAX_JSON:,} are read")
     try:
-        return msgspec.json.decode(words.rstrip(b" \0\r\n\t"), type=Document)
+        return msgspec.json.decode(words.rstrip(b" \0\r\n\t"), type=kind)
     except RecursionError:
         raise ValueError(f"{path.name} is not valid glTF: its JSON is nested too deeply") from None
     except UnicodeDecodeError:
@@ -207,5 +207,5 @@ def _decoded(words: bytes, path: Path) -> Document:
 
 def extras_of(path: Path) -> dict[str, Any] | None:
     """`asset.extras` of a file; None where it is no object."""
-    extras = document_of(path).asset.extras
-    return json.loads(json.dumps(extras)) if isinstance(extras, dict) else None
+    extras = head_of(path).asset.extras
+    return extras if isinstance(extras, dict) else None

@@ -32,6 +32,7 @@ def places(gltf: Gltf) -> tuple[dict[int, Places], dict[int, ndarray]]:
     world: dict[int, ndarray] = {}
     plain = np.eye(4)
     nodes = gltf.json.nodes
+    local = _matrices(nodes)
     seen = bytearray(len(nodes))
     waiting = [(index, -1) for index in reversed(_roots(gltf))]
     with np.errstate(all="ignore"):
@@ -41,7 +42,7 @@ def places(gltf: Gltf) -> tuple[dict[int, Places], dict[int, ndarray]]:
             if seen[index]:
                 raise gltf.wrong(f"nodes[{index}]", "stands in the tree twice; a node has one parent")
             seen[index] = 1
-            above, own = world.get(parent), _matrix(node)
+            above, own = world.get(parent), local.get(index)
             here = above if own is None else own if above is None else above @ own
             if here is not None:
                 world[index] = here
@@ -70,17 +71,20 @@ def _roots(gltf: Gltf) -> list[int]:
     return [index for index in range(len(gltf.json.nodes)) if index not in children]
 
 
-def _matrix(node: Node) -> ndarray | None:
-    """[4 4] How a node moves what is below it; None where it does not."""
-    if node.matrix is not None:
-        return np.array(node.matrix, np.float64).reshape(4, 4).T
-    if node.translation is None and node.rotation is None and node.scale is None:
-        return None
-    return composed(
-        np.array([node.translation or [0, 0, 0]], np.float64),
-        np.array([node.rotation or [0, 0, 0, 1]], np.float64),
-        np.array([node.scale or [1, 1, 1]], np.float64),
-    )[0]
+def _matrices(nodes: list[Node]) -> dict[int, ndarray]:
+    """[4 4] How nodes move what is below them, of those that do."""
+    whole = {index: node.matrix for index, node in enumerate(nodes) if node.matrix is not None}
+    parts = [index for index, node in enumerate(nodes)
+             if node.matrix is None and (node.translation or node.rotation or node.scale)]  # fmt: skip
+    if not parts and not whole:
+        return {}
+    rows = [(*(nodes[k].translation or (0, 0, 0)), *(nodes[k].rotation or (0, 0, 0, 1)), *(nodes[k].scale or (1, 1, 1)))
+            for k in parts]  # fmt: skip
+    table = np.array(rows, np.float64).reshape(-1, 10)
+    with np.errstate(all="ignore"):
+        moves = composed(table[:, :3], table[:, 3:7], table[:, 7:])
+    given = np.array(list(whole.values()), np.float64).reshape(-1, 4, 4).transpose(0, 2, 1)
+    return dict(zip(parts, moves, strict=True)) | dict(zip(whole, given, strict=True))
 
 
 def composed(translation: ndarray, rotation: ndarray, scale: ndarray) -> ndarray:

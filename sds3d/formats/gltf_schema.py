@@ -17,7 +17,6 @@ Two = Annotated[list[Number], Meta(min_length=2, max_length=2)]
 Three = Annotated[list[Number], Meta(min_length=3, max_length=3)]
 Four = Annotated[list[Number], Meta(min_length=4, max_length=4)]
 Sixteen = Annotated[list[Number], Meta(min_length=16, max_length=16)]
-Anything = dict[str, Any]
 
 
 class Buffer(Struct):
@@ -219,6 +218,13 @@ class Asset(Struct):
     version: str
     minVersion: str | None = None
     extras: Any = None
+
+
+class Head(Struct):
+    """As much as tells what a file is."""
+
+    asset: Asset
+    extensionsUsed: list[str] = []
 
 
 class Document(Struct):

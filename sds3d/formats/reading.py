@@ -18,11 +18,14 @@ from sds3d.formats import origin
 from sds3d.formats.found import Found
 from sds3d.formats.gltf_document import extras_of
 from sds3d.formats.layout import GENERATOR, Unit
+from sds3d.formats.refusal import refused
 from sds3d.formats.usd import needs_usd
 
 MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf", ".usda", ".usdc", ".usd", ".usdz")
 LARGEST = 2 * 2**30
 """Bytes of a file that are read at all."""
+MAX_XML = 400 * 2**20
+"""Bytes of XML in a 3MF file."""
 _UNITS: dict[str, Unit] = {"meter": "m", "centimeter": "cm", "millimeter": "mm"}
 _LENGTHS: dict[float, Unit] = {1.0: "m", 0.01: "cm", 0.001: "mm"}
 
@@ -47,10 +50,7 @@ def read(path: Path) -> Found:
     except (OSError, ImportError):
         raise
     except Exception as error:  # a broken file makes its readers fail in every way there is
-        words = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, ValueError) and words.startswith(path.name):
-            raise
-        raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {words[:160]}") from None
+        raise refused(path, error) from None
     if len(found.faces) == 0:
         raise ValueError(f"{path.name} has no triangles")
     return found
@@ -145,7 +145,11 @@ def _material(material: Any, found: Found) -> None:
 def _3mf(path: Path) -> Found:
     """The first object of a 3MF file that has triangles."""
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.lower().endswith(".model"))
+        name = next((name for name in archive.namelist() if name.lower().endswith(".model")), None)
+        if name is None:
+            raise ValueError("there is no model in the archive")
+        if archive.getinfo(name).file_size > MAX_XML:
+            raise ValueError(f"its model has {archive.getinfo(name).file_size:,} bytes; at most {MAX_XML:,} are read")
         tree = ElementTree.fromstring(archive.read(name))
     space = tree.tag.partition("}")[0] + "}"
 
@@ -154,6 +158,8 @@ def _3mf(path: Path) -> Found:
 
     vertices = np.array(rows("vertex", ("x", "y", "z")), np.float64).reshape(-1, 3)
     faces = np.array(rows("triangle", ("v1", "v2", "v3")), np.int64).reshape(-1, 3)
+    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < len(vertices):
+        raise ValueError(f"a triangle names vertex {int(faces.max())} of {len(vertices)}")
     found = Found(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
     for entry in tree.iter(space + "metadata"):
         if entry.attrib.get("name") == "Description":

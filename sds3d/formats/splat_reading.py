@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from renderers.density import SplatCloud
 from renderers.harmonics import CONSTANT
-from sds3d.formats.gltf_document import Gltf, document_of
+from sds3d.formats.gltf_document import Gltf, head_of
 from sds3d.formats.splats import EXTENSION
 
 LARGEST = 2 * 2**30
@@ -27,7 +27,7 @@ def holds_splats(path: Path) -> bool:
     """Whether a file is one of splats, after its ending and, where that leaves it open, its head."""
     kind = path.suffix.lower()
     if kind in (".glb", ".gltf"):
-        return EXTENSION in document_of(path).extensionsUsed
+        return EXTENSION in head_of(path).extensionsUsed
     if kind == ".ply":
         with path.open("rb") as file:
             return b"f_dc_0" in file.read(2**16)
