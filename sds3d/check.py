@@ -30,6 +30,8 @@ ATLAS = 512
 """Texels along a side of the square in which texture coordinates are counted."""
 OVERLAP = 0.02
 """Share of the used texels that may lie under two triangles: borders do."""
+FARTHEST = 1e30
+"""Positions beyond are taken for damage."""
 MOST_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
 
@@ -73,8 +75,10 @@ def _asked(path: Path, wrong: list[str]) -> dict[str, Any]:
 
 def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     vertices = np.asarray(found.vertices, np.float64)
-    if not np.isfinite(vertices).all():
-        wrong.append(f"{int((~np.isfinite(vertices).all(-1)).sum())} positions are not finite numbers")
+    sane = np.isfinite(vertices) & (np.abs(vertices) < FARTHEST)
+    if not sane.all():
+        bad = int((~sane.all(-1)).sum())
+        wrong.append(f"{bad} positions are not finite numbers, or larger than {FARTHEST:g}")
         return {"vertices": len(vertices), "faces": len(found.faces)}
     points, index = np.unique(vertices.astype(np.float32), axis=0, return_inverse=True)
     surface = Surface(points, index.reshape(-1)[found.faces].astype(np.int32))
@@ -152,6 +156,8 @@ def _covered(corners: Float[ndarray, "F 3 2"]) -> tuple[float, float]:
     """(share of the square under triangles, the area of the triangles)."""
     across, down = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     laid = float(np.abs(across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).sum() / 2)
-    flat = np.concatenate([corners.reshape(-1, 2) * ATLAS, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
+    # Farther out it makes no difference, but numbers overflow.
+    placed = corners.reshape(-1, 2).clip(-1e6, 1e6) * ATLAS
+    flat = np.concatenate([placed, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
     seen = rasterise(flat[None], np.arange(len(flat), dtype=np.int32).reshape(-1, 3), ATLAS, ATLAS).seen
     return float(seen.mean()), laid

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "SDS3D_GLTF_VALIDATOR"
-"""Environment variable: the folder in which `npm install gltf-validator` was run; by default the current one."""
-SECONDS = 120.0
+"""Environment variable: the folder in which `npm install gltf-validator` was run.
+
+Never the current folder by itself: that may be somebody else's, and what lies there would be run.
+"""
+SECONDS = 15.0
 _SCRIPT = """
 const fs = require('fs'), path = require('path'), file = process.argv[1];
 const home = fs.realpathSync(path.dirname(file)) + path.sep;
@@ -43,16 +46,21 @@ def khronos(path: Path) -> dict[str, Any]:
     node = shutil.which("node")
     if node is None:
         return {"validator": "gltf-validator was not asked: node is missing"}
-    folder = os.environ.get(FOLDER, ".")
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return {"validator": f"gltf-validator was not asked: npm install gltf-validator, and point {FOLDER} to it"}
     command = [node, "-e", _SCRIPT, str(path.resolve())]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return {"validator": f"gltf-validator took more than {SECONDS:.0f} s and was stopped"}
+    except OSError as error:
         return {"validator": f"gltf-validator was not asked: {error}"}
     if done.returncode:
         if "Cannot find module" in done.stderr:
             return {"validator": f"gltf-validator was not asked: npm install gltf-validator, and point {FOLDER} to it"}
-        return {"validator": "gltf-validator", "errors": 1, "warnings": 0, "messages": [done.stderr.strip()[:200]]}
+        words = " ".join(done.stderr.split())[:200]
+        return {"validator": "gltf-validator", "errors": 1, "warnings": 0, "messages": [words]}
     try:
         issues = json.loads(done.stdout)
     except ValueError:

@@ -172,8 +172,8 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
 def holds(read: Callable[[Path], object], path: Path, seconds: float = 10.0) -> str:
     """Reads a file; returns "" or the one line of its refusal. Raises AssertionError where the law is broken."""
     began, said = time.monotonic(), ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", RuntimeWarning)
         try:
             read(path)
         except REFUSALS as error:
@@ -183,6 +183,8 @@ def holds(read: Callable[[Path], object], path: Path, seconds: float = 10.0) -> 
             assert not INTERNAL.search(said), f"words of the interpreter: {said!r}"
         except BaseException as error:
             raise AssertionError(f"a traceback of {type(error).__name__}: {str(error)[:200]}") from error
+    loud = [str(one.message) for one in warned if issubclass(one.category, RuntimeWarning)]
+    assert not loud, f"a warning of a library: {loud[0]}"
     took = time.monotonic() - began
     assert took < seconds, f"took {took:.1f} s; at most {seconds} are allowed"
     return said

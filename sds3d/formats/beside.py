@@ -57,15 +57,18 @@ def inside(name: str, folder: Path) -> Path:
     for way in dict.fromkeys((unquote(name), name)):
         try:
             path = (home / way.replace("\\", "/")).resolve()
+            there = path.exists()
         except (OSError, ValueError, RuntimeError):
             continue
         if not path.is_relative_to(home):
             outside = True
-        elif path.exists():
+        elif there:
             return path
         else:
             places.append(path)
-    if outside or not places:
+    if not outside and not places:
+        raise ValueError(f"{shortened(name)}, which it names, is not the name of a file")
+    if outside:
         raise ValueError(f"{shortened(name)}, which it names, is outside its own folder and is not read")
     return places[0]
 

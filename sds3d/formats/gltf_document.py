@@ -113,7 +113,8 @@ class Gltf:
         """The values of an accessor in float64, normalised where it says so."""
         entry: Accessor = self.at("accessors", index, where)
         raw = self.raw(index, where)
-        values = raw.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            values = raw.astype(np.float64)
         if entry.normalized and entry.componentType not in (5125, 5126):
             values = np.maximum(values / np.iinfo(raw.dtype).max, -1)
         return values

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sds3d.formats import origin
+from sds3d.formats.beside import shortened
 from sds3d.formats.found import Found
 from sds3d.formats.gltf_document import extras_of
 from sds3d.formats.layout import GENERATOR, Unit
@@ -172,6 +173,7 @@ def _usd(path: Path) -> Found:
     needs_usd()
     from pxr import Tf, Usd, UsdGeom, UsdShade
 
+    _within(path)
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException:
@@ -199,7 +201,8 @@ def _usd(path: Path) -> Found:
     for prim in stage.Traverse():
         shader = UsdShade.Shader(prim)
         if shader and shader.GetIdAttr().Get() == "UsdUVTexture":
-            found.pictures[prim.GetName()] = _picture_size(shader.GetInput("file").Get().resolvedPath)
+            source = shader.GetInput("file").Get() if shader.GetInput("file") else None
+            found.pictures[prim.GetName()] = _texture_size(source, path, found)
         elif shader and shader.GetIdAttr().Get() == "UsdPreviewSurface":
             for name in ("metallic", "roughness"):
                 value = shader.GetInput(name).Get() if shader.GetInput(name) else None
@@ -207,6 +210,51 @@ def _usd(path: Path) -> Found:
                     found.material[name] = round(float(value), 6)
     found.facts = origin.parsed(stage.GetRootLayer().customLayerData.get(GENERATOR, ""))
     return found
+
+
+def _within(path: Path) -> None:
+    """Raises ValueError where a stage is put together from files outside its own folder."""
+    from pxr import Sdf, Tf
+
+    home, waiting, seen = path.resolve().parent, [str(path)], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            layer = Sdf.Layer.FindOrOpen(name)
+        except Tf.ErrorException:
+            layer = None
+        if layer is None:
+            continue
+        for named in layer.GetCompositionAssetDependencies():
+            place = layer.ComputeAbsolutePath(named)
+            if not _beside(place, home):
+                raise ValueError(f"{path.name}: {shortened(named)}, which it names, is outside its own folder and is "
+                                 "not read")  # fmt: skip
+            waiting.append(place)
+
+
+def _beside(place: str, home: Path) -> bool:
+    """Whether a place, which may lie in a package, is in a folder or below it."""
+    try:
+        return "://" not in place and Path(place.partition("[")[0]).resolve().is_relative_to(home)
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _texture_size(source: Any, path: Path, found: Found) -> tuple[int, int]:
+    """Width and height of a texture; zeros, said, where it cannot be had."""
+    named = "" if source is None else str(source.path)
+    place = "" if source is None else str(source.resolvedPath)
+    if place and not _beside(place, path.resolve().parent):
+        found.lacking.append(f"{shortened(named)}, which it names, is outside its own folder and is not read")
+        return 0, 0
+    size = _picture_size(place)
+    if 0 in size:
+        found.lacking.append(f"{shortened(named) or 'a texture'}, which it names, is missing or no PNG")
+    return size
 
 
 def _picture_size(place: str) -> tuple[int, int]:
