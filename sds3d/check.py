@@ -90,7 +90,7 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     if flat:
         wrong.append(f"{flat} triangles have no area")
     out, times = strays(corners)
-    bounds = {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))}
+    bounds: dict[str, Any] = {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))}
     if out.any():
         wrong.append(f"{int(out.sum())} faces lie up to {times:.3g} times as far out as the rest, which they make tiny")
         rest = corners[~out].reshape(-1, 3)

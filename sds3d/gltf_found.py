@@ -10,6 +10,7 @@ from numpy import ndarray
 from sds3d.formats.found import Found
 from sds3d.formats.gltf_document import Gltf
 from sds3d.formats.gltf_mesh import Piece, pieces
+from sds3d.formats.gltf_schema import Metallic
 from sds3d.gltf_paint import Painter
 from sds3d.mesh_paint import displayed_colors
 
@@ -67,11 +68,11 @@ def _materials(painter: Painter, every: list[Piece], found: Found) -> None:
         if piece.material is None:
             continue
         material = painter.material(piece)
-        metallic = material.pbrMetallicRoughness
+        metallic = material.pbrMetallicRoughness or Metallic()
         glossy = material.extensions.glossy if material.extensions is not None else None
         infos = {
-            "color": glossy.diffuseTexture if glossy is not None else metallic and metallic.baseColorTexture,
-            "metallic_roughness": metallic and metallic.metallicRoughnessTexture,
+            "color": glossy.diffuseTexture if glossy is not None else metallic.baseColorTexture,
+            "metallic_roughness": metallic.metallicRoughnessTexture,
             "normal": material.normalTexture,
             "emissive": material.emissiveTexture,
         }
@@ -81,7 +82,7 @@ def _materials(painter: Painter, every: list[Piece], found: Found) -> None:
                 image = painter.images.image_of(info.index, f"materials[{piece.material}]")
                 found.pictures[name] = (0, 0) if image is None else painter.images.size(image)
         if glossy is None and not found.material:
-            rough, metal = (metallic.roughnessFactor, metallic.metallicFactor) if metallic is not None else (None, None)
+            rough, metal = metallic.roughnessFactor, metallic.metallicFactor
             found.material["metallicFactor"] = 1.0 if metal is None else float(metal)
             found.material["roughnessFactor"] = 1.0 if rough is None else float(rough)
             found.material["doubleSided"] = material.doubleSided

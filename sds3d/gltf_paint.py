@@ -148,13 +148,11 @@ class Painter:
             return replace(paint, grain=(rough, 0.0))
         laid = self._laid(metallic.metallicRoughnessTexture, piece, place)
         grains = None if laid is None else self.images.tensor(laid.image, "gb", place)
-        rough, metal = metallic.roughnessFactor, metallic.metallicFactor
-        if rough is None and metal is None and grains is None:
+        factors = metallic.roughnessFactor, metallic.metallicFactor
+        if factors == (None, None) and grains is None:
             # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
             return paint
-        paint = replace(
-            paint, grain=tuple(1.0 if value is None else float(np.clip(value, 0, 1)) for value in (rough, metal))
-        )
+        paint = replace(paint, grain=tuple(1.0 if value is None else float(np.clip(value, 0, 1)) for value in factors))
         return paint if grains is None or laid is None else _with(paint, "grains", grains, laid, base)
 
     def cut(self, piece: Piece) -> Bool[ndarray, " F"]:

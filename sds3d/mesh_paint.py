@@ -64,11 +64,12 @@ def texels(
 def _wrapped(texel: Float[ndarray, " N"], size: int, way: str) -> Int[ndarray, " N"]:
     """Texels of the picture that stand for those outside it."""
     if way == "clamp":
-        return texel.clip(0, size - 1).astype(np.int64)
-    if way == "mirror":
+        texel = texel.clip(0, size - 1)
+    elif way == "mirror":
         texel = np.mod(texel, 2 * size)
         texel = np.minimum(texel, 2 * size - 1 - texel)
-    return np.mod(texel, size).astype(np.int64)
+    whole: ndarray = np.mod(texel, size).astype(np.int64)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,6 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     else:
         uv = None
     material = getattr(visual, "material", None)
-    if hasattr(material, "baseColorFactor"):
-        return _from_pbr(material, uv)
     picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
     # For a texture that is missing trimesh makes up a tiny grey one.
     if picture is not None and not (picture.shape[1:] == (2, 2) and bool((picture == 100 / 255).all())):
@@ -170,26 +169,6 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     if diffuse is not None and tuple(diffuse[:3]) != _UNTOUCHED:
         plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
     return Paint(uv, None, plain, material=id(material))
-
-
-def _from_pbr(material: Any, uv: ndarray | None) -> Paint:
-    """glTF's material."""
-    factor = np.ones(3, np.float32)
-    if material.baseColorFactor is not None:
-        given = np.asarray(material.baseColorFactor, np.float32)[:3]
-        factor[:] = given / 255 if given.max() > 1 else given
-    picture = grains = bumps = None
-    if uv is not None:
-        picture = _picture(material.baseColorTexture, "RGB")
-        bumps = _picture(material.normalTexture, "RGB")
-        grains = _picture(material.metallicRoughnessTexture, "RGB")
-        grains = grains[1:] if grains is not None else None
-    # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
-    silent = material.roughnessFactor is None and material.metallicFactor is None and grains is None
-    grain = tuple(1.0 if f is None else float(f) for f in (material.roughnessFactor, material.metallicFactor))
-    plain = GREY if material.baseColorFactor is None else tuple(displayed_colors(factor).tolist())
-    colour = plain if picture is None else tuple(factor.tolist())
-    return Paint(uv, picture, colour, None, GRAIN if silent else grain, grains, bumps, id(material))
 
 
 def _picture(image: Any, mode: str) -> torch.Tensor | None:

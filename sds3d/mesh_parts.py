@@ -90,12 +90,12 @@ def _vertex_uv(read: Parts) -> ndarray:
 
 def unusable(read: Parts) -> str | None:
     """Why the mesh's own texture coordinates cannot be kept; None where they can."""
-    there = [read.paints[number] for number in np.unique(read.part)]
+    there: list[Paint] = [read.paints[number] for number in np.unique(read.part)]
     if any(paint.uv is None for paint in there):
         return "it has no texture coordinates"
-    bound = next((paint.bound for paint in there if paint.bound), None)
-    if bound is not None:
-        return bound
+    for paint in there:
+        if paint.bound is not None:
+            return paint.bound
     if len({paint.material for paint in there}) > 1:
         return f"it has {len({paint.material for paint in there})} materials"
     uv = _vertex_uv(read)

@@ -78,10 +78,13 @@ def pixar(path: Path) -> dict[str, Any]:
     """All of UsdValidation."""
     if importlib.util.find_spec("pxr") is None:
         return {"validator": "UsdValidation was not asked: usd-core is missing"}
-    from pxr import Usd, UsdValidation
+    from pxr import Tf, Usd, UsdValidation
 
     every = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
-    found = UsdValidation.ValidationContext(every).Validate(Usd.Stage.Open(str(path)))
+    try:
+        found = UsdValidation.ValidationContext(every).Validate(Usd.Stage.Open(str(path)))
+    except Tf.ErrorException:
+        return {"validator": "UsdValidation", "errors": 1, "warnings": 0, "messages": ["it could not go through it"]}
     kinds = [str(error.GetType()).rpartition(".")[2].lower() for error in found]
     return {
         "validator": f"UsdValidation, {len(every)} validators",

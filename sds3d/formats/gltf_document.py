@@ -208,5 +208,6 @@ def _decoded(words: bytes, path: Path, kind: type[_T]) -> _T:
 
 def extras_of(path: Path) -> dict[str, Any] | None:
     """`asset.extras` of a file; None where it is no object."""
-    extras = head_of(path).asset.extras
+    asset = head_of(path).asset
+    extras = asset.extras if asset is not None else None
     return extras if isinstance(extras, dict) else None

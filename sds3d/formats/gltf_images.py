@@ -133,5 +133,8 @@ def decoded(
 def _eight_bits(values: ndarray) -> ndarray:
     """Greys of 16 or 32 bits, or floats of 0..1, as bytes."""
     if values.dtype.kind == "f":
-        return (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)
-    return (values.astype(np.int64).clip(0, 65535) / 257).round().astype(np.uint8)
+        share = np.nan_to_num(values).clip(0, 1)
+    else:
+        share = values.astype(np.int64).clip(0, 65535) / 65535
+    eight: ndarray = (share * 255).round().astype(np.uint8)
+    return eight

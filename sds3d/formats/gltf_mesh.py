@@ -137,10 +137,11 @@ def _triangles(gltf: Gltf, primitive: Primitive, vertices: int, place: str) -> n
         return np.stack([corners[1:-1], corners[2:], np.full(len(corners) - 2, corners[0])], -1)
     odd = np.arange(len(corners) - 2) % 2
     start = np.arange(len(corners) - 2)
-    strip = np.stack([corners[start], corners[start + 1 + odd], corners[start + 2 - odd]], -1)
+    strip: ndarray = np.stack([corners[start], corners[start + 1 + odd], corners[start + 2 - odd]], -1)
     # Strips are sewn together by triangles that have a corner twice.
     flat = (strip[:, 0] == strip[:, 1]) | (strip[:, 1] == strip[:, 2]) | (strip[:, 0] == strip[:, 2])
-    return strip[~flat]
+    solid: ndarray = strip[~flat]
+    return solid
 
 
 def _standing(

@@ -220,10 +220,14 @@ class Asset(Struct):
     extras: Any = None
 
 
+class Said(Struct):
+    extras: Any = None
+
+
 class Head(Struct):
     """As much as tells what a file is."""
 
-    asset: Asset
+    asset: Said | None = None
     extensionsUsed: list[str] = []
 
 

@@ -21,6 +21,7 @@ from sds3d.formats.gltf_document import extras_of
 from sds3d.formats.layout import GENERATOR, Unit
 from sds3d.formats.refusal import refused
 from sds3d.formats.usd import needs_usd
+from sds3d.formats.usd_probe import beside, probe
 
 MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf", ".usda", ".usdc", ".usd", ".usdz")
 LARGEST = 2 * 2**30
@@ -41,8 +42,10 @@ def read(path: Path) -> Found:
         raise ValueError(f"{path.name} has {size:,} bytes; expected up to {LARGEST:,}, and not 0")
     try:
         if kind.startswith(".usd"):
-            return _usd(path)
-        if kind in (".glb", ".gltf"):
+            needs_usd()
+            probe(path)
+            found = _usd(path)
+        elif kind in (".glb", ".gltf"):
             from sds3d.gltf_found import gltf_found
 
             found = gltf_found(path)
@@ -54,6 +57,10 @@ def read(path: Path) -> Found:
         raise refused(path, error) from None
     if len(found.faces) == 0:
         raise ValueError(f"{path.name} has no triangles")
+    low, high = int(found.faces.min()), int(found.faces.max())
+    if low < 0 or high >= len(found.vertices):
+        raise ValueError(f"{path.name} has a triangle that names vertex {high if low >= 0 else low} of "
+                         f"{len(found.vertices)}")  # fmt: skip
     return found
 
 
@@ -159,8 +166,6 @@ def _3mf(path: Path) -> Found:
 
     vertices = np.array(rows("vertex", ("x", "y", "z")), np.float64).reshape(-1, 3)
     faces = np.array(rows("triangle", ("v1", "v2", "v3")), np.int64).reshape(-1, 3)
-    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < len(vertices):
-        raise ValueError(f"a triangle names vertex {int(faces.max())} of {len(vertices)}")
     found = Found(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
     for entry in tree.iter(space + "metadata"):
         if entry.attrib.get("name") == "Description":
@@ -170,19 +175,16 @@ def _3mf(path: Path) -> Found:
 
 def _usd(path: Path) -> Found:
     """The first mesh of a stage."""
-    needs_usd()
-    from pxr import Tf, Usd, UsdGeom, UsdShade
+    from pxr import Usd, UsdGeom, UsdShade
 
-    _within(path)
-    try:
-        stage = Usd.Stage.Open(str(path))
-    except Tf.ErrorException:
-        raise ValueError(f"{path.name} cannot be read as USD") from None
+    stage = Usd.Stage.Open(str(path))
     shape = next((UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)), None)
     if shape is None:
         raise ValueError(f"{path.name} has no mesh")
     points = np.asarray(shape.GetPointsAttr().Get(), np.float64)
     corners = np.asarray(shape.GetFaceVertexIndicesAttr().Get(), np.int64)
+    if len(corners) and not 0 <= int(corners.min()) <= int(corners.max()) < len(points):
+        raise ValueError(f"{path.name} has a face that names point {int(corners.max())} of {len(points)}")
     counts = np.asarray(shape.GetFaceVertexCountsAttr().Get())
     quads = int((counts == 4).sum())
     if len(corners) == 0 or (counts[:quads] != 4).any() or (counts[quads:] != 3).any():
@@ -212,43 +214,11 @@ def _usd(path: Path) -> Found:
     return found
 
 
-def _within(path: Path) -> None:
-    """Raises ValueError where a stage is put together from files outside its own folder."""
-    from pxr import Sdf, Tf
-
-    home, waiting, seen = path.resolve().parent, [str(path)], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            layer = Sdf.Layer.FindOrOpen(name)
-        except Tf.ErrorException:
-            layer = None
-        if layer is None:
-            continue
-        for named in layer.GetCompositionAssetDependencies():
-            place = layer.ComputeAbsolutePath(named)
-            if not _beside(place, home):
-                raise ValueError(f"{path.name}: {shortened(named)}, which it names, is outside its own folder and is "
-                                 "not read")  # fmt: skip
-            waiting.append(place)
-
-
-def _beside(place: str, home: Path) -> bool:
-    """Whether a place, which may lie in a package, is in a folder or below it."""
-    try:
-        return "://" not in place and Path(place.partition("[")[0]).resolve().is_relative_to(home)
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
 def _texture_size(source: Any, path: Path, found: Found) -> tuple[int, int]:
     """Width and height of a texture; zeros, said, where it cannot be had."""
     named = "" if source is None else str(source.path)
     place = "" if source is None else str(source.resolvedPath)
-    if place and not _beside(place, path.resolve().parent):
+    if place and not beside(place, path.resolve().parent):
         found.lacking.append(f"{shortened(named)}, which it names, is outside its own folder and is not read")
         return 0, 0
     size = _picture_size(place)

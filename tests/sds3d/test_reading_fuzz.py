@@ -116,6 +116,14 @@ def test_very_many_damaged_files_are_read_or_refused_in_one_line(kind: str, tmp_
     assert sum(attacked(kind, tmp_path, MANY).values()) == MANY
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["usda", "usdz"])
+def test_damaged_stages_are_read_or_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    """Each takes a process of its own, so there are fewer."""
+    pytest.importorskip("pxr")
+    assert sum(assault(check, seeds(kind), f"a.{kind}", tmp_path, FEW, seconds=20).values()) == FEW
+
+
 def test_attacks_are_the_same_every_time_and_do_harm(tmp_path: Path) -> None:
     first, second = (list(attacks(seeds("glb"), 50)) for _ in range(2))
     assert first == second and len(set(first)) > 45
