@@ -19,7 +19,7 @@ MAX_FACES = 5_000_000
 
 
 def gltf_found(path: Path) -> Found:
-    """All of a GLB or glTF file. Raises OSError, ValueError, ImportError, as the reader does."""
+    """All of a GLB or glTF file. Raises OSError, ValueError, as the reader does."""
     gltf, remarks = Gltf(path), list[str]()
     every = [piece for piece in pieces(gltf, MAX_FACES, remarks) if len(piece.faces)]
     if not every:

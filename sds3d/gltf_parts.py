@@ -16,8 +16,8 @@ from sds3d.mesh_parts import Parts
 def gltf_parts(path: Path, most: int, remarks: list[str]) -> Parts:
     """A GLB or glTF file of up to `most` triangles.
 
-    Raises OSError where it cannot be read, ValueError where it is no mesh that can be used, ImportError where it is
-    compressed and a package is missing.
+    Raises OSError where it cannot be read, ValueError where it is no mesh that can be used, or compressed and a package
+    is missing.
     """
     gltf = Gltf(path)
     found = pieces(gltf, most, remarks)

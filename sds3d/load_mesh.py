@@ -15,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from renderers.mesh import Mesh
+from sds3d.formats.refusal import refused
 from sds3d.gltf_parts import gltf_parts
 from sds3d.mesh_paint import paint_of
 from sds3d.mesh_parts import UNFOLDED_FACES, Parts, cleaned, kept, unfolded_anew, unusable
@@ -92,7 +93,12 @@ def _joined(path: Path, remarks: list[str]) -> Parts:
     if not 0 < size <= LARGEST_FILE:
         raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; expected up to {LARGEST_FILE / 2**20:.0f}, and not 0")
     if kind in (".glb", ".gltf"):
-        return gltf_parts(path, MOST_FACES, remarks)
+        try:
+            return gltf_parts(path, MOST_FACES, remarks)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a broken file makes its readers fail in every way there is
+            raise refused(path, error) from None
     remarks += missing(path)
     try:
         scene = trimesh.load(path, force="scene", process=False)

@@ -44,6 +44,7 @@ VALUES: tuple[Any, ...] = (
 """What stands in for a value of JSON."""
 INTERNAL = re.compile(
     r"Traceback|object has no attribute|unexpected keyword|NoneType|list index out of range|cannot reshape|broadcast"
+    r"|invalid literal|could not convert string|TypeCheckError|Beartype"
     r"|unhashable|not subscriptable|is not iterable|unpack requires|buffer is smaller|must be str, not"
 )
 """Words of an interpreter or a library, and not of the product."""

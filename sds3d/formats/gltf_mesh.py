@@ -46,7 +46,7 @@ class _Shape:
 def pieces(gltf: Gltf, most: int, remarks: list[str]) -> list[Piece]:
     """All triangles of the scene. What is left out is said in `remarks`.
 
-    Raises ValueError for more than `most` triangles, ImportError where they are compressed and a package is missing.
+    Raises ValueError for more than `most` triangles, and where they are compressed and a package is missing.
     """
     found, world = places(gltf)
     if sum(len(gltf.json.meshes[number].primitives) for number in found) > MAX_PRIMITIVES:
@@ -92,7 +92,7 @@ def _read(gltf: Gltf, primitive: Primitive, place: str) -> _Shape:
             for name, number in draco.attributes.items():
                 if name in named and number in by_id:
                     columns[name] = _scaled(gltf, named.pop(name), by_id[number], place)
-        except (ValueError, ImportError):
+        except ValueError:
             if gltf.at("accessors", primitive.attributes["POSITION"], place).bufferView is None:
                 raise
             faces, columns = None, {}

@@ -13,7 +13,7 @@ INSTALL = "pip install 'sds3d[compressed]'"
 
 
 def meshopt(packed: Packed, content: bytes, where: str) -> bytes:
-    """The bytes of a buffer view of EXT_meshopt_compression. Raises ValueError, ImportError."""
+    """The bytes of a buffer view of EXT_meshopt_compression. Raises ValueError."""
     try:
         import meshoptimizer
     except ImportError:
@@ -39,7 +39,7 @@ def meshopt(packed: Packed, content: bytes, where: str) -> bytes:
 
 
 def draco(content: bytes, where: str) -> tuple[ndarray, dict[int, ndarray]]:
-    """Triangles [F 3], and the attributes [V C] by their ids, of a Draco stream. Raises ValueError, ImportError."""
+    """Triangles [F 3], and the attributes [V C] by their ids, of a Draco stream. Raises ValueError."""
     try:
         import DracoPy
     except ImportError:
@@ -52,5 +52,5 @@ def draco(content: bytes, where: str) -> tuple[ndarray, dict[int, ndarray]]:
         raise ValueError(f"{where} cannot be unpacked: its KHR_draco_mesh_compression is damaged") from None
 
 
-def _lacking(where: str, extension: str, package: str) -> ImportError:
-    return ImportError(f"{where} is compressed with {extension}, which takes the package {package}: {INSTALL}")
+def _lacking(where: str, extension: str, package: str) -> ValueError:
+    return ValueError(f"{where} is compressed with {extension}, which takes the package {package}: {INSTALL}")

@@ -50,7 +50,8 @@ def read(path: Path) -> Found:
 
             found = gltf_found(path)
         else:
-            found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
+            with np.errstate(all="ignore"):
+                found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
     except (OSError, ImportError):
         raise
     except Exception as error:  # a broken file makes its readers fail in every way there is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,27 @@ def test_alpha_that_cuts_through_faces_is_said_and_hidden_ones_are_left_out(tmp_
         assert seen_sides(loaded.mesh) == set(range(6)) - ({0} if words else set())
         assert any(words in line for line in loaded.remarks) or not words
         assert off(loaded.mesh) <= CLOSE
+
+
+@pytest.mark.parametrize(("way", "package"), [("draco", "DracoPy"), ("meshopt", "meshoptimizer")])
+def test_a_compressed_file_names_the_package_that_is_missing(
+    way: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cube = Cube()
+    WAYS[way](cube)
+    path = cube.write(tmp_path / "a.glb")
+    monkeypatch.setitem(sys.modules, package, None)
+    for read in (load_mesh, check):
+        said = holds(read, path)
+        assert f"takes the package {package}: pip install" in said and "compression" in said
+
+
+def test_what_is_far_out_and_large_is_no_stray(tmp_path: Path) -> None:
+    cube = Cube()
+    cube.json["nodes"] += [{"mesh": 0, "translation": [500, 0, 0]}]
+    cube.json["scenes"][0]["nodes"] = [0, 1]
+    loaded = load_mesh(cube.write(tmp_path / "a.glb"), 64)
+    assert len(loaded.mesh.faces) == 24 and not [line for line in loaded.remarks if "left out" in line]
 
 
 # --- what cannot be had, and what is wrong ---

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,19 @@ def test_damaged_stages_are_read_or_refused_in_one_line(kind: str, tmp_path: Pat
     """Each takes a process of its own, so there are fewer."""
     pytest.importorskip("pxr")
     assert sum(assault(check, seeds(kind), f"a.{kind}", tmp_path, FEW, seconds=20).values()) == FEW
+
+
+@pytest.mark.parametrize("line", [b"element", b"element vertex", b"element vertex x", b"element vertex -1"])
+def test_a_table_of_splats_without_a_count_is_refused(line: bytes, tmp_path: Path) -> None:
+    (content,) = seeds("splats_ply")
+    (tmp_path / "a.ply").write_bytes(content.replace(b"element vertex 6", line))
+    assert "names no element with a count" in holds(check, tmp_path / "a.ply")
+
+
+def test_a_packed_file_unpacks_no_more_than_its_splats_take(tmp_path: Path) -> None:
+    head = struct.pack("<4sIIBBBB", b"NGSP", 2, 3, 0, 12, 0, 0)
+    (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**28), 1))
+    assert holds(check, tmp_path / "a.spz", 2)
 
 
 def test_attacks_are_the_same_every_time_and_do_harm(tmp_path: Path) -> None:
