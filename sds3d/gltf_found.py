@@ -35,7 +35,7 @@ def gltf_found(path: Path) -> Found:
         np.concatenate([piece.vertices for piece in every]),
         np.concatenate([piece.faces + start for piece, start in zip(every, starts, strict=True)]),
         normals=_all([piece.normals for piece in every]),
-        uv=_all([paint.uv for paint in paints]),
+        uv=_all(_filled([paint.uv for paint in paints], every, remarks)),
         colours=_all([_colours(piece) for piece in every]),
         up="y",
         unit="m",
@@ -53,6 +53,18 @@ def _all(columns: list[ndarray | None]) -> ndarray | None:
     """Columns of all pieces as one; None where one lacks it."""
     there = [column for column in columns if column is not None]
     return np.concatenate(there) if len(there) == len(columns) else None
+
+
+def _filled(columns: list[ndarray | None], every: list[Piece], remarks: list[str]) -> list[ndarray | None]:
+    """Texture coordinates of the pieces; where only some have them, those of the others are one point."""
+    bare = [column is None for column in columns]
+    if not any(bare) or all(bare):
+        return columns
+    remarks.append(f"{sum(bare)} of {len(bare)} parts have no texture coordinates")
+    return [
+        np.zeros((len(piece.vertices), 2)) if column is None else column
+        for column, piece in zip(columns, every, strict=True)
+    ]
 
 
 def _colours(piece: Piece) -> ndarray | None:

@@ -88,7 +88,9 @@ class Painter:
         change = info.extensions.transform if info.extensions is not None else None
         number = info.texCoord if change is None or change.texCoord is None else change.texCoord
         if number not in piece.uv:
-            self._say(f"{place} lies at TEXCOORD_{number}, which a mesh lacks; what it holds is left grey there")
+            self.images.say(
+                f"a texture of {place} lies at TEXCOORD_{number}, which a mesh lacks; what it holds is left grey there"
+            )
             return None
         if image is None:
             return None

@@ -50,7 +50,7 @@ class Images:
             if other is not None and other.basisu is not None and other.basisu.source is not None:
                 self.pixels(other.basisu.source, f"textures[{texture}]")
             else:
-                self._say(f"textures[{texture}] names no image; what it holds is left grey")
+                self.say(f"textures[{texture}] names no image; what it holds is left grey")
         return None
 
     def size(self, image: int) -> tuple[int, int]:
@@ -76,10 +76,11 @@ class Images:
                 self._decoded[image] = self._read(entry, image)
             except ValueError as error:
                 self._decoded[image] = None
-                self._say(f"{error}; what it holds is left grey")
+                self.say(f"{error}; what it holds is left grey")
         return self._decoded[image]
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """One more thing that cannot be had."""
         if line not in self.lacking:
             self.lacking.append(line)
 

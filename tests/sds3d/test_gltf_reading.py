@@ -72,7 +72,10 @@ def test_reported_files_with_something_to_say_say_it(name: str) -> None:
 
 def test_strays_can_be_kept() -> None:
     assert load_mesh(DATA / "32_stray.glb", 64, strays=True).placement.scale < 0.01
-    bounds = check(DATA / "32_stray.glb")["bounds"]
+    report = check(DATA / "32_stray.glb")
+    assert report["remarks"] == ["1 of 2 parts have no texture coordinates"]
+    assert not [line for line in report["wrong"] if "coordinates" in line]
+    bounds = report["bounds"]
     assert bounds["to"][0] > 499 and bounds["robust"]["to"] == [0.5, 0.5, 0.5]
 
 
@@ -496,6 +499,8 @@ LACKING: dict[str, tuple[Change, str]] = {
     "no comma": (picture_at("data:image/png;base64"), "a data URI in it is broken"),
     "capitals, no picture": (picture_at("DATA:image/png;base64,AAAA"), "damaged picture"),
     "no picture": (lambda cube: cube.json["images"][0].pop("bufferView"), "has neither a uri nor a bufferView"),
+    "no such set": (lambda cube: cube.base.update(texCoord=3), "lies at TEXCOORD_3, which a mesh lacks"),
+    "no coordinates": (lambda cube: cube.primitive["attributes"].pop("TEXCOORD_0"), "lies at TEXCOORD_0, which a mesh"),
     "no source": (lambda cube: cube.json["textures"][0].pop("source"), "names no image"),
 }  # fmt: skip
 
