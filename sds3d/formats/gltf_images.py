@@ -16,8 +16,9 @@ from sds3d.formats.beside import content_of
 from sds3d.formats.gltf_document import Gltf
 from sds3d.formats.gltf_schema import Image, Texture
 
-MAX_PIXELS = 16_384**2
-MAX_TOTAL = 2 * MAX_PIXELS
+MAX_PIXELS = 12_288**2
+"""Texels of one image: a little less than Pillow opens."""
+MAX_TOTAL = 32 * 4096**2
 """Texels of all images of one file."""
 KEPT_SIDE, MANY, MANY_SIDE = 4096, 8, 2048
 """Larger images are made smaller: no texture here is larger; those of files with many images still more."""
@@ -120,13 +121,15 @@ def decoded(
             deep = _eight_bits(np.asarray(picture)) if picture.mode[:1] in "IF" else None
             whole = Pictures.fromarray(deep) if deep is not None else picture
             if max(whole.size) > side:
-                whole = whole.convert("RGBA")
-                whole.thumbnail((side, side), Pictures.Resampling.BOX)
+                whole = whole if whole.mode in ("L", "RGB") else whole.convert("RGBA")
+                whole = whole.reduce(-(-max(whole.size) // side))
             return np.array(whole.convert("RGBA")), size
     except ValueError as error:
         if str(error).startswith(name):
             raise
         raise ValueError(f"{name} is a damaged picture, or of a kind that is not read") from None
+    except Pictures.DecompressionBombError:
+        raise ValueError(f"{name} has too many texels; at most {MAX_PIXELS:,} are read") from None
     except Exception:  # whatever a damaged picture does to its decoder
         raise ValueError(f"{name} is a damaged picture, or of a kind that is not read") from None
 

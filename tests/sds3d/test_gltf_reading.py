@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 from sds3d.__main__ import main
 from sds3d.check import check
+from sds3d.formats import gltf_images
 from sds3d.load_mesh import FIT, load_mesh
 from tests.fuzzing import glb, holds
 from tests.sds3d.gltf_cube import COLORS, Change, Cube, linear, off, png, seen_sides, sides, tiles
@@ -425,6 +428,30 @@ def test_a_picture_of_squares_is_not_blended_and_a_clamped_one_ends(tmp_path: Pa
     cube.json["textures"][0]["sampler"] = 0
     cube.primitive["attributes"]["TEXCOORD_0"] = cube.accessor(np.tile([[0.45, 0.5], [-3, 0.5]], (12, 1)).astype("f"))
     assert off(load_mesh(cube.write(tmp_path / "a.glb"), 128).mesh, ((255, 0, 0),) * 6) <= CLOSE
+
+
+def huge(side: int) -> bytes:
+    """A PNG that says it is large."""
+    small = bytearray(png(Image.new("L", (8, 8))))
+    small[16:24] = struct.pack(">II", side, side)
+    small[29:33] = struct.pack(">I", zlib.crc32(bytes(small[12:29])))
+    return bytes(small)
+
+
+@pytest.mark.parametrize("side", [12_500, 20_000, 2**31 - 1])
+def test_pictures_of_too_many_texels_are_said_and_not_opened(side: int, tmp_path: Path) -> None:
+    path = Cube(huge(side)).write(tmp_path / "a.glb")
+    assert "texels; at most 150,994,944 are read" in load_mesh(path, 64).remarks[0]
+    assert "texels; at most 150,994,944 are read" in check(path)["wrong"][0]
+
+
+def test_large_pictures_are_made_smaller_and_keep_their_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gltf_images, "KEPT_SIDE", 40)
+    for mode in ("RGB", "P", "RGBA"):
+        loaded = load_mesh(Cube(png(tiles(mode, 60))).write(tmp_path / "a.glb"), 96)
+        assert off(loaded.mesh) <= CLOSE
 
 
 def test_textures_of_one_material_lie_where_each_says(tmp_path: Path) -> None:
