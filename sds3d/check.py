@@ -18,16 +18,20 @@ from renderers.mesh import Surface
 from renderers.triangles import Triangles
 from renderers.zbuffer import rasterise
 from sds3d.check_splats import check_splats
-from sds3d.formats.reading import Found, read
+from sds3d.formats.found import Found
+from sds3d.formats.reading import read
 from sds3d.formats.solid import shells
 from sds3d.formats.splat_reading import holds_splats
 from sds3d.load_mesh import missing
+from sds3d.strays import strays
 from sds3d.validators import verdict
 
 ATLAS = 512
 """Texels along a side of the square in which texture coordinates are counted."""
 OVERLAP = 0.02
 """Share of the used texels that may lie under two triangles: borders do."""
+FARTHEST = 1e30
+"""Positions beyond are taken for damage."""
 MOST_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
 
@@ -47,7 +51,8 @@ def check(path: Path) -> dict[str, Any]:
     report["texture_map"] = _map(found, wrong)
     report["textures"] = {name: list(size) for name, size in found.pictures.items()}
     report["material"] = found.material
-    gone = missing(path)
+    report["remarks"] = found.remarks
+    gone = missing(path) + found.lacking
     wrong += gone
     if not gone and any(0 in size for size in found.pictures.values()):
         wrong.append("a texture that the file names is not there")
@@ -70,8 +75,10 @@ def _asked(path: Path, wrong: list[str]) -> dict[str, Any]:
 
 def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     vertices = np.asarray(found.vertices, np.float64)
-    if not np.isfinite(vertices).all():
-        wrong.append(f"{int((~np.isfinite(vertices).all(-1)).sum())} positions are not finite numbers")
+    sane = np.isfinite(vertices) & (np.abs(vertices) < FARTHEST)
+    if not sane.all():
+        bad = int((~sane.all(-1)).sum())
+        wrong.append(f"{bad} positions are not finite numbers, or larger than {FARTHEST:g}")
         return {"vertices": len(vertices), "faces": len(found.faces)}
     points, index = np.unique(vertices.astype(np.float32), axis=0, return_inverse=True)
     surface = Surface(points, index.reshape(-1)[found.faces].astype(np.int32))
@@ -82,6 +89,12 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     crowded = Triangles(torch.from_numpy(surface.faces), len(points)).edges.crowded
     if flat:
         wrong.append(f"{flat} triangles have no area")
+    out, times = strays(corners)
+    bounds: dict[str, Any] = {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))}
+    if out.any():
+        wrong.append(f"{int(out.sum())} faces lie up to {times:.3g} times as far out as the rest, which they make tiny")
+        rest = corners[~out].reshape(-1, 3)
+        bounds["robust"] = {"from": _rounded(rest.min(0)), "to": _rounded(rest.max(0))}
     if closed and surface.volume < 0:
         wrong.append("the triangles face inward")
     return {
@@ -94,7 +107,7 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
         "watertight": closed,
         "volume": round(surface.volume, 9) if closed else None,
         "flat_triangles": flat,
-        "bounds": {"from": _rounded(points.min(0)), "to": _rounded(points.max(0))},
+        "bounds": bounds,
         "size": _rounded(np.ptp(points, axis=0)),
     }
 
@@ -130,7 +143,9 @@ def _map(found: Found, wrong: list[str]) -> dict[str, Any]:
         return {"present": True}
     outside = float(((found.uv < -1e-5) | (found.uv > 1 + 1e-5)).any(-1).mean())
     corners = found.uv[found.faces].astype(np.float64)
-    covered, laid = _covered(corners)
+    part = np.zeros(len(corners), np.int64) if found.parts is None else found.parts
+    both = [_covered(corners[part == number]) for number in np.unique(part)]
+    covered, laid = (float(values) for values in np.mean(both, 0))
     overlap = max(laid - covered, 0.0) / covered if covered else 0.0
     if overlap > OVERLAP and outside == 0:
         wrong.append(f"{overlap:.0%} of the used texture lies under more than one triangle")
@@ -141,6 +156,8 @@ def _covered(corners: Float[ndarray, "F 3 2"]) -> tuple[float, float]:
     """(share of the square under triangles, the area of the triangles)."""
     across, down = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     laid = float(np.abs(across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).sum() / 2)
-    flat = np.concatenate([corners.reshape(-1, 2) * ATLAS, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
+    # Farther out it makes no difference, but numbers overflow.
+    placed = corners.reshape(-1, 2).clip(-1e6, 1e6) * ATLAS
+    flat = np.concatenate([placed, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
     seen = rasterise(flat[None], np.arange(len(flat), dtype=np.int32).reshape(-1, 3), ATLAS, ATLAS).seen
     return float(seen.mean()), laid

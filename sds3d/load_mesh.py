@@ -6,7 +6,6 @@ their front at +Z, as glTF has it.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,11 @@ import numpy as np
 from numpy import ndarray
 
 from renderers.mesh import Mesh
+from sds3d.formats.refusal import refused
+from sds3d.gltf_parts import gltf_parts
 from sds3d.mesh_paint import paint_of
 from sds3d.mesh_parts import UNFOLDED_FACES, Parts, cleaned, kept, unfolded_anew, unusable
+from sds3d.strays import without_strays
 
 KINDS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 """Endings of files that are read."""
@@ -50,13 +52,16 @@ class Loaded:
     remarks: tuple[str, ...]
 
 
-def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000) -> Loaded:
+def load_mesh(path: Path, texture: int = 1024, faces: int = 200_000, strays: bool = False) -> Loaded:
     """A mesh from a file, ready to be refined or painted.
 
-    `texture` is the side of its texture in texels; more than `faces` triangles are simplified.
+    `texture` is the side of its texture in texels; more than `faces` triangles are simplified. `strays` keeps specks
+    so far out that the rest would be tiny beside them; else they are left out, and that is said.
     Raises OSError where the file cannot be read, ValueError where it is no mesh that can be used.
     """
     read, remarks = looked_into(path)
+    if not strays:
+        read = without_strays(read, remarks)
     middle = (read.vertices.min(0) + read.vertices.max(0)) / 2
     farthest = float(np.linalg.norm(read.vertices - middle, axis=-1).max())
     if not 1e-20 < farthest < 1e20:
@@ -97,6 +102,13 @@ def _joined(path: Path, remarks: list[str]) -> Parts:
     size = path.stat().st_size
     if not 0 < size <= LARGEST_FILE:
         raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; expected up to {LARGEST_FILE / 2**20:.0f}, and not 0")
+    if kind in (".glb", ".gltf"):
+        try:
+            return gltf_parts(path, MOST_FACES, remarks)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a broken file makes its readers fail in every way there is
+            raise refused(path, error) from None
     remarks += missing(path)
     try:
         scene = trimesh.load(path, force="scene", process=False)
@@ -109,7 +121,7 @@ def _joined(path: Path, remarks: list[str]) -> Parts:
     count = sum(len(part.faces) for part, _ in solid)
     if count > MOST_FACES:
         raise ValueError(f"{path.name} has {count:,} faces; at most {MOST_FACES:,} are read: simplify it first")
-    return _stacked(solid, kind in (".glb", ".gltf"))
+    return _stacked(solid, False)
 
 
 def _line(error: Exception) -> str:
@@ -159,7 +171,7 @@ def _stacked(parts: list[tuple[Any, ndarray]], linear_colours: bool) -> Parts:
 
 
 def missing(path: Path) -> list[str]:
-    """Remarks on files that an OBJ or glTF file names and that are not there."""
+    """Remarks on files that an OBJ file names and that are not there."""
     named: list[str] = []
     kind = path.suffix.lower()
     if kind == ".obj":
@@ -170,13 +182,5 @@ def missing(path: Path) -> list[str]:
             if (path.parent / library).is_file():
                 words = (path.parent / library).read_text(encoding="utf-8", errors="replace")
                 named += [found.split()[-1] for found in re.findall(r"(?m)^\s*map_Kd\s+(\S.*)$", words)]
-    elif kind == ".gltf":
-        try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-            named += [
-                image["uri"] for image in tree.get("images", []) if not image.get("uri", "data:").startswith("data:")
-            ]
-        except (ValueError, AttributeError, TypeError):
-            return []
     gone = [name for name in dict.fromkeys(named) if not (path.parent / name).is_file()]
     return [f"{name}, which it names, is not there; what it holds is left grey" for name in gone]

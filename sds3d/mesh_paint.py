@@ -5,7 +5,7 @@ The objects that carry them are trimesh's; nothing here needs to import it. Shap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from renderers.mesh import sample
 from renderers.shading import displayed, linear
 
 GREY: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -22,6 +21,55 @@ _UNTOUCHED = (102, 102, 102)
 """The colour that trimesh gives to materials of which the file says nothing."""
 GRAIN: tuple[float, ...] = (0.9, 0.0)
 """Roughness and metal of what has none."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a picture lies on a part of a mesh."""
+
+    uv: Float[ndarray, "V 2"]
+    """(0, 0) the upper-left corner of the picture; may lie outside 0..1."""
+    wrap: tuple[str, str] = ("repeat", "repeat")
+    """What is outside, across and down: repeat, clamp or mirror."""
+    nearest: bool = False
+    """Texels are squares of one colour, and not blended."""
+
+    def of(
+        self, picture: torch.Tensor, faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"]
+    ) -> Float[ndarray, "N C"]:
+        """The picture at points of the surface."""
+        place = (self.uv[faces[face]].astype(np.float64) * bary[..., None]).sum(1)
+        return texels(picture, np.nan_to_num(place, nan=0.0, posinf=0.0, neginf=0.0), self.wrap, self.nearest)
+
+
+def texels(
+    picture: Float[torch.Tensor, "C H W"], place: Float[ndarray, "N 2"], wrap: tuple[str, str], nearest: bool
+) -> Float[ndarray, "N C"]:
+    """Values of a picture at places that may lie outside 0..1, as a graphics card looks them up."""
+    rows = picture.numpy()
+    sizes = (rows.shape[2], rows.shape[1])
+    exact = [place[:, k] * sizes[k] - (0.0 if nearest else 0.5) for k in range(2)]
+    first = [np.floor(values) for values in exact]
+    if nearest:
+        across, down = (_wrapped(first[k], sizes[k], wrap[k]) for k in range(2))
+        return np.ascontiguousarray(rows[:, down, across].T)
+    share = [(exact[k] - first[k]).astype(np.float32) for k in range(2)]
+    near = [_wrapped(first[k], sizes[k], wrap[k]) for k in range(2)]
+    far = [_wrapped(first[k] + 1, sizes[k], wrap[k]) for k in range(2)]
+    upper = rows[:, near[1], near[0]] * (1 - share[0]) + rows[:, near[1], far[0]] * share[0]
+    lower = rows[:, far[1], near[0]] * (1 - share[0]) + rows[:, far[1], far[0]] * share[0]
+    return np.ascontiguousarray((upper * (1 - share[1]) + lower * share[1]).T)
+
+
+def _wrapped(texel: Float[ndarray, " N"], size: int, way: str) -> Int[ndarray, " N"]:
+    """Texels of the picture that stand for those outside it."""
+    if way == "clamp":
+        texel = texel.clip(0, size - 1)
+    elif way == "mirror":
+        texel = np.mod(texel, 2 * size)
+        texel = np.minimum(texel, 2 * size - 1 - texel)
+    whole: ndarray = np.mod(texel, size).astype(np.int64)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -44,10 +92,27 @@ class Paint:
     """Normal map."""
     material: int = 0
     """The same number for the same material."""
+    wrap: tuple[str, str] = ("repeat", "repeat")
+    """What is outside the pictures, as `Spot.wrap`."""
+    nearest: bool = False
+    tint: Float[ndarray, "F 3 3"] | None = None
+    """Linear colours of every triangle's corners, times the picture; without one, they are the colour."""
+    glow: Any = None
+    """A picture, sRGB; the brighter of it and the colour is seen."""
+    glow_factor: tuple[float, ...] = (1.0, 1.0, 1.0)
+    spots: dict[str, Spot] = field(default_factory=dict)
+    """Where grains, bumps and glow lie if not where the picture does."""
+
+    def spot(self, name: str) -> Spot | None:
+        """Where one of the pictures lies."""
+        return self.spots.get(name) or (None if self.uv is None else Spot(self.uv, self.wrap, self.nearest))
 
     @property
-    def textured(self) -> bool:
-        return self.picture is not None or self.grains is not None or self.bumps is not None
+    def bound(self) -> str | None:
+        """Why the part is more than pictures that all lie at the same place; None where it is not."""
+        if self.corners is not None or self.tint is not None:
+            return "it has colours at its points"
+        return "its textures lie in different places, or glow" if self.spots or self.glow is not None else None
 
     def at(
         self, faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"]
@@ -57,13 +122,17 @@ class Paint:
         values[:, :3], values[:, 3:] = self.factor if self.picture is None else 1.0, self.grain
         if self.corners is not None:
             values[:, :3] = (self.corners[face] * bary[..., None]).sum(1)
-        if self.uv is not None and self.textured:
-            place = (self.uv[faces[face]] * bary[..., None]).sum(1)
-            place -= np.floor(place)
-            if self.picture is not None:
-                values[:, :3] = _tinted(sample(self.picture, place), self.factor)
-            if self.grains is not None:
-                values[:, 3:] *= sample(self.grains, place)
+        if self.picture is not None and (spot := self.spot("picture")):
+            values[:, :3] = _tinted(spot.of(self.picture, faces, face, bary), self.factor)
+        if self.tint is not None:
+            tint = (self.tint[face] * bary[..., None]).sum(1)
+            below = 1.0 if self.picture is None else linear(torch.from_numpy(values[:, :3])).numpy()
+            values[:, :3] = displayed_colors(np.clip(below * tint, 0, 1))
+        if self.glow is not None and (spot := self.spot("glow")):
+            glow = _tinted(spot.of(self.glow, faces, face, bary), self.glow_factor)
+            values[:, :3] = np.maximum(values[:, :3], glow.clip(0, 1))
+        if self.grains is not None and (spot := self.spot("grains")):
+            values[:, 3:] *= spot.of(self.grains, faces, face, bary)
         return values
 
     def whole_picture(self) -> Float[ndarray, "H W 3"] | None:
@@ -81,7 +150,7 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     if kind in ("vertex", "face"):
         colours = np.asarray(visual.vertex_colors if kind == "vertex" else visual.face_colors, np.float32)[:, :3] / 255
         if linear_colours:
-            colours = _displayed(colours)
+            colours = displayed_colors(colours)
         return Paint(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
     if kind != "texture":
         return Paint()
@@ -91,8 +160,6 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     else:
         uv = None
     material = getattr(visual, "material", None)
-    if hasattr(material, "baseColorFactor"):
-        return _from_pbr(material, uv)
     picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
     # For a texture that is missing trimesh makes up a tiny grey one.
     if picture is not None and not (picture.shape[1:] == (2, 2) and bool((picture == 100 / 255).all())):
@@ -102,26 +169,6 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     if diffuse is not None and tuple(diffuse[:3]) != _UNTOUCHED:
         plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
     return Paint(uv, None, plain, material=id(material))
-
-
-def _from_pbr(material: Any, uv: ndarray | None) -> Paint:
-    """glTF's material."""
-    factor = np.ones(3, np.float32)
-    if material.baseColorFactor is not None:
-        given = np.asarray(material.baseColorFactor, np.float32)[:3]
-        factor[:] = given / 255 if given.max() > 1 else given
-    picture = grains = bumps = None
-    if uv is not None:
-        picture = _picture(material.baseColorTexture, "RGB")
-        bumps = _picture(material.normalTexture, "RGB")
-        grains = _picture(material.metallicRoughnessTexture, "RGB")
-        grains = grains[1:] if grains is not None else None
-    # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
-    silent = material.roughnessFactor is None and material.metallicFactor is None and grains is None
-    grain = tuple(1.0 if f is None else float(f) for f in (material.roughnessFactor, material.metallicFactor))
-    plain = GREY if material.baseColorFactor is None else tuple(_displayed(factor).tolist())
-    colour = plain if picture is None else tuple(factor.tolist())
-    return Paint(uv, picture, colour, None, GRAIN if silent else grain, grains, bumps, id(material))
 
 
 def _picture(image: Any, mode: str) -> torch.Tensor | None:
@@ -135,7 +182,7 @@ def _picture(image: Any, mode: str) -> torch.Tensor | None:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _displayed(colours: ndarray) -> ndarray:
+def displayed_colors(colours: ndarray) -> ndarray:
     """sRGB of linear colours."""
     values: ndarray = displayed(torch.from_numpy(np.asarray(colours, np.float32))).numpy()
     return values
@@ -145,4 +192,4 @@ def _tinted(srgb: Float[ndarray, "N 3"], factor: tuple[float, ...]) -> Float[nda
     """sRGB colours times a linear factor."""
     if all(part == 1 for part in factor):
         return srgb
-    return _displayed(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))
+    return displayed_colors(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))

@@ -1,6 +1,6 @@
 """The parts of a mesh that was read, as one: mended, and given a texture.
 
-Shapes: V vertices, F triangles, G triangles of one part, T texels along a side, N points.
+Shapes: V vertices, F triangles, T texels along a side, N points.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Parts:
     """The paint of each triangle."""
     row: Int[ndarray, " F"]
     """Its number in its part."""
-    rows: tuple[Int[ndarray, "G 3"], ...]
+    rows: tuple[Int[ndarray, "_ 3"], ...]
     """The triangles of each part, as its paint numbers vertices."""
 
 
@@ -81,8 +81,8 @@ def _welded(read: Parts) -> tuple[ndarray, ndarray]:
 def _vertex_uv(read: Parts) -> ndarray:
     """[V 2] Texture coordinates; only where every part has them."""
     uv = np.zeros((len(read.vertices), 2), np.float32)
-    for number, paint in enumerate(read.paints):
-        mine = read.part == number
+    for number in np.unique(read.part):
+        paint, mine = read.paints[number], read.part == number
         assert paint.uv is not None
         uv[read.faces[mine]] = paint.uv[read.rows[number][read.row[mine]]]
     return uv
@@ -90,9 +90,12 @@ def _vertex_uv(read: Parts) -> ndarray:
 
 def unusable(read: Parts) -> str | None:
     """Why the mesh's own texture coordinates cannot be kept; None where they can."""
-    there = [read.paints[number] for number in np.unique(read.part)]
+    there: list[Paint] = [read.paints[number] for number in np.unique(read.part)]
     if any(paint.uv is None for paint in there):
         return "it has no texture coordinates"
+    for paint in there:
+        if paint.bound is not None:
+            return paint.bound
     if len({paint.material for paint in there}) > 1:
         return f"it has {len({paint.material for paint in there})} materials"
     uv = _vertex_uv(read)

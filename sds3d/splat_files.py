@@ -90,11 +90,13 @@ def _columns(path: Path, content: bytes) -> dict[str, ndarray]:
     """The vertex table of a PLY file of float32 columns, by name."""
     head, found, body = content.partition(b"end_header\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not found or lines[0] != ["ply"] or ["format", "binary_little_endian", "1.0"] not in lines:
+    if not found or lines[:1] != [["ply"]] or ["format", "binary_little_endian", "1.0"] not in lines:
         raise ValueError(f"{path} is not a binary little-endian PLY file")
     elements = [line for line in lines if line[:1] == ["element"]]
     properties = [line for line in lines if line[:1] == ["property"]]
-    if not elements or elements[0][1] != "vertex" or any(len(p) != 3 or p[1] not in _FLOATS for p in properties):
+    if not elements or any(len(line) != 3 or not line[2].isdecimal() or len(line[2]) > 12 for line in elements):
+        raise ValueError(f"{path} does not hold splats: its header names no element with a count")
+    if elements[0][1] != "vertex" or any(len(p) != 3 or p[1] not in _FLOATS for p in properties):
         raise ValueError(f"{path} does not hold splats: a vertex table of float columns alone was expected")
     count, names = int(elements[0][2]), [line[2] for line in properties]
     size = 4 * count * len(names)

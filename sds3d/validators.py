@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "SDS3D_GLTF_VALIDATOR"
-"""Environment variable: the folder in which `npm install gltf-validator` was run; by default the current one."""
-SECONDS = 120.0
+"""Environment variable: the folder in which `npm install gltf-validator` was run.
+
+Never the current folder by itself: that may be somebody else's, and what lies there would be run.
+"""
+SECONDS = 15.0
 _SCRIPT = """
 const fs = require('fs'), path = require('path'), file = process.argv[1];
-const beside = uri => Promise.resolve(new Uint8Array(fs.readFileSync(path.join(path.dirname(file), decodeURIComponent(uri)))));
+const home = fs.realpathSync(path.dirname(file)) + path.sep;
+const beside = async uri => {
+  if (/^[a-z][a-z0-9+.-]+:/i.test(uri)) throw new Error('an address is not opened');
+  const place = fs.realpathSync(path.resolve(home, decodeURIComponent(uri)));
+  if (!place.startsWith(home) || !fs.statSync(place).isFile()) throw new Error('outside its folder');
+  return new Uint8Array(fs.readFileSync(place));
+};
 require('gltf-validator').validateBytes(new Uint8Array(fs.readFileSync(file)),
   {uri: path.basename(file), externalResourceFunction: beside, maxIssues: 100})
   .then(report => console.log(JSON.stringify(report.issues)), error => { console.error(String(error)); process.exit(3); });
@@ -37,17 +46,25 @@ def khronos(path: Path) -> dict[str, Any]:
     node = shutil.which("node")
     if node is None:
         return {"validator": "gltf-validator was not asked: node is missing"}
-    folder = os.environ.get(FOLDER, ".")
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return {"validator": f"gltf-validator was not asked: npm install gltf-validator, and point {FOLDER} to it"}
     command = [node, "-e", _SCRIPT, str(path.resolve())]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return {"validator": f"gltf-validator took more than {SECONDS:.0f} s and was stopped"}
+    except OSError as error:
         return {"validator": f"gltf-validator was not asked: {error}"}
     if done.returncode:
         if "Cannot find module" in done.stderr:
             return {"validator": f"gltf-validator was not asked: npm install gltf-validator, and point {FOLDER} to it"}
-        return {"validator": "gltf-validator", "errors": 1, "warnings": 0, "messages": [done.stderr.strip()[:200]]}
-    issues = json.loads(done.stdout)
+        words = " ".join(done.stderr.split())[:200]
+        return {"validator": "gltf-validator", "errors": 1, "warnings": 0, "messages": [words]}
+    try:
+        issues = json.loads(done.stdout)
+    except ValueError:
+        return {"validator": "gltf-validator gave no report"}
     messages = [f"{row['message']} ({row.get('pointer', path.name)})" for row in issues["messages"]]
     return {
         "validator": "gltf-validator",
@@ -61,10 +78,13 @@ def pixar(path: Path) -> dict[str, Any]:
     """All of UsdValidation."""
     if importlib.util.find_spec("pxr") is None:
         return {"validator": "UsdValidation was not asked: usd-core is missing"}
-    from pxr import Usd, UsdValidation
+    from pxr import Tf, Usd, UsdValidation
 
     every = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
-    found = UsdValidation.ValidationContext(every).Validate(Usd.Stage.Open(str(path)))
+    try:
+        found = UsdValidation.ValidationContext(every).Validate(Usd.Stage.Open(str(path)))
+    except Tf.ErrorException:
+        return {"validator": "UsdValidation", "errors": 1, "warnings": 0, "messages": ["it could not go through it"]}
     kinds = [str(error.GetType()).rpartition(".")[2].lower() for error in found]
     return {
         "validator": f"UsdValidation, {len(every)} validators",

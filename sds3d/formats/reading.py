@@ -5,53 +5,31 @@ The numbers are the file's own; `up` and `unit` say how they are meant.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from numpy import ndarray
 
 from sds3d.formats import origin
-from sds3d.formats.layout import GENERATOR, Layout, Unit, Up
+from sds3d.formats.beside import shortened
+from sds3d.formats.found import Found
+from sds3d.formats.gltf_document import extras_of
+from sds3d.formats.layout import GENERATOR, Unit
+from sds3d.formats.refusal import refused
 from sds3d.formats.usd import needs_usd
+from sds3d.formats.usd_probe import beside, probe
 
 MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf", ".usda", ".usdc", ".usd", ".usdz")
 LARGEST = 2 * 2**30
 """Bytes of a file that are read at all."""
+MAX_XML = 400 * 2**20
+"""Bytes of XML in a 3MF file."""
 _UNITS: dict[str, Unit] = {"meter": "m", "centimeter": "cm", "millimeter": "mm"}
 _LENGTHS: dict[float, Unit] = {1.0: "m", 0.01: "cm", 0.001: "mm"}
-
-
-@dataclass
-class Found:
-    """What a file holds."""
-
-    vertices: Float[ndarray, "V 3"]
-    faces: Int[ndarray, "F 3"]
-    normals: Float[ndarray, "V 3"] | None = None
-    uv: Float[ndarray, "V 2"] | None = None
-    """(0, 0) the upper-left corner."""
-    colours: UInt8[ndarray, "V 3"] | None = None
-    pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Width and height of the textures, by what they hold."""
-    material: dict[str, Any] = field(default_factory=dict)
-    up: Up | None = None
-    unit: Unit | None = None
-    facts: dict[str, Any] | None = None
-    """What the file says of its origin, where sds3d wrote it."""
-    quads: int = 0
-    """Faces of four corners; each is two of the first triangles here, cut from its first corner."""
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.up or "y", self.unit or "m")
 
 
 def read(path: Path) -> Found:
@@ -64,15 +42,26 @@ def read(path: Path) -> Found:
         raise ValueError(f"{path.name} has {size:,} bytes; expected up to {LARGEST:,}, and not 0")
     try:
         if kind.startswith(".usd"):
-            return _usd(path)
-        found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
+            needs_usd()
+            probe(path)
+            found = _usd(path)
+        elif kind in (".glb", ".gltf"):
+            from sds3d.gltf_found import gltf_found
+
+            found = gltf_found(path)
+        else:
+            with np.errstate(all="ignore"):
+                found = _3mf(path) if kind == ".3mf" else _by_trimesh(path, kind)
     except (OSError, ImportError):
         raise
     except Exception as error:  # a broken file makes its readers fail in every way there is
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {words[:160]}") from None
+        raise refused(path, error) from None
     if len(found.faces) == 0:
         raise ValueError(f"{path.name} has no triangles")
+    low, high = int(found.faces.min()), int(found.faces.max())
+    if low < 0 or high >= len(found.vertices):
+        raise ValueError(f"{path.name} has a triangle that names vertex {high if low >= 0 else low} of "
+                         f"{len(found.vertices)}")  # fmt: skip
     return found
 
 
@@ -80,8 +69,7 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where it says nothing. Raises as `read`."""
     kind = path.suffix.lower()
     if kind in (".glb", ".gltf"):
-        extras = gltf_json(path).get("asset", {}).get("extras")
-        return extras if isinstance(extras, dict) else None
+        return extras_of(path)
     if kind == ".obj":
         with path.open(encoding="utf-8", errors="replace") as lines:
             return origin.parsed(next(lines, "").removeprefix(f"# {GENERATOR} "))
@@ -101,20 +89,6 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     if kind in (".gif", ".webp"):
         return origin.parsed(origin.picture_comment(path))
     return read(path).facts if kind in MESHES else None
-
-
-def gltf_json(path: Path) -> dict[str, Any]:
-    """The JSON of a glTF file of either kind. Raises ValueError where there is none."""
-    content = path.read_bytes()
-    try:
-        if content[:4] == b"glTF":
-            content = content[20 : 20 + struct.unpack("<I", content[12:16])[0]]
-        tree = json.loads(content)
-    except (ValueError, struct.error):
-        raise ValueError(f"{path.name} is no glTF file") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path.name} is no glTF file")
-    return tree
 
 
 def _ply_head(path: Path) -> str:
@@ -143,9 +117,7 @@ def _by_trimesh(path: Path, kind: str) -> Found:
         found.colours = np.asarray(one.visual.vertex_colors)[:, :3]
     if one.visual.kind == "texture":
         _material(one.visual.material, found)
-    if kind in (".glb", ".gltf"):
-        found.up, found.unit = "y", "m"
-    elif kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
+    if kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
         found.up, found.unit = said[1], said[2]  # type: ignore[assignment]
     elif kind == ".stl":
         head = path.read_bytes()[:80].decode("ascii", "replace")
@@ -172,25 +144,21 @@ def _leading_quads(path: Path) -> int:
 
 
 def _material(material: Any, found: Found) -> None:
-    """Textures and factors of trimesh's materials."""
+    """Textures of trimesh's materials."""
     pictures = {
-        "color": getattr(material, "baseColorTexture", None) or getattr(material, "image", None),
-        "metallic_roughness": getattr(material, "metallicRoughnessTexture", None),
-        "normal": getattr(material, "normalTexture", None),
+        "color": getattr(material, "image", None),
     }
     found.pictures = {name: picture.size for name, picture in pictures.items() if picture is not None}
-    if hasattr(material, "baseColorFactor"):
-        # What a glTF file leaves out is 1.
-        for name in ("metallicFactor", "roughnessFactor"):
-            value = getattr(material, name)
-            found.material[name] = 1.0 if value is None else float(value)
-        found.material["doubleSided"] = bool(material.doubleSided)
 
 
 def _3mf(path: Path) -> Found:
     """The first object of a 3MF file that has triangles."""
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.lower().endswith(".model"))
+        name = next((name for name in archive.namelist() if name.lower().endswith(".model")), None)
+        if name is None:
+            raise ValueError("there is no model in the archive")
+        if archive.getinfo(name).file_size > MAX_XML:
+            raise ValueError(f"its model has {archive.getinfo(name).file_size:,} bytes; at most {MAX_XML:,} are read")
         tree = ElementTree.fromstring(archive.read(name))
     space = tree.tag.partition("}")[0] + "}"
 
@@ -208,18 +176,16 @@ def _3mf(path: Path) -> Found:
 
 def _usd(path: Path) -> Found:
     """The first mesh of a stage."""
-    needs_usd()
-    from pxr import Tf, Usd, UsdGeom, UsdShade
+    from pxr import Usd, UsdGeom, UsdShade
 
-    try:
-        stage = Usd.Stage.Open(str(path))
-    except Tf.ErrorException:
-        raise ValueError(f"{path.name} cannot be read as USD") from None
+    stage = Usd.Stage.Open(str(path))
     shape = next((UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)), None)
     if shape is None:
         raise ValueError(f"{path.name} has no mesh")
     points = np.asarray(shape.GetPointsAttr().Get(), np.float64)
     corners = np.asarray(shape.GetFaceVertexIndicesAttr().Get(), np.int64)
+    if len(corners) and not 0 <= int(corners.min()) <= int(corners.max()) < len(points):
+        raise ValueError(f"{path.name} has a face that names point {int(corners.max())} of {len(points)}")
     counts = np.asarray(shape.GetFaceVertexCountsAttr().Get())
     quads = int((counts == 4).sum())
     if len(corners) == 0 or (counts[:quads] != 4).any() or (counts[quads:] != 3).any():
@@ -238,7 +204,8 @@ def _usd(path: Path) -> Found:
     for prim in stage.Traverse():
         shader = UsdShade.Shader(prim)
         if shader and shader.GetIdAttr().Get() == "UsdUVTexture":
-            found.pictures[prim.GetName()] = _picture_size(shader.GetInput("file").Get().resolvedPath)
+            source = shader.GetInput("file").Get() if shader.GetInput("file") else None
+            found.pictures[prim.GetName()] = _texture_size(source, path, found)
         elif shader and shader.GetIdAttr().Get() == "UsdPreviewSurface":
             for name in ("metallic", "roughness"):
                 value = shader.GetInput(name).Get() if shader.GetInput(name) else None
@@ -246,6 +213,19 @@ def _usd(path: Path) -> Found:
                     found.material[name] = round(float(value), 6)
     found.facts = origin.parsed(stage.GetRootLayer().customLayerData.get(GENERATOR, ""))
     return found
+
+
+def _texture_size(source: Any, path: Path, found: Found) -> tuple[int, int]:
+    """Width and height of a texture; zeros, said, where it cannot be had."""
+    named = "" if source is None else str(source.path)
+    place = "" if source is None else str(source.resolvedPath)
+    if place and not beside(place, path.resolve().parent):
+        found.lacking.append(f"{shortened(named)}, which it names, is outside its own folder and is not read")
+        return 0, 0
+    size = _picture_size(place)
+    if 0 in size:
+        found.lacking.append(f"{shortened(named) or 'a texture'}, which it names, is missing or no PNG")
+    return size
 
 
 def _picture_size(place: str) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +16,18 @@ from numpy import ndarray
 
 from renderers.density import SplatCloud
 from renderers.harmonics import CONSTANT
-from sds3d.formats.reading import gltf_json
+from sds3d.formats.gltf_document import Gltf, head_of
 from sds3d.formats.splats import EXTENSION
 
 LARGEST = 2 * 2**30
 """Bytes of a file that are read at all."""
-_SHAPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
-_FLOAT = 5126
 
 
 def holds_splats(path: Path) -> bool:
     """Whether a file is one of splats, after its ending and, where that leaves it open, its head."""
     kind = path.suffix.lower()
     if kind in (".glb", ".gltf"):
-        return EXTENSION in gltf_json(path).get("extensionsUsed", [])
+        return EXTENSION in head_of(path).extensionsUsed
     if kind == ".ply":
         with path.open("rb") as file:
             return b"f_dc_0" in file.read(2**16)
@@ -65,8 +62,11 @@ def _small(path: Path) -> SplatCloud:
 
 def _packed(path: Path) -> SplatCloud:
     try:
-        content = gzip.decompress(path.read_bytes())
-        magic, version, count, degree, bits = struct.unpack_from("<4sIIBB", content)
+        with gzip.open(path) as file:
+            head = file.read(16)
+            magic, version, count, degree, bits = struct.unpack_from("<4sIIBB", head)
+            # No more is unpacked than the most that so many splats can take.
+            content = head + file.read(min(64 * count, LARGEST) + 1)
     except (OSError, EOFError, zlib.error, struct.error):
         raise ValueError(f"{path.name} cannot be read as SPZ: it is no gzip file of versions 1 to 3") from None
     if magic != b"NGSP" or version != 2 or degree > 3:
@@ -84,7 +84,7 @@ def _packed(path: Path) -> SplatCloud:
         for start, width in zip(starts, widths, strict=False)
     )
     fixed = places.reshape(count, 3, 3) @ np.array([1, 2**8, 2**16])
-    means = np.where(fixed >= 2**23, fixed - 2**24, fixed) / 2**bits
+    means = np.ldexp(np.where(fixed >= 2**23, fixed - 2**24, fixed).astype(np.float64), -bits)
     flat = quat / 127.5 - 1
     w = np.sqrt((1 - (flat**2).sum(-1, keepdims=True)).clip(0))
     dc = (colour / 255 - 0.5) / 0.15
@@ -93,36 +93,23 @@ def _packed(path: Path) -> SplatCloud:
 
 
 def _gltf(path: Path) -> SplatCloud:
-    tree = gltf_json(path)
+    gltf = Gltf(path)
     try:
-        named = tree["meshes"][0]["primitives"][0]["attributes"]
-        content = _buffer(path, tree)
-        columns = {name.removeprefix(f"{EXTENSION}:"): _column(tree, content, index) for name, index in named.items()
+        named = gltf.json.meshes[0].primitives[0].attributes
+        columns = {name.removeprefix(f"{EXTENSION}:"): gltf.numbers(index, name) for name, index in named.items()
                    if not name.startswith("COLOR")}  # fmt: skip
         rows = [columns[name] for name in sorted(columns) if name.startswith("SH_DEGREE")]
         rotation, opacity = columns["ROTATION"], columns["OPACITY"][:, 0]
+        means, scales = columns["POSITION"], columns["SCALE"]
+    except (KeyError, IndexError) as error:
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else "it has no mesh"
+        raise ValueError(f"{path.name} does not hold splats as {EXTENSION} has them: {lacking}") from None
+    shapes = {(len(one), one.shape[1]) for one in (means, scales, *rows)} | {(len(opacity), 3)}
+    if shapes != {(len(means), 3)} or rotation.shape != (len(means), 4) or len(rows) not in (1, 4, 9, 16):
+        raise ValueError(f"{path.name} does not hold splats as {EXTENSION} has them: its numbers do not go together")
+    with np.errstate(all="ignore"):
         odds = np.log(np.maximum(opacity, 1e-9)) - np.log(np.maximum(1 - opacity, 1e-9))
-        return _cloud(columns["POSITION"], _log(columns["SCALE"]), rotation[:, [3, 0, 1, 2]], odds, np.stack(rows, 1))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} does not hold splats as {EXTENSION} has them: {error}") from None
-
-
-def _buffer(path: Path, tree: dict[str, Any]) -> bytes:
-    """The numbers of a glTF file of either kind."""
-    content = path.read_bytes()
-    if content[:4] != b"glTF":
-        return path.with_name(tree["buffers"][0]["uri"]).read_bytes()
-    return content[28 + struct.unpack_from("<I", content, 12)[0] :]
-
-
-def _column(tree: dict[str, Any], content: bytes, index: int) -> ndarray:
-    """An accessor of floats, [N C]."""
-    one = tree["accessors"][index]
-    if one["componentType"] != _FLOAT:
-        raise ValueError("an attribute that is no float")
-    view, width = tree["bufferViews"][one["bufferView"]], _SHAPES[one["type"]]
-    start = view.get("byteOffset", 0) + one.get("byteOffset", 0)
-    return np.frombuffer(content, "<f4", one["count"] * width, start).reshape(-1, width).astype(np.float64)
+        return _cloud(means, _log(scales), rotation[:, [3, 0, 1, 2]], odds, np.stack(rows, 1))
 
 
 def _logit(opacity: ndarray) -> ndarray:

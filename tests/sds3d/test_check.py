@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from sds3d.formats.solid import printable, shells, welded
 from sds3d.formats.splats import write_splat_glb
 from sds3d.likeness import lab, likeness
 from sds3d.targets import KINDS, TARGETS, Wanted, wanted
-from sds3d.validators import verdict
+from sds3d.validators import FOLDER, verdict
+from tests.fuzzing import holds
 from tests.renderers.shapes import ball
 from tests.sds3d.signpost import signpost
 
@@ -227,6 +229,46 @@ def test_check_answers_in_words_and_in_json(tmp_path: Path, capsys: pytest.Captu
     assert main(["check", str(tmp_path / "s.glb"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["splats"] == 20 and report["origin"] == FACTS
+
+
+@pytest.mark.parametrize("named", ["../secret.usda", "{outside}", "http://127.0.0.1:9/a.usda"])
+def test_a_stage_put_together_from_outside_is_refused(named: str, tmp_path: Path) -> None:
+    pytest.importorskip("pxr")
+    (tmp_path / "own").mkdir()
+    laid, secret = Layout().arranged(signpost()), tmp_path / "secret.usda"
+    write_mesh(secret, "usda", laid, FACTS, Layout())
+    place = named.format(outside=secret)
+    for words in (f"( subLayers = [@{place}@] )", f'def "a" ( references = @{place}@ )\n{{\n}}'):
+        (tmp_path / "own" / "a.usda").write_text(f"#usda 1.0\n{words}\n")
+        with pytest.raises(ValueError, match="is outside its own folder and is not read"):
+            check(tmp_path / "own" / "a.usda")
+    (tmp_path / "own" / "b.usda").write_text(secret.read_text())
+    (tmp_path / "own" / "a.usda").write_text("#usda 1.0\n( subLayers = [@b.usda@] )\n")
+    assert check(tmp_path / "own" / "a.usda")["faces"] == 54
+
+
+def test_a_damaged_stage_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("pxr")
+    (tmp_path / "a.usda").write_text("#usda 1.0\ndef Mesh {")
+    assert "it is damaged" in holds(check, tmp_path / "a.usda")
+    (tmp_path / "a.usdc").write_bytes(b"PXR-USDC" + bytes(200))
+    assert "it is damaged" in holds(check, tmp_path / "a.usdc")
+
+
+def test_no_validator_is_run_out_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("node"):
+        pytest.skip("no node here")
+    (tmp_path / "node_modules" / "gltf-validator").mkdir(parents=True)
+    trap = "require('fs').writeFileSync('run.txt', 'x')"
+    (tmp_path / "node_modules" / "gltf-validator" / "index.js").write_text(trap)
+    write_mesh(tmp_path / "a.glb", "glb", sphere(), FACTS, Layout())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(FOLDER, raising=False)
+    assert "was not asked" in verdict(tmp_path / "a.glb")["validator"]
+    assert not (tmp_path / "run.txt").exists()
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    verdict(tmp_path / "a.glb")
+    assert (tmp_path / "run.txt").exists()
 
 
 def test_validators_that_are_missing_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
