@@ -124,7 +124,9 @@ def objective_name(objective: Objective) -> str:
     """The name that `objective_class` finds an objective by."""
     kind = type(objective)
     built_in = next((name for name, known in OBJECTIVES.items() if known is kind), None)
-    return built_in or f"{kind.__module__}:{kind.__qualname__}"
+    address = f"{kind.__module__}:{kind.__qualname__}"
+    installed = next((point.name for point in entry_points(group=_GROUP) if point.value == address), None)
+    return built_in or installed or address
 
 
 def times_class(name: str) -> type[Times]:

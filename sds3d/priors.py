@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from configs.catalog import unknown
 from guidance.embedded import FOLDER, EmbeddedPrior
 from guidance.families.extras import Extras
+from guidance.families.files import converting, snapshot_of
 from guidance.flow_reading import FlowReading
 from guidance.prior import Prior
 from guidance.vocabulary import Vocabulary
@@ -53,16 +55,28 @@ def open_prior(name: str, device: torch.device, extras: Extras | None = None) ->
 
 def folder_of(name: str, extras: Extras) -> Path:
     """The folder of a model of others, fetched where it is not on this disk yet. Raises as `open_prior`."""
+    if re.match(r"[a-z]+://", name, re.IGNORECASE):
+        raise ValueError(f"the prior {name} is an address; {_fetching(name)}")
     path = Path(name).expanduser()
     if path.is_dir():
-        return path
+        return snapshot_of(path)
     if path.is_file():
-        raise ValueError(f"{name} is a file; expected the folder of a pipeline in the diffusers layout")
+        raise ValueError(f"{name} is a file; expected the folder of a pipeline: {converting(path)}")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", name):
+        raise ValueError(f"the prior {name!r} is a path of Windows; give the folder as it is called here, /mnt/c/...")
     if name in BOOK or is_hub_name(name):
         from sds3d.fetch import fetched
 
         return fetched(name, extras)
     raise ValueError(f"{unknown('prior', name, [EMBEDDED, FLOW, TOY, *BOOK])}, and no folder has that name")
+
+
+def _fetching(address: str) -> str:
+    """How a model behind an address is had, as a clause."""
+    page = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", address)
+    if page:
+        return f"give the name alone, --prior {page[1]}, or fetch it first: sds3d models fetch {page[1]}"
+    return "download the model and give its folder, in the diffusers layout"
 
 
 def is_hub_name(name: str) -> bool:

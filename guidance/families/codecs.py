@@ -44,9 +44,9 @@ class Autoencoder:
     vae: Any
     said: str
     """What it answers: `latent_dist`, a distribution, or the latents themselves, as `latents` or `latent`."""
-    scale: float
-    shift: float
-    """Latents are (what it says - shift) * scale."""
+    scale: float | Float[Tensor, "1 C 1 1"]
+    shift: float | Float[Tensor, "1 C 1 1"]
+    """Latents are (what it says - shift) * scale; one number, or one for each channel."""
     away: torch.device | None = None
     """Where it works, if it does not lie there (see `visiting`)."""
     sparing: bool = False
@@ -57,8 +57,13 @@ class Autoencoder:
     def of(vae: Any) -> Autoencoder:
         """With the scale and shift of its own configuration."""
         said = SAID[type(vae).__name__]
-        shift = vae.config.get("shift_factor")
-        return Autoencoder(vae, said, float(vae.config.scaling_factor), 0.0 if shift is None else float(shift))
+        scale, shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
+        means, stds = vae.config.get("latents_mean"), vae.config.get("latents_std")
+        if means is None or stds is None:
+            return Autoencoder(vae, said, scale, shift)
+        # As diffusers' StableDiffusionXLPipeline decodes Playground v2.5: latents * std / scaling_factor + mean.
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (means, stds))
+        return Autoencoder(vae, said, scale / std, mean)
 
     @property
     def factor(self) -> int:
@@ -88,12 +93,18 @@ class Autoencoder:
         with visiting(self.vae, self.away):
             told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
             mean: Tensor = told.latent_dist.mode() if self.said == "latent_dist" else told[self.said]
-        return (mean.to(_at_least_single(rgb)) - self.shift) * self.scale
+        latents = mean.to(_at_least_single(rgb))
+        return (latents - _like(self.shift, latents)) * _like(self.scale, latents)
 
     def _decoded(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         with visiting(self.vae, self.away):
-            rgb: Tensor = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype), return_dict=False)[0]
+            given = latents / _like(self.scale, latents) + _like(self.shift, latents)
+            rgb: Tensor = self.vae.decode(given.to(self.vae.dtype), return_dict=False)[0]
         return (rgb.to(_at_least_single(latents)) + 1) / 2
+
+
+def _like(value: float | Tensor, latents: Tensor) -> float | Tensor:
+    return value.to(latents) if isinstance(value, Tensor) else value
 
 
 def _at_least_single(values: Tensor) -> torch.dtype:

@@ -21,7 +21,19 @@ FAMILIES = {
     "MVDreamPipeline": "unet",
 }
 """Classes of pipelines that are read, and the part that is their network."""
-UNUSED = ("safety_checker", "feature_extractor", "watermarker")
+_TASKS = (
+    *("Img2Img", "Inpaint", "PAG", "PAGImg2Img", "PAGInpaint"),
+    *("ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetPAG", "ControlNetPAGImg2Img"),
+)
+"""What diffusers puts before `Pipeline` in the names of pipelines for other tasks around the same parts."""
+CORES = {
+    f"{kind.removesuffix('Pipeline')}{task}Pipeline": kind
+    for kind in FAMILIES
+    if kind not in ("MVDreamPipeline", "IFPipeline")
+    for task in _TASKS
+} | {"IFImg2ImgPipeline": "IFPipeline", "IFInpaintingPipeline": "IFPipeline"}
+"""Classes of pipelines for other tasks, and the text-to-image pipeline that is made of their parts."""
+UNUSED = ("safety_checker", "feature_extractor", "watermarker", "controlnet")
 """Parts that are not needed here."""
 AUTOENCODERS = {"SanaPipeline": ("AutoencoderDC",)}
 """Classes of autoencoders of a family, where they are not `PLAIN_AUTOENCODERS`."""
@@ -64,7 +76,7 @@ def look(folder: Path) -> Found:
     if not index.is_file():
         raise FileNotFoundError(f"{folder} is no model: model_index.json is missing{_instead(folder)}")
     row = read_json(index)
-    kind = row.get("_class_name")
+    kind = CORES.get(str(row.get("_class_name")), row.get("_class_name"))
     if kind not in FAMILIES:
         raise ValueError(f"{folder} holds a {kind}; read are: {', '.join(FAMILIES)}, and the embedded prior")
     parts = tuple(
@@ -141,8 +153,13 @@ def whole(file: Path) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """An object in a JSON file. Raises ValueError if it is damaged, FileNotFoundError if it is not there."""
     try:
-        row = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        text = file.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise ValueError(f"{file} begins with a byte order mark; save it as UTF-8 without one")
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged: no JSON ({error})") from None
+    except UnicodeDecodeError as error:
         raise ValueError(f"{file} is damaged: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{file} is damaged: expected a JSON object")
@@ -169,6 +186,28 @@ def _instead(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     single = [name for name in names if name.endswith((*_UNSAFE, ".safetensors"))]
     if single:
-        return f" ({single[0]} is a file of weights; expected a whole pipeline in the diffusers layout)"
+        return f" ({single[0]} is a file of weights; expected a whole pipeline: {converting(folder / single[0])})"
     inner = [name for name in names if (folder / name / "model_index.json").is_file()]
     return f"; did you mean {folder / inner[0]}?" if inner else ""
+
+
+def converting(file: Path) -> str:
+    """How a checkpoint of one file becomes a folder that is read, as a clause."""
+    if file.suffix != ".safetensors":
+        return "only safetensors files are read, as others can run code"
+    code = f"StableDiffusionPipeline.from_single_file({str(file)!r}).save_pretrained('FOLDER')"
+    command = f'python -c "from diffusers import StableDiffusionPipeline; {code}"'
+    return f"make one of it once, with a network, by {command} (of an XL model by StableDiffusionXLPipeline)"
+
+
+def snapshot_of(folder: Path) -> Path:
+    """Of a folder of the hub's cache (`models--owner--name`) the newest snapshot; of any other the folder itself."""
+    refs, snapshots = folder / "refs", folder / "snapshots"
+    if (folder / "model_index.json").is_file() or not snapshots.is_dir():
+        return folder
+    named = [refs / "main", *(sorted(refs.iterdir()) if refs.is_dir() else [])]
+    for ref in named:
+        if ref.is_file() and (inner := snapshots / ref.read_text(encoding="utf-8").strip()).is_dir():
+            return inner
+    found = sorted((path for path in snapshots.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else folder

@@ -8,21 +8,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from guidance.families.encoders import encoder_of
 from guidance.families.extras import Extras
 from guidance.families.files import names_in, weights_in, whole
 from guidance.weights import read_tensors
 
+_OTHER_KINDS = {"hada_w1": "LoHa", "lokr_w1": "LoKr", "oft_": "OFT", "glora": "GLoRA"}
+"""Parts of tensor names, and the kind of addition that has them; none of these is read."""
+_DOWN = ("lora_down", "lora_A", ".lora.down", "_lora.down")
+"""What names the first factor of each layer of a LoRA file."""
 
-def merge(pipe: Any, file: Path, extras: Extras) -> None:
-    """Low-rank additions, merged into the weights."""
+
+def merge(pipe: Any, file: Path, extras: Extras) -> str | None:
+    """Merges low-rank additions into the weights; returns how many of them fit where not all do."""
+    names = names_in(file)
+    for part, kind in _OTHER_KINDS.items():
+        if any(part in name for name in names):
+            raise ValueError(f"it is a {kind}, which is not read; a LoRA (tensors called lora_down or lora_A) is")
     if not hasattr(pipe, "load_lora_weights"):
         raise ValueError("models of its kind take no LoRA")
     pipe.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
     if not any(pipe.get_list_adapters().values()):
         raise ValueError("it adds to none of its layers; is it of another family?")
+    layers = sum(any(part in name for part in _DOWN) for name in names)
+    fitting = _lora_layers(pipe)
     pipe.fuse_lora(lora_scale=extras.lora_scale)
     pipe.unload_lora_weights()
+    return f"{fitting} of its {layers} layers fit this model, the others are left out" if fitting < layers else None
+
+
+def _lora_layers(pipe: Any) -> int:
+    """Layers of a pipeline that carry an addition."""
+    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    return sum(hasattr(module, "lora_A") and len(module.lora_A) > 0 for part in parts for module in part.modules())
 
 
 def teach(pipe: Any, file: Path, extras: Extras) -> None:
@@ -34,7 +54,10 @@ def teach(pipe: Any, file: Path, extras: Extras) -> None:
     both = {"clip_l": (pipe.text_encoder, pipe.tokenizer)}
     if getattr(pipe, "text_encoder_2", None) is not None:
         both["clip_g"] = pipe.text_encoder_2, pipe.tokenizer_2
-    if {*names_in(file)} != {*both} or len(both) < 2:
+    names = {*names_in(file)}
+    if names == {"clip_l", "clip_g"} and len(both) < 2:
+        raise ValueError("it has vectors for the two encoders of Stable Diffusion XL; this model has one encoder")
+    if names != {*both} or len(both) < 2:
         pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
         return
     for name, tensor in read_tensors(file).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,9 @@ _BRAIN = ("StableDiffusion3Pipeline", "FluxPipeline", "IFPipeline", "SanaPipelin
 _OPTIONAL = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 """Parts that a family can do without."""
 _FLUX_SIZE = 1024
+_SIZES = {"StableDiffusionXLPipeline": 128, "StableDiffusion3Pipeline": 128, "PixArtAlphaPipeline": 128}
+_SIZES |= {"PixArtSigmaPipeline": 128, "SanaPipeline": 32}
+"""Latents along a side where a network's configuration does not say, as diffusers has it; 64 for other families."""
 
 
 def open_family(folder: Path, device: torch.device, extras: Extras | None = None) -> FamilyPrior:
@@ -66,9 +70,11 @@ def open_family(folder: Path, device: torch.device, extras: Extras | None = None
     extras = extras or Extras()
     found = look(folder)
     pipe = _pipeline(folder, found, device, extras)
-    _put_on_top(pipe, extras, device)
+    remarks = _put_on_top(pipe, extras, device)
     try:
-        return _prior(pipe, folder, found, device, extras)
+        prior = _prior(pipe, folder, found, device, extras)
+        prior.remarks = remarks
+        return prior
     except ValueError as error:
         raise ValueError(f"{folder} can not be used: {error}") from None
 
@@ -159,7 +165,14 @@ def _own_size(kind: str, network: Any, factor: int) -> int:
     """Pixels of the pictures a model was trained on."""
     if kind == "FluxPipeline":
         return _FLUX_SIZE
-    return int(network.config.sample_size) * factor
+    size = network.config.get("sample_size")
+    if isinstance(size, list | tuple):
+        if len({*size}) != 1:
+            raise ValueError(
+                f"its network was trained on latents of {' x '.join(map(str, size))}; choose --extras.size"
+            )
+        size = size[0]
+    return int(size or _SIZES.get(kind, 64)) * factor
 
 
 def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) -> Any:
@@ -241,8 +254,12 @@ def _autoencoder(folder: Path, dtype: torch.dtype, own: Autoencoder) -> Any:
     return vae
 
 
-def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
-    """Merges low-rank additions and learns words. Raises ValueError or FileNotFoundError where they do not fit."""
+def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> tuple[str, ...]:
+    """Merges low-rank additions and learns words; returns what of them does not fit.
+
+    Raises ValueError or FileNotFoundError where nothing does.
+    """
+    remarks: list[str] = []
     for file in (extras.lora, extras.words, extras.adapter):
         if file:
             if not Path(file).is_file():
@@ -260,13 +277,14 @@ def _put_on_top(pipe: Any, extras: Extras, device: torch.device) -> None:
     for file, put in ((extras.lora, merge), (extras.words, teach), (extras.adapter, see)):
         with _quiet():
             try:
-                if file:
-                    put(pipe, Path(file), extras)
+                if file and (remark := put(pipe, Path(file), extras)):
+                    remarks.append(f"{Path(file).name}: {remark}")
             except Incomplete:
                 raise
             except Exception as error:  # as above
                 raise ValueError(f"{file} does not fit this model: {_first_line(error)}") from None
     _settle(pipe, device, extras)
+    return tuple(remarks)
 
 
 def _reopening(folder: Path, found: Found, network: Any, device: torch.device, extras: Extras) -> texts.Reopen:
@@ -319,6 +337,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = lines[0] if lines else type(error).__name__
+    text = re.sub(r"tensor\(.*?\)", "a tensor", str(error), flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = lines[0] if lines else f"its parts do not match ({type(error).__name__})"
     return told if len(told) <= 300 else told[:300] + " ..."

@@ -16,7 +16,7 @@ from guidance.families.codecs import Codec
 from guidance.families.networks import Asking, Question
 from guidance.families.pictures import Looker
 from guidance.families.schedules import noise_of
-from guidance.families.texts import Reader
+from guidance.families.texts import Reader, markup_in
 from guidance.families.visiting import visiting
 from guidance.prior import Condition, per_view
 from guidance.schedule import Schedule
@@ -102,9 +102,13 @@ class FamilyPrior:
         """Texts as conditions; the end of one that is too long is left out (see `check`)."""
         return self.reader.read(texts, self.device)
 
+    remarks: tuple[str, ...] = ()
+    """What was left out when the model was opened."""
+
     def check(self, text: str) -> str | None:
-        """A remark about the end of a text that will be left out, or None."""
-        return self.reader.check(text)
+        """A remark about the end of a text that will be left out, about markup that is read as words, or None."""
+        found = [*self.remarks, markup_in(text), self.reader.check(text)]
+        return "; ".join(remark for remark in found if remark) or None
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return self.codec.encode(rgb)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,6 +25,20 @@ class Read(NamedTuple):
     """The text as one row, where the family has such."""
     mask: Bool[Tensor, "1 L"] | None = None
     """True where a token counts; None where all do, as networks of most families see padding too."""
+
+
+_MARKUP = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>|\([^()]*:\s*[\d.]+\)|\[[^\[\]]*:[^\[\]]*\]|\bBREAK\b|\bAND\b")
+"""Markup of other programs: weights of words, files, scheduled words."""
+
+
+def markup_in(text: str) -> str | None:
+    """A remark about markup of other programs in a prompt, which is read as plain words, or None."""
+    found = _MARKUP.findall(text)
+    if not found:
+        return None
+    what = ", ".join(part if len(part) <= 40 else part[:40] + "..." for part in found[:3])
+    files = " (a LoRA goes on by --extras.lora FILE)" if any(part.startswith("<") for part in found) else ""
+    return f"markup is read as plain words: {what}{files}"
 
 
 Way = Callable[[Any, str], Read]
