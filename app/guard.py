@@ -131,7 +131,7 @@ class Guard:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return self._any_address
+        return bool(self._any_address)
 
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a login on, unless its client has to wait."""

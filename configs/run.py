@@ -22,6 +22,10 @@ from renderers.splats import Splats
 MOST_PARTS = 16
 
 
+MAX_MAGNITUDE = 1e9
+"""Largest magnitude of any number of a run."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A ball of the scene that has a text of its own."""
@@ -101,6 +105,8 @@ class RunConfig:
         for name, value in _floats(self, ""):
             if math.isnan(value):
                 raise ValueError(f"{name} is nan; expected a number")
+            if MAX_MAGNITUDE < abs(value) < math.inf:
+                raise ValueError(f"{name} is {value:g}; expected a number up to {MAX_MAGNITUDE:g}")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a run takes at least 1")
         if self.steps > 1_000_000:

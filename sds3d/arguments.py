@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -120,7 +121,7 @@ def edit(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Ask
     start = _start(picked, rest)
     if picked.path is not None:
         old = before(picked.path, picked.trust)
-        start = replace(start, source=str(picked.path.resolve()), scene=old.scene, model=old.model, orbit=old.orbit)
+        start = replace(start, source=os.path.abspath(picked.path), scene=old.scene, model=old.model, orbit=old.orbit)
         start = replace(start, prior=old.prior, mesh=old.mesh, device=old.device)
         start = replace(start, extras=replace(old.extras, offline=picked.offline))
     about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
@@ -137,7 +138,7 @@ def refine(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> A
         old = before(picked.path, picked.trust)
         start = replace(start, prompt=old.prompt, negative=old.negative, orbit=old.orbit, prior=old.prior)
         start = replace(start, extras=replace(old.extras, offline=picked.offline))
-        start = replace(start, model=str((picked.path / "asset.glb").resolve()), device=old.device)
+        start = replace(start, model=os.path.abspath(picked.path / "asset.glb"), device=old.device)
     about = "Makes the mesh of a finished run better as a mesh: its texture and where its points are."
     run = _parsed(_REFINE, rest, start, f"{about}\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked), picked.trust)
@@ -147,11 +148,12 @@ def texture(arguments: list[str]) -> Asked:
     """The run that `sds3d texture` is asked for: a mesh from a file painted anew, its shape kept. Raises as `edit`."""
     first = _first(_TEXTURE)
     picked, rest = _with_path(first, "MODEL", f'{_TEXTURE} chair.glb "a red armchair"', arguments)
-    start = replace(_start(picked, rest), scene=Solid(move=False, repaint=True))
+    scene = Solid(move=False, repaint=True)
+    if picked.path is not None and (size := texture_size(picked.path)) is not None:
+        scene = replace(scene, texture=max(16, min(size, LARGEST_TEXTURE)))
+    start = replace(_start(picked, rest), scene=scene)
     if picked.path is not None:
-        size = texture_size(picked.path) or Solid.texture
-        start = replace(start, scene=replace(start.scene, texture=max(16, min(size, LARGEST_TEXTURE))))
-        start = replace(start, model=str(picked.path.resolve()))
+        start = replace(start, model=os.path.abspath(picked.path))
     about = "Paints a mesh (GLB, OBJ, PLY, STL) by a prompt; +Y is taken to be up and +Z the front."
     run = _parsed(_TEXTURE, rest, start, f"{about}\n\n{first.format_help()}")
     return Asked(run, picked.out, console_of(picked), picked.trust)
@@ -208,7 +210,7 @@ def _start(picked: argparse.Namespace, rest: list[str]) -> RunConfig:
         start = replace(start, times=times_class(picked.times)())
     if picked.faces is not None:
         start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
-    if picked.vram is not None and picked.vram < 1:
+    if picked.vram is not None and not 1 <= picked.vram <= 10_000:
         raise ValueError(f"vram is {picked.vram}; expected the gigabytes of a GPU, such as 8")
     extras = replace(start.extras, offline=picked.offline)
     start = replace(start, extras=extras if picked.vram is None else extras.within(picked.vram))

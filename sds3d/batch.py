@@ -51,9 +51,14 @@ def batch(words: list[str]) -> int:
     prior = open_prior(config.prior, device_of(config), config.extras)
     refuse_unmet(config, prior)
     runs = [replace(config, prompt=prompt) for prompt in prompts]
-    for run in runs:  # What can not be read is refused before the first step.
-        run.asked()
-        prior.read([run.prompt])
+    for number, run in enumerate(runs, 1):  # What cannot be read is refused before the first step.
+        try:
+            run.asked()
+            if remark := prior.check(run.prompt):
+                console.say(f"{run.prompt}: {remark}")
+            prior.read([run.prompt])
+        except ValueError as error:
+            raise ValueError(f"{given.file}, prompt {number}: {error}") from None
     jobs = [Job(run, Record.new(given.out / f"{number:03d}", run)) for number, run in enumerate(runs, 1)]
     stop = Stop()
     with listening(stop):

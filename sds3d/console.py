@@ -96,7 +96,8 @@ def in_words(seconds: float) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error in one line; of one from the system the file and the reason, without its number."""
+    text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         reason = error.strerror[:1].lower() + error.strerror[1:]
-        return f"{error.filename}: {reason}" if error.filename is not None else reason
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.filename}: {reason}" if error.filename is not None else reason
+    return " ".join(text.split())

@@ -118,14 +118,16 @@ class _Making(_Endpoints):
     def cancel(self, run: Any) -> str:
         """Stops a run; it exports what there is."""
         with _plain():
-            self.actions.jobs.cancel(self._run(run))
-            return run
+            id = self._run(run)
+            self.actions.jobs.cancel(id)
+            return id
 
     def delete(self, run: Any) -> str:
         """Deletes a run that is over, with all its files."""
         with _plain():
-            self.actions.jobs.delete(self._run(run))
-            return run
+            id = self._run(run)
+            self.actions.jobs.delete(id)
+            return id
 
 
 class _Watching(_Endpoints):

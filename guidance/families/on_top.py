@@ -42,7 +42,8 @@ def merge(pipe: Any, file: Path, extras: Extras) -> str | None:
 def _lora_layers(pipe: Any) -> int:
     """Layers of a pipeline that carry an addition."""
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    return sum(hasattr(module, "lora_A") and len(module.lora_A) > 0 for part in parts for module in part.modules())
+    additions = (getattr(module, "lora_A", None) for part in parts for module in part.modules())
+    return sum(isinstance(layers, nn.ModuleDict) and len(layers) > 0 for layers in additions)
 
 
 def teach(pipe: Any, file: Path, extras: Extras) -> None:
