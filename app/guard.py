@@ -163,7 +163,7 @@ def _name(host: str) -> str:
 
 
 def _is_login(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/") == "/login"
+    return bool(scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/") == "/login")
 
 
 def _is_open(path: str, local: bool) -> bool:

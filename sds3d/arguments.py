@@ -263,7 +263,8 @@ _PARSE_ERRORS = (
     (r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 is \2; expected a whole number"),
     (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
     (r"Error parsing (--\S+): no type matching \S+ could be instantiated from (\[.*?\])\..*", r"\1 does not take \2"),
-    (r"Missing value for argument '(--\S+?)'.*", r"\1 needs a value"),
+    (r"Missing value for argument '(--\S+?)'\. Expected 1 values.*", r"\1 needs a value"),
+    (r"Missing value for argument '(--\S+?)'\. Expected (\d+) values.*", r"\1 needs \2 values"),
     (r"Error parsing (?!--)[\w.]+: (.*)", r"\1"),
 )
 """What tyro says of a value, as patterns -> what is said instead."""

@@ -66,10 +66,11 @@ def refuse_unwritable(wanted: Wanted, path: Path) -> None:
         raise ValueError(f"{path.name} is no name for {wanted.kind}; give --format, or a name ending in .{kind.ending}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent}; make it first, or give another --to")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"the folder {path.parent} cannot be written; give another --to")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file; expected a folder, give another --to")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"the folder {above} cannot be written; give another --to")
     if wanted.quad:
         needs_instant_meshes()
     if wanted.kind in ("usda", "usdz"):

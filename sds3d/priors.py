@@ -55,7 +55,7 @@ def open_prior(name: str, device: torch.device, extras: Extras | None = None) ->
 
 def folder_of(name: str, extras: Extras) -> Path:
     """The folder of a model of others, fetched where it is not on this disk yet. Raises as `open_prior`."""
-    if re.match(r"[a-z]+://", name, re.IGNORECASE):
+    if re.match(r"[a-z]+://|(?:www\.)?(?:huggingface\.co|hf\.co)/", name, re.IGNORECASE):
         raise ValueError(f"the prior {name} is an address; {_fetching(name)}")
     path = Path(name).expanduser()
     if path.is_dir():
@@ -73,7 +73,11 @@ def folder_of(name: str, extras: Extras) -> Path:
 
 def _fetching(address: str) -> str:
     """How a model behind an address is had, as a clause."""
-    page = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", address)
+    if address.startswith("file://"):
+        return f"give the folder alone, --prior {address.removeprefix('file://')}"
+    page = re.match(
+        r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)", address
+    )
     if page:
         return f"give the name alone, --prior {page[1]}, or fetch it first: sds3d models fetch {page[1]}"
     return "download the model and give its folder, in the diffusers layout"

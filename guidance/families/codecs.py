@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,13 +55,23 @@ class Autoencoder:
     is never there for more than one."""
 
     @staticmethod
-    def of(vae: Any) -> Autoencoder:
-        """With the scale and shift of its own configuration."""
+    def of(vae: Any, whitened: bool = False) -> Autoencoder:
+        """With the scale and shift of its own configuration.
+
+        `whitened`: channels may have a mean and a spread of their own (`latents_mean`, `latents_std`); of diffusers'
+        pipelines those of Stable Diffusion XL go by them. Raises ValueError where they are no such numbers.
+        """
         said = SAID[type(vae).__name__]
         scale, shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
         means, stds = vae.config.get("latents_mean"), vae.config.get("latents_std")
-        if means is None or stds is None:
+        if not whitened or (means is None and stds is None):
             return Autoencoder(vae, said, scale, shift)
+        for name, values in (("latents_mean", means), ("latents_std", stds)):
+            fits = isinstance(values, list | tuple) and len(values) == vae.config.latent_channels
+            if not fits or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+                raise ValueError(f"its autoencoder's {name} is {values}; expected a number for each channel")
+        if min(stds) <= 0:
+            raise ValueError(f"its autoencoder's latents_std is {stds}; expected numbers above 0")
         # As diffusers' StableDiffusionXLPipeline decodes Playground v2.5: latents * std / scaling_factor + mean.
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (means, stds))
         return Autoencoder(vae, said, scale / std, mean)

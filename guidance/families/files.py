@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,12 @@ CORES = {
     for task in _TASKS
 } | {"IFImg2ImgPipeline": "IFPipeline", "IFInpaintingPipeline": "IFPipeline"}
 """Classes of pipelines for other tasks, and the text-to-image pipeline that is made of their parts."""
+_TWO_ENCODERS = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+_NEEDED = {kind: ("vae", "text_encoder", "tokenizer") for kind in FAMILIES} | {
+    "IFPipeline": ("text_encoder", "tokenizer"),
+    **dict.fromkeys(("StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline"), _TWO_ENCODERS),
+}
+"""Parts, beside network and scheduler, that a family cannot do without."""
 UNUSED = ("safety_checker", "feature_extractor", "watermarker", "controlnet")
 """Parts that are not needed here."""
 AUTOENCODERS = {"SanaPipeline": ("AutoencoderDC",)}
@@ -76,7 +83,10 @@ def look(folder: Path) -> Found:
     if not index.is_file():
         raise FileNotFoundError(f"{folder} is no model: model_index.json is missing{_instead(folder)}")
     row = read_json(index)
-    kind = CORES.get(str(row.get("_class_name")), row.get("_class_name"))
+    named = row.get("_class_name")
+    if not isinstance(named, str):
+        raise ValueError(f"{index} is damaged: _class_name is {named!r}; expected the name of a pipeline")
+    kind = CORES.get(named, named)
     if kind not in FAMILIES:
         raise ValueError(f"{folder} holds a {kind}; read are: {', '.join(FAMILIES)}, and the embedded prior")
     parts = tuple(
@@ -85,6 +95,9 @@ def look(folder: Path) -> Found:
         if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
         if name != "image_encoder" or kind in SEEING
     )
+    for name in (FAMILIES[kind], "scheduler", *_NEEDED[kind]):
+        if name not in parts:
+            raise ValueError(f"{folder} is not complete: model_index.json names no {name}")
     fine = AUTOENCODERS.get(kind, PLAIN_AUTOENCODERS)
     if (coder := row["vae"][-1] if "vae" in parts else fine[0]) not in fine:
         raise ValueError(f"{folder} has a {coder} for an autoencoder; a {kind} has one of {', '.join(fine)}")
@@ -96,9 +109,6 @@ def look(folder: Path) -> Found:
             variants.add(_variant(folder / name))
         elif not any((folder / name / file).is_file() for file in _WEIGHTLESS[name]):
             raise FileNotFoundError(f"{folder / name} is not complete: {_WEIGHTLESS[name][0]} is missing")
-    for name in (FAMILIES[kind], "scheduler"):
-        if name not in parts:
-            raise ValueError(f"{folder} is damaged: model_index.json names no {name}")
     return Found(kind, parts, next((half for half in HALVES if half in variants), None))
 
 
@@ -205,9 +215,9 @@ def snapshot_of(folder: Path) -> Path:
     refs, snapshots = folder / "refs", folder / "snapshots"
     if (folder / "model_index.json").is_file() or not snapshots.is_dir():
         return folder
-    named = [refs / "main", *(sorted(refs.iterdir()) if refs.is_dir() else [])]
-    for ref in named:
-        if ref.is_file() and (inner := snapshots / ref.read_text(encoding="utf-8").strip()).is_dir():
-            return inner
+    for ref in [refs / "main", *(sorted(refs.iterdir()) if refs.is_dir() else [])]:
+        name = ref.read_bytes().decode("ascii", "replace").strip() if ref.is_file() else ""
+        if re.fullmatch(r"\w+", name) and (snapshots / name).is_dir():
+            return snapshots / name
     found = sorted((path for path in snapshots.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else folder

@@ -46,12 +46,12 @@ def _lora_layers(pipe: Any) -> int:
     return sum(isinstance(layers, nn.ModuleDict) and len(layers) > 0 for layers in additions)
 
 
-def teach(pipe: Any, file: Path, extras: Extras) -> None:
-    """A word for the encoder of the pipeline, or, of a file with both, for each of the two of Stable Diffusion XL."""
+def teach(pipe: Any, file: Path, extras: Extras) -> str | None:
+    """Adds a word for the encoder of the pipeline, or, of a file with both, for each of the two of Stable Diffusion XL."""
     if not hasattr(pipe, "load_textual_inversion"):
         raise ValueError("models of its kind learn no words")
     if pipe.text_encoder is None:
-        return
+        return None
     both = {"clip_l": (pipe.text_encoder, pipe.tokenizer)}
     if getattr(pipe, "text_encoder_2", None) is not None:
         both["clip_g"] = pipe.text_encoder_2, pipe.tokenizer_2
@@ -60,10 +60,13 @@ def teach(pipe: Any, file: Path, extras: Extras) -> None:
         raise ValueError("it has vectors for the two encoders of Stable Diffusion XL; this model has one encoder")
     if names != {*both} or len(both) < 2:
         pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
-        return
+        return (
+            "it has a vector for one of the two encoders; the other does not learn the word" if len(both) == 2 else None
+        )
     for name, tensor in read_tensors(file).items():
         encoder, tokenizer = both[name]
         pipe.load_textual_inversion(tensor, token=f"<{file.stem}>", text_encoder=encoder, tokenizer=tokenizer)
+    return None
 
 
 def give_eyes(pipe: Any, file: Path, extras: Extras, kind: Any) -> None:

@@ -54,6 +54,7 @@ _BRAIN = ("StableDiffusion3Pipeline", "FluxPipeline", "IFPipeline", "SanaPipelin
 """Families whose half precision is bfloat16 and not float16: their activations are larger than that holds."""
 _OPTIONAL = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 """Parts that a family can do without."""
+MAX_LATENT_SIDE = 4096
 _FLUX_SIZE = 1024
 _SIZES = {"StableDiffusionXLPipeline": 128, "StableDiffusion3Pipeline": 128, "PixArtAlphaPipeline": 128}
 _SIZES |= {"PixArtSigmaPipeline": 128, "SanaPipeline": 32}
@@ -100,7 +101,8 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
     away = device if extras.offload and device.type != "cpu" else None
     codec: Codec = Pixels()
     if found.kind != "IFPipeline":
-        codec = replace(Autoencoder.of(pipe.vae), away=away, sparing=extras.frugal or extras.offload)
+        whitened = found.kind == "StableDiffusionXLPipeline"
+        codec = replace(Autoencoder.of(pipe.vae, whitened), away=away, sparing=extras.frugal or extras.offload)
     refuse_unfit(pipe, folder, found, codec)
     factor = codec.factor if isinstance(codec, Autoencoder) else 1
     size = extras.size or _own_size(found.kind, network, factor)
@@ -172,7 +174,11 @@ def _own_size(kind: str, network: Any, factor: int) -> int:
                 f"its network was trained on latents of {' x '.join(map(str, size))}; choose --extras.size"
             )
         size = size[0]
-    return int(size or _SIZES.get(kind, 64)) * factor
+    if size is None:
+        size = _SIZES.get(kind, 64)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_LATENT_SIDE:
+        raise ValueError(f"its network's sample_size is {size!r}; expected 1 to {MAX_LATENT_SIDE}")
+    return size * factor
 
 
 def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) -> Any:
@@ -339,5 +345,7 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     text = re.sub(r"tensor\(.*?\)", "a tensor", str(error), flags=re.DOTALL)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # as torch puts what does not fit under a title
+        lines[0] += f" {lines[1]}"
     told = lines[0] if lines else f"its parts do not match ({type(error).__name__})"
     return told if len(told) <= 300 else told[:300] + " ..."

@@ -81,8 +81,8 @@ class Reader:
         if fresh:
             self._learn(fresh)
         known = [self._known[text] for text in texts]
-        tokens = torch.cat([read.tokens for read in known]).to(device)
-        rows = [read.pooled for read in known if read.pooled is not None]
+        tokens = torch.cat([read.tokens.to(device) for read in known])
+        rows = [read.pooled.to(device) for read in known if read.pooled is not None]
         every = torch.ones(1, tokens.shape[1], dtype=torch.bool)
         mask = torch.cat([every if read.mask is None else read.mask.cpu() for read in known]).to(device)
         return Condition(tokens, mask, None, pooled=torch.cat(rows).to(device) if rows else None)

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance import inversion
-from guidance import sdi
+from guidance import inversion, sdi
 from guidance.objective import Objective, View, Wanted
 from guidance.prior import Condition
 from guidance.schedule import ScaledLinear, Schedule

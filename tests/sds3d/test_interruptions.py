@@ -188,7 +188,7 @@ def test_a_full_disk_while_the_asset_is_written_says_how_to_go_on(
 
 
 LATE: tuple[tuple[list[str], str], ...] = (
-    (["--to", "/nope/z.glb"], "there is no folder /nope"),
+    (["--to", "/etc/hostname/z.glb"], "/etc/hostname is a file; expected a folder"),
     (["--to", "z.obj", "--format", "glb"], "is no name for glb"),
     (["--size-m", "1e300"], "expected the longest side in metres"),
     (["--size-m", "0"], "expected the longest side in metres"),

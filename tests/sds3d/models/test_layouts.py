@@ -71,19 +71,67 @@ def test_a_size_that_is_no_square_asks_for_one(copy: Path) -> None:
     assert "choose --extras.size" in one_line(str(copy), Extras())
 
 
-def test_latents_with_a_mean_and_a_spread_for_each_channel(folder: Folder, tmp_path: Path) -> None:
-    """As diffusers decodes them: latents * std / scaling_factor + mean."""
-    copy = Path(shutil.copytree(folder("sd"), tmp_path / "copy"))
-    means, stds = [-1.6, 1.1, 2.3, -0.4], [8.5, 5.4, 7.1, 5.2]
-    changed(copy / "vae" / "config.json", latents_mean=means, latents_std=stds)
-    plain, other = open_prior(str(folder("sd")), CPU, SMALL), open_prior(str(copy), CPU, SMALL)
+MEANS, STDS = [-1.6, 1.1, 2.3, -0.4], [8.5, 5.4, 7.1, 5.2]
+
+
+def whitened(folder: Path, target: Path, **values: object) -> Path:
+    """A copy of a model whose autoencoder has a mean and a spread for each channel."""
+    copy = Path(shutil.copytree(folder, target))
+    changed(copy / "vae" / "config.json", **({"latents_mean": MEANS, "latents_std": STDS} | values))
+    return copy
+
+
+def test_latents_with_a_mean_and_a_spread_are_decoded_as_diffusers_does(folder: Folder, tmp_path: Path) -> None:
+    """The pipelines of Stable Diffusion XL go by them: latents * std / scaling_factor + mean; no others do."""
+    copy = whitened(folder("sdxl"), tmp_path / "copy")
+    prior = open_prior(str(copy), CPU, SMALL)
     rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    scale = plain.codec.scale  # type: ignore[attr-defined]
-    raw = plain.encode(rgb) / scale
-    mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in (means, stds))
-    torch.testing.assert_close(other.encode(rgb), (raw - mean) * scale / std)
-    decoded = other.decode(other.encode(rgb))
-    torch.testing.assert_close(decoded, plain.decode(plain.encode(rgb)), atol=1e-5, rtol=1e-4)
+    latents = prior.encode(rgb)
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(copy, local_files_only=True)
+    mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in (MEANS, STDS))
+    own = pipe.vae.decode(latents * std / pipe.vae.config.scaling_factor + mean).sample
+    torch.testing.assert_close(prior.decode(latents), (own + 1) / 2, atol=1e-5, rtol=1e-4)
+    plain = open_prior(str(folder("sdxl")), CPU, SMALL)
+    torch.testing.assert_close(prior.decode(latents), plain.decode(plain.encode(rgb)), atol=1e-4, rtol=1e-3)
+    assert torch.equal(
+        open_prior(str(whitened(folder("sd"), tmp_path / "sd")), CPU, SMALL).encode(rgb),
+        open_prior(str(folder("sd")), CPU, SMALL).encode(rgb),
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"latents_std": [0.0, 1, 1, 1]}, {"latents_std": None}, {"latents_mean": [1.0]}, {"latents_mean": "none"}],
+)
+def test_means_and_spreads_that_are_none(values: dict[str, object], folder: Folder, tmp_path: Path) -> None:
+    assert "its autoencoder's latents_" in one_line(str(whitened(folder("sdxl"), tmp_path / "copy", **values)))
+
+
+@pytest.mark.parametrize("size", [0, -8, 1e30, True, {"height": 8}, "8"])
+def test_sizes_that_are_none(size: object, copy: Path) -> None:
+    changed(copy / "unet" / "config.json", sample_size=size)
+    assert "\n" not in one_line(str(copy), Extras())
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "tokenizer", "vae", "scheduler", "unet"])
+def test_parts_that_a_model_cannot_do_without(part: str, copy: Path) -> None:
+    changed(copy / "model_index.json", **{part: [None, None]})
+    assert f"names no {part}" in one_line(str(copy))
+
+
+@pytest.mark.parametrize("name", [["StableDiffusionPipeline"], {}, None, 3])
+def test_a_class_that_is_no_name(name: object, copy: Path) -> None:
+    changed(copy / "model_index.json", _class_name=name)
+    assert "_class_name is" in one_line(str(copy))
+
+
+def test_a_ref_that_leads_out_of_the_cache_is_not_followed(folder: Folder, tmp_path: Path) -> None:
+    cache = tmp_path / "models--owner--name"
+    (cache / "snapshots" / "aaa").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    for content in (f"../../../{folder('sd')}".encode(), b"\xff\xfe", b""):
+        (cache / "refs" / "main").write_bytes(content)
+        assert folder_of(str(cache), Extras()) == cache / "snapshots" / "aaa"
 
 
 def test_a_byte_order_mark_is_named(copy: Path) -> None:
@@ -118,6 +166,9 @@ def test_a_checkpoint_of_one_file_says_how_to_make_a_folder_of_it(tmp_path: Path
     [
         ("https://huggingface.co/owner/name", "give the name alone, --prior owner/name"),
         ("https://huggingface.co/owner/name/tree/main", "sds3d models fetch owner/name"),
+        ("huggingface.co/owner/name", "--prior owner/name"),
+        ("https://huggingface.co/datasets/owner/name", "download the model and give its folder"),
+        ("file:///tmp/model", "--prior /tmp/model"),
         ("https://civitai.com/models/1", "download the model and give its folder"),
         ("C:\\models\\sd", "is a path of Windows"),
         ("\\\\server\\models", "is a path of Windows"),
