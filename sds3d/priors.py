@@ -75,9 +75,8 @@ def _fetching(address: str) -> str:
     """How a model behind an address is had, as a clause."""
     if address.startswith("file://"):
         return f"give the folder alone, --prior {address.removeprefix('file://')}"
-    page = re.match(
-        r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)", address
-    )
+    hub = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/"
+    page = re.match(hub + r"(?!datasets/|spaces/)([\w.-]+/[\w.-]+)", address)
     if page:
         return f"give the name alone, --prior {page[1]}, or fetch it first: sds3d models fetch {page[1]}"
     return "download the model and give its folder, in the diffusers layout"

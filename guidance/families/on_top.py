@@ -60,9 +60,7 @@ def teach(pipe: Any, file: Path, extras: Extras) -> str | None:
         raise ValueError("it has vectors for the two encoders of Stable Diffusion XL; this model has one encoder")
     if names != {*both} or len(both) < 2:
         pipe.load_textual_inversion(str(file), token=f"<{file.stem}>", local_files_only=True)
-        return (
-            "it has a vector for one of the two encoders; the other does not learn the word" if len(both) == 2 else None
-        )
+        return "it has a vector for one of the two encoders, the other lacks the word" if len(both) == 2 else None
     for name, tensor in read_tensors(file).items():
         encoder, tokenizer = both[name]
         pipe.load_textual_inversion(tensor, token=f"<{file.stem}>", text_encoder=encoder, tokenizer=tokenizer)
