@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int16, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -48,12 +48,12 @@ class Packed:
     """Models as they lie in the file, one after another."""
 
     known: tuple[Known, ...]
-    places: Float[Tensor, "N 3"]
-    """int16; REACH is 32767."""
-    shapes: Float[Tensor, "N 6"]
-    """uint8: logarithms of three standard deviations, then x, y and z of a unit quaternion whose w is positive."""
-    colours: Float[Tensor, "N 4"]
-    """uint8: red, green, blue, opacity."""
+    places: Int16[Tensor, "N 3"]
+    """REACH is 32767."""
+    shapes: UInt8[Tensor, "N 6"]
+    """logarithms of three standard deviations, then x, y and z of a unit quaternion whose w is positive."""
+    colours: UInt8[Tensor, "N 4"]
+    """red, green, blue, opacity."""
 
     def model(self, number: int) -> Splats:
         """One model, ready to be drawn."""
