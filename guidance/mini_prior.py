@@ -37,6 +37,8 @@ CLASS = "MiniPrior"
 AZIMUTHS, ELEVATIONS = 24, (0.05, 0.5)
 """Sides that are expected where the camera is left out; elevations in radians, and one view from overhead."""
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+LEAST_VARIANCE = 1e-3
+"""Of a latent, where nothing is drawn."""
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -48,7 +50,7 @@ class Expected(nn.Module):
     variance: Tensor
     """[C, G, G] around it, where there is no text."""
     spread: Tensor
-    """[C] the variance of true pictures around those of splats."""
+    """[C] the variance of true pictures around those of splats, in patches that are covered."""
     paints: Tensor
     """[P, 3] sRGB values of the vocabulary's colours."""
 
@@ -157,14 +159,18 @@ class MiniPrior:
             cached.cache_clear()
         return self
 
-    def components(self, rgba: Float[Tensor, "K 4 S S"], variance: Tensor, log_shares: Tensor) -> Components:
-        """Pictures (colour times opacity, and opacity) as what may have been drawn."""
+    def components(
+        self, rgba: Float[Tensor, "K 4 S S"], log_shares: Float[Tensor, " K"], variance: Tensor | None = None
+    ) -> Components:
+        """Pictures (colour times opacity, and opacity) as what may have been drawn; without a variance, of splats."""
         through = 1 - rgba[:, 3:]
         black = self.codec.encode(torch.zeros_like(rgba[:1, :3]))
         planes = torch.eye(3).to(rgba)[None, :, :, None, None] * through[:, None]
         seen = (self.codec.encode(planes.flatten(0, 1)) - black).unflatten(0, (-1, 3))
         means = self.codec.encode(rgba[:, :3] + 0.5 * through)
-        return Components(means, seen, variance.expand(means.shape[1:]), log_shares)
+        if variance is None:
+            variance = LEAST_VARIANCE + covered(rgba, self.codec.patch) * self.expected.spread[:, None, None]
+        return Components(means, seen, variance.expand(means.shape), log_shares)
 
     def _expected(self, condition: Condition) -> list[Components]:
         """What is expected of every picture."""
@@ -185,12 +191,12 @@ class MiniPrior:
             rgba = pictures(models, torch.stack(cameras), self.picture_size)
             for (row, found), some in zip(rows, rgba.split([len(found) for _, found in rows]), strict=True):
                 shares = torch.tensor([candidate.log_share for candidate in found], device=self.device)
-                drawn[row] = self.components(some, self.expected.spread[:, None, None], shares)
+                drawn[row] = self.components(some, shares)
         return [drawn[row] for row in range(len(told))]
 
     def _empty(self) -> Components:
         nothing = torch.zeros(1, device=self.device)
-        return self.components(self.expected.picture[None], self.expected.variance, nothing)
+        return self.components(self.expected.picture[None], nothing, self.expected.variance)
 
     def _from_everywhere(self, said: tuple[float, ...]) -> Components:
         """The candidates of a text from all sides, or from those that its words for the view leave."""
@@ -203,7 +209,7 @@ class MiniPrior:
         camera = torch.tensor([row for _, row, _ in every], device=self.device)
         rgba = pictures([model for model, _, _ in every], camera, self.picture_size)
         shares = torch.tensor([share for _, _, share in every], device=self.device)
-        return self.components(rgba, self.expected.spread[:, None, None], shares)
+        return self.components(rgba, shares)
 
     def _picked(self, said: tuple[float, ...]) -> tuple[Candidate, ...]:
         """The models of an object, narrowed by materials and colours wherever that leaves any."""
@@ -274,6 +280,11 @@ class MiniPrior:
         for name, module in (("expected", expected), ("vae", codec)):
             fill(module, read_tensors(folder / name / _WEIGHTS), folder / name / _WEIGHTS)
         return MiniPrior(Packed.load(folder), expected, codec, vocabulary).to(device)
+
+
+def covered(rgba: Float[Tensor, "K 4 S S"], patch: int) -> Float[Tensor, "K 1 G G"]:
+    """How opaque patches are where they are most so."""
+    return torch.nn.functional.max_pool2d(rgba[:, 3:], patch)
 
 
 def is_mini(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.mini_prior import Expected, MiniPrior
+from guidance.mini_prior import LEAST_VARIANCE, Expected, MiniPrior, covered
 from guidance.patches import PatchCodec
 from guidance.splat_models import Known, Packed, joined, packed
 from guidance.splat_pictures import pictures
@@ -53,7 +53,7 @@ def pack(furniture: Path, fits: Path, target: Path, knobs: Pack, progress: Calla
         raise FileNotFoundError(f"no fitted object in {fits}; fit them with: sds3d prior fit-splats FURNITURE")
     source, rng = models(furniture), torch.Generator().manual_seed(knobs.seed)
     size, every, entries, seen = knobs.patch * knobs.grid, [], [], []
-    drawer, rests = Drawer(size), []
+    drawer, rests, compared = Drawer(size), [], []
     gap = max(1, len(fitted) // knobs.compared)
     for number, thing in enumerate(fitted):
         parts, model = load(source[thing.name]), source[thing.name]
@@ -89,9 +89,10 @@ def pack(furniture: Path, fits: Path, target: Path, knobs: Pack, progress: Calla
         seen.append(rgba)
         if number % gap == 0:
             truth = true_views(parts, drawer, looking_at_origin(camera[:, 0], camera[:, 1], size)).rgba
+            compared.append(rgba)
             rests.append(truth.permute(0, 3, 1, 2) - rgba)
         progress(f"{number + 1}/{len(fitted)} {thing.name}")
-    codec, expected = _expected(torch.cat(seen), torch.cat(rests), knobs)
+    codec, expected = _expected(torch.cat(seen), torch.cat(rests), torch.cat(compared), knobs)
     prior = MiniPrior(joined(every), expected, codec, vocabulary(entries))
     prior.save(target)
     (target / "NOTICE").write_text(notice(entries), encoding="utf-8")
@@ -99,8 +100,8 @@ def pack(furniture: Path, fits: Path, target: Path, knobs: Pack, progress: Calla
     return prior
 
 
-def _expected(rgba: Tensor, rests: Tensor, knobs: Pack) -> tuple[PatchCodec, Expected]:
-    """The codec of these pictures, and their moments; `rests` is what true pictures have beyond those of splats."""
+def _expected(rgba: Tensor, rests: Tensor, compared: Tensor, knobs: Pack) -> tuple[PatchCodec, Expected]:
+    """The codec of these pictures, and their moments. True pictures have `rests` beyond those of splats, `compared`."""
     behind = torch.from_numpy(backgrounds(len(rgba), np.random.default_rng(knobs.seed)))[:, :, None, None]
     codec = PatchCodec(3 * knobs.patch**2, knobs.patch)
     codec.fit(rgba[:, :3] + (1 - rgba[:, 3:]) * behind)
@@ -111,9 +112,9 @@ def _expected(rgba: Tensor, rests: Tensor, knobs: Pack) -> tuple[PatchCodec, Exp
     # Around the mean picture before the true background, which the mixture finds by itself.
     around = rgba[:, :3] - mean[:3] - (rgba[:, 3:] - mean[3:]) * behind
     black = codec.encode(torch.zeros_like(rgba[:1, :3]))
-    expected.variance.copy_((codec.encode(around) - black).square().mean(0).clamp_min(1e-4))
+    expected.variance.copy_((codec.encode(around) - black).square().mean(0).clamp_min(LEAST_VARIANCE))
     true = codec.encode(rests[:, :3] - 0.5 * rests[:, 3:]) - black
-    expected.spread.copy_(true.square().mean((0, 2, 3)).clamp_min(1e-4))
+    expected.spread.copy_(true.square().mean((0, 2, 3)) / covered(compared, knobs.patch).mean())
     return codec, expected
 
 

@@ -15,7 +15,7 @@ K, C, G = 4, 3, 2
 def some() -> Components:
     chance = generator(3)
     means, seen = torch.randn(K, C, G, G, generator=chance), torch.randn(K, 3, C, G, G, generator=chance)
-    variance = 0.05 + torch.rand(C, G, G, generator=chance)
+    variance = 0.05 + torch.rand(K, C, G, G, generator=chance)
     return Components(means.double(), seen.double(), variance.double(), torch.tensor([0.1, 0.2, 0.3, 0.4]).double().log())
 
 
@@ -28,7 +28,7 @@ def test_it_is_bayes_rule(alpha: float) -> None:
     logs, cleans = [], []
     for k in range(K):
         seen, mean = components.seen[k].flatten(1), components.means[k].flatten()
-        clean = torch.diag(components.variance.flatten()) + BACKGROUND_VARIANCE * seen.T @ seen
+        clean = torch.diag(components.variance[k].flatten()) + BACKGROUND_VARIANCE * seen.T @ seen
         noised = alpha**2 * clean + sigma**2 * torch.eye(C * G * G).double()
         gaussian = torch.distributions.MultivariateNormal(alpha * mean, noised)
         logs.append(components.log_shares[k] + gaussian.log_prob(x_t.flatten()))
