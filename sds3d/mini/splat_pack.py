@@ -114,7 +114,10 @@ def _expected(rgba: Tensor, rests: Tensor, compared: Tensor, knobs: Pack) -> tup
     black = codec.encode(torch.zeros_like(rgba[:1, :3]))
     expected.variance.copy_((codec.encode(around) - black).square().mean(0).clamp_min(LEAST_VARIANCE))
     true = codec.encode(rests[:, :3] - 0.5 * rests[:, 3:]) - black
-    expected.spread.copy_(true.square().mean((0, 2, 3)) / covered(compared, knobs.patch).mean())
+    # The median over models: a few that splats fit badly would make all samples noisy.
+    by_model = [part.unflatten(0, (-1, knobs.views)) for part in (true.square(), covered(compared, knobs.patch))]
+    square, cover = (part.mean((1, 3, 4)).clamp_min(1e-4) for part in by_model)
+    expected.spread.copy_((square / cover).median(0).values)
     return codec, expected
 
 
