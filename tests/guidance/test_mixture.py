@@ -16,7 +16,9 @@ def some() -> Components:
     chance = generator(3)
     means, seen = torch.randn(K, C, G, G, generator=chance), torch.randn(K, 3, C, G, G, generator=chance)
     variance = 0.05 + torch.rand(K, C, G, G, generator=chance)
-    return Components(means.double(), seen.double(), variance.double(), torch.tensor([0.1, 0.2, 0.3, 0.4]).double().log())
+    return Components(
+        means.double(), seen.double(), variance.double(), torch.tensor([0.1, 0.2, 0.3, 0.4]).double().log()
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.999, 0.7, 0.07])
