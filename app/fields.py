@@ -25,7 +25,7 @@ from configs.presets import PRESETS
 from configs.run import RunConfig
 from sds3d import arguments
 from sds3d.models import BOOK
-from sds3d.priors import EMBEDDED, TOY, is_embedded
+from sds3d.priors import EMBEDDED, SOLID, TOY, is_embedded
 
 Kind = Literal["number", "whole", "yes", "choice", "numbers"]
 EMPTY = "none"
@@ -47,7 +47,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is not among the names of the page: `module:Class` and folders are not."""
-        offered = {"preset": list(PRESETS), "prior": [EMBEDDED, TOY, *BOOK], "objective": ["", *objective_names()]}
+        offered = {
+            "preset": list(PRESETS),
+            "prior": [EMBEDDED, SOLID, TOY, *BOOK],
+            "objective": ["", *objective_names()],
+        }
         offered |= {"times": ["", *TIMES], "scene": ["", *SCENES]}
         for what, names in offered.items():
             if (name := getattr(self, what)) not in names:
@@ -197,7 +201,11 @@ def presets() -> list[tuple[str, str]]:
 
 def priors() -> list[tuple[str, str]]:
     """(text, name) of every prior with a name."""
-    own = [("mini: comes with sds3d", EMBEDDED), ("toy: eight flat pictures, exact", TOY)]
+    own = [
+        ("mini: comes with sds3d", EMBEDDED),
+        ("mini-3d: knows its objects in 3D", SOLID),
+        ("toy: eight flat pictures, exact", TOY),
+    ]
     return own + [(f"{name}: {model.title}", name) for name, model in BOOK.items()]
 
 

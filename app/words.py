@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sds3d.models import BOOK
-from sds3d.priors import EMBEDDED, FLOW, TOY
+from sds3d.priors import EMBEDDED, FLOW, SOLID, TOY
 
 LONGEST = 1000
 """Characters of a text."""
@@ -108,7 +108,7 @@ def _value(flag: str, value: str, trusted: Collection[str]) -> None:
         return
     if flag in FILES:
         raise ValueError(f"--{flag} names a file of the server and is not taken here")
-    if flag in NAMED and value not in (EMBEDDED, FLOW, TOY, *BOOK):
+    if flag in NAMED and value not in (EMBEDDED, SOLID, FLOW, TOY, *BOOK):
         raise ValueError(f"--{flag} {value[:40]!r} is not offered here; expected one of {EMBEDDED}, {TOY}, ...")
     if flag not in TEXTS and any(sign in value for sign in _SIGNS):
         raise ValueError(f"--{flag} {value[:40]!r} looks like a path or a module; names and numbers are taken")

@@ -93,23 +93,7 @@ class EmbeddedPrior:
         Raises:
             ValueError: the text names no object the prior knows.
         """
-        known = self.vocabulary
-        unknown = known.unknown(text)
-        told = (
-            f"the embedded prior knows {len(known.names)} objects and {len(known.colours)} colours"
-            f" (see them with: sds3d prior words)"
-        )
-        subjects = known.subjects(text)
-        if not subjects:
-            what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
-            raise ValueError(f"{told}; {what}; {known.hint(unknown)}")
-        remarks = [f"{told}; passed over: {', '.join(unknown)}"] if unknown else []
-        if len(subjects) > 1:
-            remarks.append(
-                f"the embedded prior was taught one object at a time; of {' and '.join(subjects)} "
-                "expect one, or a mixture"
-            )
-        return "; ".join(remarks) or None
+        return self.vocabulary.check(text)
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return self.codec.encode(rgb)

@@ -96,6 +96,29 @@ class Vocabulary:
         near = list(dict.fromkeys(name for word in unknown for name in self.nearest(word)))
         return f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(self.names)[:6])}"
 
+    def check(self, text: str) -> str | None:
+        """A remark about words that will be passed over and objects that are too many, or None.
+
+        Raises:
+            ValueError: the text names no object.
+        """
+        unknown = self.unknown(text)
+        told = (
+            f"the embedded prior knows {len(self.names)} objects and {len(self.colours)} colours"
+            f" (see them with: sds3d prior words)"
+        )
+        subjects = self.subjects(text)
+        if not subjects:
+            what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
+            raise ValueError(f"{told}; {what}; {self.hint(unknown)}")
+        remarks = [f"{told}; passed over: {', '.join(unknown)}"] if unknown else []
+        if len(subjects) > 1:
+            remarks.append(
+                f"the embedded prior was taught one object at a time; of {' and '.join(subjects)} "
+                "expect one, or a mixture"
+            )
+        return "; ".join(remarks) or None
+
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

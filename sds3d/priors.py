@@ -12,12 +12,16 @@ from guidance.embedded import FOLDER, EmbeddedPrior
 from guidance.families.extras import Extras
 from guidance.families.files import converting, snapshot_of
 from guidance.flow_reading import FlowReading
+from guidance.mini_prior import FOLDER as FOLDER_3D
+from guidance.mini_prior import MiniPrior, is_mini
 from guidance.prior import Prior
 from guidance.vocabulary import Vocabulary
 from sds3d.models import BOOK
 
 EMBEDDED = "mini"
 """Name of the prior that comes with sds3d."""
+SOLID = "mini-3d"
+"""Name of the prior that comes with sds3d and knows its objects in three dimensions."""
 FLOW = "mini-flow"
 """Name of the same prior, asked as a flow-matching one."""
 TOY = "toy"
@@ -68,7 +72,7 @@ def folder_of(name: str, extras: Extras) -> Path:
         from sds3d.fetch import fetched
 
         return fetched(name, extras)
-    raise ValueError(f"{unknown('prior', name, [EMBEDDED, FLOW, TOY, *BOOK])}, and no folder has that name")
+    raise ValueError(f"{unknown('prior', name, [EMBEDDED, SOLID, FLOW, TOY, *BOOK])}, and no folder has that name")
 
 
 def _fetching(address: str) -> str:
@@ -88,25 +92,27 @@ def is_hub_name(name: str) -> bool:
     return bool(owner and rest) and "/" not in rest and owner not in (".", "..", "~") and not name.startswith("/")
 
 
-def open_embedded(name: str, device: torch.device) -> EmbeddedPrior:
-    """The embedded prior, or another one of its kind. Raises as `open_prior`."""
+def open_embedded(name: str, device: torch.device) -> EmbeddedPrior | MiniPrior:
+    """One of the embedded priors, or another one of their kind. Raises as `open_prior`."""
+    if name == SOLID:
+        return MiniPrior.load(FOLDER_3D, device)
     if name == EMBEDDED:
         return EmbeddedPrior.load(FOLDER, device)
     folder = Path(name)
     if not folder.is_dir():
-        raise ValueError(f"{unknown('prior', name, [EMBEDDED, TOY])}, and no folder has that name")
+        raise ValueError(f"{unknown('prior', name, [EMBEDDED, SOLID, TOY])}, and no folder has that name")
     if (folder / "state.safetensors").is_file():
         from sds3d.mini.checkpoint import trained
 
         return trained(folder).to(device)
-    return EmbeddedPrior.load(folder, device)
+    return MiniPrior.load(folder, device) if is_mini(folder) else EmbeddedPrior.load(folder, device)
 
 
 def is_embedded(name: str) -> bool:
     """Whether a name or folder is of a prior like the embedded one, which runs have to be tuned for."""
     folder = Path(name)
     inside = ("tokenizer/vocabulary.json", "state.safetensors")
-    return name in (EMBEDDED, FLOW) or any((folder / part).is_file() for part in inside)
+    return name in (EMBEDDED, SOLID, FLOW) or any((folder / part).is_file() for part in inside)
 
 
 def embedded_vocabulary() -> Vocabulary:

@@ -11,17 +11,18 @@ from configs import files
 from configs.catalog import objective_name, scene_name
 from configs.run import RunConfig
 from guidance.embedded import FOLDER
+from guidance.mini_prior import FOLDER as FOLDER_3D
 from guidance.precision import cpu_has_bfloat16
 from renderers import native
 from renderers.scene import TrainableScene
 from sds3d.formats.layout import Facts
 from sds3d.likeness import Likeness
 from sds3d.models import BOOK
-from sds3d.priors import EMBEDDED, FLOW, TOY
+from sds3d.priors import EMBEDDED, FLOW, SOLID, TOY
 from sds3d.result import Result
 
 _SHIPPED = "Apache-2.0; trained on renders of CC0 and CC BY 3.0 models, credits in its NOTICE"
-_OURS = {EMBEDDED: _SHIPPED, FLOW: _SHIPPED, TOY: "Apache-2.0"}
+_OURS = {EMBEDDED: _SHIPPED, SOLID: _SHIPPED, FLOW: _SHIPPED, TOY: "Apache-2.0"}
 _UNKNOWN = "not known here; its own model card says"
 
 
@@ -70,7 +71,7 @@ def provenance(made: Result, match: Likeness | None = None) -> Facts:
 
 def prior_checksum(name: str) -> str:
     """SHA-256 over the files of a prior that lies in a folder; empty for any other."""
-    folder = FOLDER if name in (EMBEDDED, FLOW) else Path(name)
+    folder = {EMBEDDED: FOLDER, FLOW: FOLDER, SOLID: FOLDER_3D}.get(name, Path(name))
     digest = hashlib.sha256()
     weights = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
     for file in weights:

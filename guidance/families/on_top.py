@@ -47,7 +47,7 @@ def _lora_layers(pipe: Any) -> int:
 
 
 def teach(pipe: Any, file: Path, extras: Extras) -> str | None:
-    """Adds a word for the encoder of the pipeline, or, of a file with both, for each of the two of Stable Diffusion XL."""
+    """Adds a word for the pipeline's encoder, or, of a file with both, for each of the two of Stable Diffusion XL."""
     if not hasattr(pipe, "load_textual_inversion"):
         raise ValueError("models of its kind learn no words")
     if pipe.text_encoder is None:

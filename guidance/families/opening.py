@@ -36,6 +36,7 @@ from guidance.families.on_top import give_eyes, merge, teach
 from guidance.families.pictures import AdapterLooker, Looker, ViewLooker
 from guidance.families.prior import FamilyPrior, SeeingPrior
 from guidance.families.schedules import flow_of, prediction_of, table_of
+from guidance.families.sizes import own_size, patch_size
 from guidance.schedule import Schedule
 
 _READERS: dict[str, texts.Way] = {
@@ -54,11 +55,6 @@ _BRAIN = ("StableDiffusion3Pipeline", "FluxPipeline", "IFPipeline", "SanaPipelin
 """Families whose half precision is bfloat16 and not float16: their activations are larger than that holds."""
 _OPTIONAL = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 """Parts that a family can do without."""
-MAX_LATENT_SIDE = 4096
-_FLUX_SIZE = 1024
-_SIZES = {"StableDiffusionXLPipeline": 128, "StableDiffusion3Pipeline": 128, "PixArtAlphaPipeline": 128}
-_SIZES |= {"PixArtSigmaPipeline": 128, "SanaPipeline": 32}
-"""Latents along a side where a network's configuration does not say, as diffusers has it; 64 for other families."""
 
 
 def open_family(folder: Path, device: torch.device, extras: Extras | None = None) -> FamilyPrior:
@@ -105,8 +101,8 @@ def _prior(pipe: Any, folder: Path, found: Found, device: torch.device, extras: 
         codec = replace(Autoencoder.of(pipe.vae, whitened), away=away, sparing=extras.frugal or extras.offload)
     refuse_unfit(pipe, folder, found, codec)
     factor = codec.factor if isinstance(codec, Autoencoder) else 1
-    size = extras.size or _own_size(found.kind, network, factor)
-    grain = factor * _patch(found.kind, network)
+    size = extras.size or own_size(found.kind, network, factor)
+    grain = factor * patch_size(found.kind, network)
     if size % grain:
         raise ValueError(f"size is {size}; this model takes multiples of {grain} pixels")
     parts = _parts(found.kind, pipe, network, size, (size // factor // 2) ** 2, extras)
@@ -154,31 +150,6 @@ def _parts(kind: str, pipe: Any, network: Any, size: int, patches: int, extras: 
         return _Parts(SizedUNet(network, table.steps, size), table, prediction)
     told = extras.guidance if network.config.time_cond_proj_dim else None
     return _Parts(UNet(network, table.steps, told), table, prediction)
-
-
-def _patch(kind: str, network: Any) -> int:
-    """Latents along a side of what the network takes at once."""
-    if FAMILIES[kind] == "unet":
-        return 1
-    return 1 if kind == "SanaPipeline" and network.config.patch_size == 1 else 2
-
-
-def _own_size(kind: str, network: Any, factor: int) -> int:
-    """Pixels of the pictures a model was trained on."""
-    if kind == "FluxPipeline":
-        return _FLUX_SIZE
-    size = network.config.get("sample_size")
-    if isinstance(size, list | tuple):
-        if len({*size}) != 1:
-            raise ValueError(
-                f"its network was trained on latents of {' x '.join(map(str, size))}; choose --extras.size"
-            )
-        size = size[0]
-    if size is None:
-        size = _SIZES.get(kind, 64)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_LATENT_SIDE:
-        raise ValueError(f"its network's sample_size is {size!r}; expected 1 to {MAX_LATENT_SIDE}")
-    return size * factor
 
 
 def _pipeline(folder: Path, found: Found, device: torch.device, extras: Extras) -> Any:

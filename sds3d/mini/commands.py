@@ -18,7 +18,7 @@ _WEIGHTS_AT = "folder of a prior or of a training; by default the shipped one"
 def main(words: list[str]) -> int:
     """Runs one of the commands below."""
     if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:10}{(known.__doc__ or '').splitlines()[0]}" for name, known in COMMANDS.items()]
+        lines = [f"  {name:12}{(known.__doc__ or '').splitlines()[0]}" for name, known in COMMANDS.items()]
         Console().say("usage: sds3d prior COMMAND ...\n\n" + "\n".join(lines))
         return 0 if words else 2
     if words[0] not in COMMANDS:
@@ -203,6 +203,35 @@ def _ship(words: list[str]) -> int:
     return 0
 
 
+def _fit_splats(words: list[str]) -> int:
+    """Fits the corpus' models by splats, for the prior that knows them in three dimensions."""
+    from sds3d.mini.splat_fit import Fit, fit_all
+
+    p = parser("sds3d prior fit-splats", "Fits the chosen models by splats; goes on where OUT stands.")
+    p.add_argument("furniture", type=Path, help="folder the package was unpacked in (dpkg -x)")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    p.add_argument("--count", type=int, default=Fit.count, help=f"splats of a model (default: {Fit.count})")
+    p.add_argument("--steps", type=int, default=Fit.steps, help=f"steps of Adam (default: {Fit.steps})")
+    p.add_argument("--size", type=int, default=Fit.size, help=f"pixels along a side (default: {Fit.size})")
+    given = p.parse_args(words)
+    fit_all(given.furniture, given.out, Fit(given.size, given.count, given.steps), Console().say)
+    return 0
+
+
+def _pack_splats(words: list[str]) -> int:
+    """Rounds fitted splats and writes them as a prior that runs can open."""
+    from sds3d.mini.splat_pack import Pack, pack
+
+    p = parser("sds3d prior pack-splats", "Writes what fit-splats fitted as a prior that runs can open.")
+    p.add_argument("furniture", type=Path, help="folder the package was unpacked in (dpkg -x)")
+    p.add_argument("fits", type=Path, help="folder that fit-splats filled")
+    p.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    given = p.parse_args(words)
+    prior = pack(given.furniture, given.fits, given.to, Pack(), Console().say)
+    Console().say(f"{given.to}: {len(prior.packed.known)} models")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "words": _words,
     "sample": _sample,
@@ -213,5 +242,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "judge": _judge,
     "fronts": _fronts,
     "ship": _ship,
+    "fit-splats": _fit_splats,
+    "pack-splats": _pack_splats,
 }
 """Every command, in the order of the help."""

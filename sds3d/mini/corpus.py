@@ -154,16 +154,21 @@ def judge_cameras(knobs: Corpus, rng: torch.Generator) -> Cameras:
 
 
 def _entry(thing: Object, parts: list[Part], albedo: np.ndarray, title: str, creator: str, licence: str) -> Entry:
-    words = " ".join(part.material.lower() for part in parts)
     return Entry(
         name=thing.name,
         synonyms=list(thing.synonyms),
         tintable=thing.tintable,
         wave=thing.wave,
         colours=dominant(albedo),
-        materials=[name for name, pattern in _MATERIALS.items() if re.search(pattern, words)],
+        materials=materials_of(parts),
         brightness=brightness(albedo),
         title=title,
         creator=creator,
         licence=licence,
     )
+
+
+def materials_of(parts: list[Part]) -> list[str]:
+    """The materials that a model's files name."""
+    words = " ".join(part.material.lower() for part in parts)
+    return [name for name, pattern in _MATERIALS.items() if re.search(pattern, words)]
