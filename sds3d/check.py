@@ -22,7 +22,7 @@ from sds3d.formats.found import Found
 from sds3d.formats.reading import read
 from sds3d.formats.solid import shells
 from sds3d.formats.splat_reading import holds_splats
-from sds3d.load_mesh import missing
+from sds3d.obj_parts import missing_files
 from sds3d.strays import strays
 from sds3d.validators import verdict
 
@@ -52,7 +52,7 @@ def check(path: Path) -> dict[str, Any]:
     report["textures"] = {name: list(size) for name, size in found.pictures.items()}
     report["material"] = found.material
     report["remarks"] = found.remarks
-    gone = missing(path) + found.lacking
+    gone = missing_files(path) + found.lacking
     wrong += gone
     if not gone and any(0 in size for size in found.pictures.values()):
         wrong.append("a texture that the file names is not there")

@@ -6,7 +6,6 @@ their front at +Z, as glTF has it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sds3d.formats.refusal import refused
 from sds3d.gltf_parts import gltf_parts
 from sds3d.mesh_paint import paint_of
 from sds3d.mesh_parts import UNFOLDED_FACES, Parts, cleaned, kept, unfolded_anew, unusable
+from sds3d.obj_parts import obj_parts
 from sds3d.strays import without_strays
 
 KINDS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
@@ -102,14 +102,14 @@ def _joined(path: Path, remarks: list[str]) -> Parts:
     size = path.stat().st_size
     if not 0 < size <= LARGEST_FILE:
         raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; expected up to {LARGEST_FILE / 2**20:.0f}, and not 0")
-    if kind in (".glb", ".gltf"):
+    readers = {".glb": gltf_parts, ".gltf": gltf_parts, ".obj": obj_parts}
+    if kind in readers:
         try:
-            return gltf_parts(path, MOST_FACES, remarks)
+            return readers[kind](path, MOST_FACES, remarks)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # a broken file makes its readers fail in every way there is
             raise refused(path, error) from None
-    remarks += missing(path)
     try:
         scene = trimesh.load(path, force="scene", process=False)
         parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
@@ -168,19 +168,3 @@ def _stacked(parts: list[tuple[Any, ndarray]], linear_colours: bool) -> Parts:
         np.concatenate([np.arange(count) for count in counts]),
         tuple(rows),
     )
-
-
-def missing(path: Path) -> list[str]:
-    """Remarks on files that an OBJ file names and that are not there."""
-    named: list[str] = []
-    kind = path.suffix.lower()
-    if kind == ".obj":
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            libraries = [line.split(None, 1)[1].strip() for line in lines if re.match(r"mtllib\s+\S", line)]
-        named += libraries
-        for library in libraries:
-            if (path.parent / library).is_file():
-                words = (path.parent / library).read_text(encoding="utf-8", errors="replace")
-                named += [found.split()[-1] for found in re.findall(r"(?m)^\s*map_Kd\s+(\S.*)$", words)]
-    gone = [name for name in dict.fromkeys(named) if not (path.parent / name).is_file()]
-    return [f"{name}, which it names, is not there; what it holds is left grey" for name in gone]

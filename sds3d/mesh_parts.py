@@ -5,6 +5,7 @@ Shapes: V vertices, F triangles, T texels along a side, N points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,28 @@ class Parts:
     """Its number in its part."""
     rows: tuple[Int[ndarray, "_ 3"], ...]
     """The triangles of each part, as its paint numbers vertices."""
+
+
+def merged(
+    vertices: Sequence[ndarray], normals: Sequence[ndarray], faces: Sequence[ndarray], paints: Sequence[Paint]
+) -> Parts:
+    """Parts that each number their own vertices as one; normals are left out where some are missing."""
+    starts = np.cumsum([0, *(len(own) for own in vertices)])
+    counts = [len(own) for own in faces]
+    every = np.concatenate(normals)
+    with np.errstate(all="ignore"):
+        length = np.linalg.norm(every, axis=-1, keepdims=True)
+        usable = bool(np.isfinite(length).all() and (length > 1e-30).all())
+        unit = (every / length).astype(np.float32) if usable else None
+    return Parts(
+        np.concatenate(vertices),
+        np.concatenate([own + start for own, start in zip(faces, starts, strict=False)]),
+        unit,
+        tuple(paints),
+        np.repeat(np.arange(len(counts)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+        tuple(faces),
+    )
 
 
 def cleaned(read: Parts, name: str, remarks: list[str]) -> Parts:
