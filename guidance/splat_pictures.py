@@ -52,7 +52,8 @@ def covariances(scales: Float[Tensor, "N 3"], quaternions: Float[Tensor, "N 4"])
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
     shape = torch.stack(rows, -1).unflatten(-1, (3, 3)) * scales[:, None]
-    return shape @ shape.mT
+    square: Tensor = shape @ shape.mT
+    return square
 
 
 def views(camera: Float[Tensor, "B 2"]) -> Float[Tensor, "B 3 4"]:
@@ -121,7 +122,8 @@ def _drawn(model: Splats, look: Float[Tensor, "3 4"], focal: float, size: int) -
         after = (1 - alpha).cumprod(-1)
         before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], -1)
         drawn.append(torch.where(after > FINISHED, alpha * before, 0.0) @ seen)
-    return torch.cat(drawn).T.unflatten(1, (size, size))
+    picture: Tensor = torch.cat(drawn).T.unflatten(1, (size, size))
+    return picture
 
 
 @cache

@@ -77,9 +77,23 @@ def _evaluate(words: list[str]) -> int:
     p = parser("sds3d prior evaluate", "Draws every name from eight sides and has the judge mark the pictures.")
     p.add_argument("names", nargs="*", metavar="NAME", help="names of objects; by default all")
     p.add_argument("--out", type=Path, metavar="FILE", help="JSON file for all marks")
+    p.add_argument(
+        "--against",
+        type=Path,
+        metavar="FURNITURE",
+        help="compare with true pictures of the models in this folder, by detail, instead of asking the judge",
+    )
     given = _drawing(p, words, ".json")
     prior = open_embedded(given.prior, torch.device("cpu"))
     names = given.names or list(prior.vocabulary.names)
+    if given.against is not None:
+        from sds3d.mini.detail import measure
+
+        kept = measure(prior, given.against, names, scale=given.scale, steps=given.steps, seed=given.seed).plain()
+        if given.out:
+            write_bytes(given.out, (json.dumps(kept, indent=1) + "\n").encode())
+        Console().say(json.dumps(kept))
+        return 0
     marks = evaluate(prior, Judge.load(), names, Console().say, scale=given.scale, steps=given.steps, seed=given.seed)
     if given.out:
         write_bytes(given.out, (json.dumps(marks.plain(), indent=1) + "\n").encode())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.guided import guided
+from guidance.objective import guided
 from guidance.prior import Prior, cleaned, generator, noised
 from guidance.sampling import sample
 from renderers.cameras import looking_at_origin

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from guidance.embedded import EmbeddedPrior
+from guidance.mini_prior import MiniPrior
 from sds3d.judge.network import Judge
 from sds3d.mini.sheet import views
 
@@ -40,7 +41,7 @@ class Evaluation:
 
 
 def evaluate(
-    prior: EmbeddedPrior,
+    prior: EmbeddedPrior | MiniPrior,
     judge: Judge,
     names: list[str],
     progress: Callable[[str], None],

@@ -122,7 +122,7 @@ def fit(parts: list[Part], drawer: Drawer, knobs: Fit) -> tuple[dict[str, Tensor
         rows = order[torch.randint(len(order), (knobs.batch,), generator=rng)]
         behind = torch.rand(knobs.batch, 3, generator=rng)
         frame = rasterise(_gaussians(splats), views.cameras_of(rows), behind)
-        wrong = frame.rgb - views.rgba[rows][..., :3] - (1 - views.rgba[rows][..., 3:]) * behind[:, None, None]
+        wrong = frame.rgb - (views.rgba[rows][..., :3] + (1 - views.rgba[rows][..., 3:]) * behind[:, None, None])
         loss = wrong.square().mean() * 10 + wrong.abs().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
