@@ -16,9 +16,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/native/*.cpp renderers/native/*.h guidance/native/*.cpp)
 
 # Tests share the machine: idle worker threads sleep there. A run on an idle machine is faster where they spin.
-test test-slow: export OMP_WAIT_POLICY := passive
+pytest test-slow: export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo app test test-slow format constraints clean
+.PHONY: help demo app test lint pytest test-slow format constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
@@ -26,17 +26,21 @@ help:
 demo: $(VENV)/.for-runs
 	@if [ -f "$(OUT)/asset.glb" ]; then echo "Made before; for another: make demo OUT=runs/other PROMPT='a cat'"; \
 	elif [ -f "$(OUT)/run.yaml" ]; then $(BIN)/sds3d resume "$(OUT)"; \
-	else $(BIN)/sds3d generate "$(PROMPT)" --out "$(OUT)"; fi
+	else $(BIN)/sds3d generate "$(PROMPT)" --prior mini-3d --out "$(OUT)"; fi
 	@echo "The asset: $(abspath $(OUT))/asset.glb"
 
 app: $(VENV)/.for-app
 	@$(BIN)/sds3d app --open $(APP)
 
-test: $(VENV)/.for-tests
+test: lint pytest
+
+lint: $(VENV)/.for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+pytest: $(VENV)/.for-tests
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/.for-tests
