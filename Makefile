@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # What an installed environment depends on; Python files are used in place and need no new install.
-SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/native/*.cpp renderers/native/*.h guidance/native/*.cpp)
+SOURCES := $(wildcard pyproject.toml constraints.txt CMakeLists.txt renderers/csrc/*.cpp renderers/csrc/*.h guidance/csrc/*.cpp)
 
 # Tests share the machine: idle worker threads sleep there. A run on an idle machine is faster where they spin.
 pytest test-slow: export OMP_WAIT_POLICY := passive

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from app.guard import ANYWHERE, Guard
-from sds3d.arguments import parser
+from sds3d.cli.arguments import parser
 from sds3d.console import Console, one_line
 
 PORT = 7860
@@ -43,10 +43,10 @@ def main(words: list[str] | None = None) -> int:
             f'the page needs gradio 6, not {gradio.__version__}; get it with: pip install -U "sds3d[app]"'
         )
     from app.actions import Actions
-    from app.jobs import Jobs
+    from app.jobs.queue import Jobs
     from app.page.build import page
-    from app.page.look import head, styles, theme
-    from app.uploads import MEGABYTES
+    from app.page.theme import head, styles, theme
+    from app.uploads.uploads import MEGABYTES
 
     jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
     console = Console()

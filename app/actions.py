@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from app.estimate import Estimate, kept, measured
 from app.exports import Exports
-from app.fields import Choice
-from app.form import Form, form_of_file, form_of_words, pairs, parse, plain, remark, whole
-from app.jobs import Jobs
-from app.telling import card, glimpse
-from app.uploads import Uploads
-from sds3d import arguments
-from sds3d.priors import is_embedded
+from app.forms.estimate import Estimate, kept, measured
+from app.forms.fields import Choice
+from app.forms.form import Form, form_of_file, form_of_words, pairs, parse, plain, remark, whole
+from app.jobs.queue import Jobs
+from app.presenters import card, glimpse
+from app.uploads.uploads import Uploads
+from sds3d.cli import arguments
+from sds3d.models.loading import is_embedded
 
 PAGE = 24
 """Runs on one page of the gallery."""

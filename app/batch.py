@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.form import parse
-from app.job import Full
-from app.jobs import Jobs
-from app.words import FILES, LONGEST, changed, checked
+from app.forms.argument_policy import FILES, LONGEST, changed, checked
+from app.forms.form import parse
+from app.jobs.job import Full
+from app.jobs.queue import Jobs
 
 LARGEST = 256 * 1024
 """Bytes of a table or of pasted prompts."""

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from app.figures import document
-from app.job import Full, Unknown
-from app.store import Store
-from sds3d.atomic import write_bytes
-from sds3d.targets import KINDS, TARGETS
+from app.jobs.job import Full, Unknown
+from app.jobs.progress import document
+from app.jobs.store import Store
+from sds3d.atomic_files import write_bytes
+from sds3d.export.targets import KINDS, TARGETS
 
 FOLDER = "exports"
 LONGEST = 300.0

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from guidance.families.codecs import Autoencoder
+from guidance.priors.diffusers.codecs import Autoencoder
 
 
 def stable_diffusion() -> Any:

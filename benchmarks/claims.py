@@ -26,18 +26,18 @@ import yaml
 
 from configs.presets import preset
 from configs.run import RunConfig
-from guidance.balanced import BSD
-from guidance.noise_free import NFSD
-from guidance.prior import Prior
-from guidance.sds import SDS
-from sds3d.atomic import write_bytes
+from guidance.objectives.differences.bsd import BSD
+from guidance.objectives.differences.nfsd import NFSD
+from guidance.objectives.differences.sds import SDS
+from guidance.priors.base import Prior
+from sds3d.atomic_files import write_bytes
+from sds3d.comparison.entry import Budget, Contestant, compete, finished
+from sds3d.comparison.statistics import MEASURES, Row, standings
 from sds3d.console import Console
-from sds3d.contest import Budget, Contestant, compete, finished
-from sds3d.generate import Stop, listening
-from sds3d.judging import RECOGNISED
-from sds3d.priors import EMBEDDED, is_embedded, open_prior
-from sds3d.provenance import versions
-from sds3d.standings import MEASURES, Row, standings
+from sds3d.evaluation.scene_evaluation import RECOGNISED
+from sds3d.models.loading import EMBEDDED, is_embedded, open_prior
+from sds3d.runs.provenance import versions
+from sds3d.training.loop import Stop, listening
 
 PROMPTS = ("a teddy bear", "a cat", "a red armchair", "a rabbit", "a horse", "a toy train")
 """All have a front that the judge can tell."""

@@ -27,21 +27,21 @@ from claims import recipe_of
 from gallery import PROMPTS
 from PIL import Image, ImageDraw
 
-from configs.catalog import OBJECTIVES
 from configs.presets import preset
+from configs.registry import OBJECTIVES
 from configs.run import Part
-from sds3d.atomic import write_bytes
-from sds3d.compare_sheet import FRONT, POSTER
+from sds3d.atomic_files import write_bytes
+from sds3d.comparison.entry import Budget, Contestant, compete, finished
+from sds3d.comparison.sheet import FRONT, POSTER
+from sds3d.comparison.statistics import Row
 from sds3d.console import Console
-from sds3d.contest import Budget, Contestant, compete, finished
-from sds3d.generate import Stop, listening
-from sds3d.judging import RECOGNISED
-from sds3d.priors import EMBEDDED, FLOW, open_prior
-from sds3d.provenance import versions
-from sds3d.standings import Row
+from sds3d.evaluation.scene_evaluation import RECOGNISED
+from sds3d.models.loading import EMBEDDED, FLOW, open_prior
+from sds3d.runs.provenance import versions
+from sds3d.training.loop import Stop, listening
 
 LOOKS = ("probability", "saturation", "contrast", "sharpness")
-"""Means of all runs; see `sds3d.standings.MEASURES`."""
+"""Means of all runs; see `sds3d.comparison.statistics.MEASURES`."""
 LONGER = {"csm": 4, "pds": 4}
 """Who takes so many times the steps of the others: with the rates that suit a draft it is not done sooner."""
 SHOWN = 6

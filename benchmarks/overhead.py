@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from configs.presets import preset
-from guidance.families.codecs import Autoencoder
-from guidance.families.networks import UNet
-from guidance.families.prior import FamilyPrior
-from guidance.families.schedules import Table
-from guidance.families.texts import Reader
-from guidance.prior import Condition, generator
-from sds3d.distill import Run
+from guidance.priors.base import Condition, generator
+from guidance.priors.diffusers.codecs import Autoencoder
+from guidance.priors.diffusers.networks import UNet
+from guidance.priors.diffusers.prior import FamilyPrior
+from guidance.priors.diffusers.prompts.encoding import Reader
+from guidance.priors.diffusers.schedules import Table
+from sds3d.training.trainer import Run
 
 SIZE, FACTOR, TOKENS, WIDTH = 512, 8, 77, 768
 

@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.app.browsing import PATIENCE, Server, badge, browser, run_of, step_of, until  # noqa: E402
+from tests.support.app.browser_fixtures import PATIENCE, Server, badge, browser, run_of, step_of, until  # noqa: E402
 
 DESKTOP = {"width": 1240, "height": 880}
 PHONE = {"width": 400, "height": 860}

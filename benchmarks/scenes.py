@@ -20,8 +20,8 @@ from typing import Any
 from gallery import DOCS, PROMPTS, make
 from PIL import Image, ImageDraw
 
-from sds3d.judging import RECOGNISED
-from sds3d.provenance import versions
+from sds3d.evaluation.scene_evaluation import RECOGNISED
+from sds3d.runs.provenance import versions
 
 SCENES = ("splats", "nerf")
 SIDE = 128

@@ -16,9 +16,9 @@ import time
 import torch
 
 from configs.presets import preset
-from guidance.prior import generator
-from sds3d.distill import Run
-from sds3d.priors import EMBEDDED, open_prior
+from guidance.priors.base import generator
+from sds3d.models.loading import EMBEDDED, open_prior
+from sds3d.training.trainer import Run
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ import torch
 
 from configs.recipe import Recipe
 from configs.tuned import TUNED
-from guidance.balanced import BSD
-from guidance.csd import CSD
-from guidance.flow_reading import time_of
-from guidance.objective import Objective
-from guidance.random_scale import PGSB
-from guidance.times import Falling, Linear, Times
-from sds3d.priors import EMBEDDED, FLOW, open_prior
+from guidance.objectives.base import Objective
+from guidance.objectives.differences.bsd import BSD
+from guidance.objectives.differences.csd import CSD
+from guidance.objectives.variational.pg_sb import PGSB
+from guidance.priors.flow_adapter import time_of
+from guidance.timesteps import Falling, Linear, Times
+from sds3d.models.loading import EMBEDDED, FLOW, open_prior
 
 AS_IS = "as it is"
 Values = Mapping[str, Any]

@@ -34,16 +34,16 @@ from tries import AS_IS, Values, around, changed, label
 
 from configs.presets import PRESETS
 from configs.tuned import TUNED
-from guidance.embedded import EmbeddedPrior
-from guidance.sampling import sample
-from sds3d.atomic import write_bytes
+from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.sampling import sample
+from sds3d.atomic_files import write_bytes
 from sds3d.console import Console
-from sds3d.distill import Run, Unhealthy
-from sds3d.generate import Stop, device_of, listening, source_of
-from sds3d.judging import ELEVATION, VIEWS, verdict
-from sds3d.measures import SIZE, contrast, pictures, saturation
-from sds3d.priors import EMBEDDED, FLOW, open_prior
-from sds3d.provenance import versions
+from sds3d.evaluation.image_metrics import SIZE, contrast, pictures, saturation
+from sds3d.evaluation.scene_evaluation import ELEVATION, VIEWS, verdict
+from sds3d.models.loading import EMBEDDED, FLOW, open_prior
+from sds3d.runs.provenance import versions
+from sds3d.training.loop import Stop, device_of, listening, source_of
+from sds3d.training.trainer import Run, Unhealthy
 
 ROUNDS = ((2, 2), (4, 2), (10, 1))
 """After so many prompts, so many are left."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.catalog import objective_class, unknown
 from configs.published import PUBLISHED, UNIFORM
 from configs.recipe import Recipe
+from configs.registry import objective_class, unknown
 from configs.run import RunConfig
 from configs.tuned import TUNED
-from guidance.times import Falling
+from guidance.timesteps import Falling
 from renderers.scene import SceneKnobs
-from renderers.splats import Splats
+from renderers.splats.config import Splats
 
 
 @dataclass(frozen=True)

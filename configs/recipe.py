@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 
 from configs.run import RunConfig
-from guidance.critic import LoRA
-from guidance.limits import Limits
-from guidance.objective import Objective
-from guidance.times import Falling, Times
+from guidance.critics.lora import LoRA
+from guidance.gradient_clipping import Limits
+from guidance.objectives.base import Objective
+from guidance.timesteps import Falling, Times
 from renderers.scene import SceneKnobs
 
 FASTEST = 100.0

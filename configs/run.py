@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 
-from guidance.critic import LoRA
-from guidance.families.extras import Extras
-from guidance.limits import Limits
-from guidance.objective import Objective
-from guidance.prompt import Direction, Prompt
-from guidance.sds import SDS
-from guidance.times import Falling, Times
-from renderers.meshing import Meshing
-from renderers.orbit import Orbit
+from guidance.conditioning.prompt import Direction, Prompt
+from guidance.critics.lora import LoRA
+from guidance.gradient_clipping import Limits
+from guidance.objectives.base import Objective
+from guidance.objectives.differences.sds import SDS
+from guidance.priors.diffusers.options import Extras
+from guidance.timesteps import Falling, Times
+from renderers.camera_sampler import Orbit
+from renderers.meshes.config import Solid
+from renderers.meshing.extraction import Meshing
 from renderers.scene import SceneKnobs
-from renderers.solid import Solid
-from renderers.splats import Splats
+from renderers.splats.config import Splats
 
 MOST_PARTS = 16
 
@@ -136,7 +136,7 @@ class RunConfig:
         prompt = Prompt(self.prompt, self.negative, self.direction, self.perp_neg)
         if not self.debias:
             return prompt
-        from guidance.debias import LanguageModel, debiased
+        from guidance.conditioning.debias import LanguageModel, debiased
 
         texts = debiased(self.prompt, LanguageModel.load(self.debias).views)
         return Prompt(self.prompt, self.negative, self.direction, self.perp_neg, texts)

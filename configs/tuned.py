@@ -9,26 +9,26 @@ from 0.5-0.98 to 0.02-0.4. The values won races over ten prompts, in 100 steps a
 from __future__ import annotations
 
 from configs.recipe import Recipe
-from guidance.asd import ASD
-from guidance.balanced import BSD
-from guidance.csd import CSD
-from guidance.csm import CSM
-from guidance.dds import DDS
-from guidance.disback import DisBack
-from guidance.esd import ESD
-from guidance.f_vsd import FVSD
-from guidance.ism import ISM
-from guidance.noise_free import NFSD
-from guidance.pds import PDS
-from guidance.random_scale import PGSB
-from guidance.regions import RegionSDS
-from guidance.rfds import RFDS, RFDSRev
-from guidance.sdi import SDI
-from guidance.sds import SDS
-from guidance.sjc import SJC
-from guidance.times import Falling, Linear
-from guidance.tsm import TSM
-from guidance.vsd import VSD
+from guidance.objectives.differences.asd import ASD
+from guidance.objectives.differences.bsd import BSD
+from guidance.objectives.differences.csd import CSD
+from guidance.objectives.differences.nfsd import NFSD
+from guidance.objectives.differences.region_sds import RegionSDS
+from guidance.objectives.differences.rfds import RFDS, RFDSRev
+from guidance.objectives.differences.sds import SDS
+from guidance.objectives.differences.sjc import SJC
+from guidance.objectives.edits.dds import DDS
+from guidance.objectives.edits.pds import PDS
+from guidance.objectives.intervals.csm import CSM
+from guidance.objectives.intervals.ism import ISM
+from guidance.objectives.intervals.sdi import SDI
+from guidance.objectives.intervals.tsm import TSM
+from guidance.objectives.variational.disback import DisBack
+from guidance.objectives.variational.esd import ESD
+from guidance.objectives.variational.f_vsd import FVSD
+from guidance.objectives.variational.pg_sb import PGSB
+from guidance.objectives.variational.vsd import VSD
+from guidance.timesteps import Falling, Linear
 
 LOW = Falling(first=(0.3, 0.9), last=(0.02, 0.2))
 """Less noise than with the default times."""

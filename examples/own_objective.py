@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from guidance.objective import Objective, Update, View, Wanted
-from guidance.prior import Denoiser, generator, noised, per_view
-from guidance.sds import SDS
-from guidance.toy import ToyPrior
+from guidance.objectives.base import Objective, Update, View, Wanted
+from guidance.objectives.differences.sds import SDS
+from guidance.priors.base import Denoiser, generator, noised, per_view
+from guidance.priors.gaussian_mixture import ToyPrior
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from renderers.camera_sampler import Orbit
 from renderers.cameras import Cameras
-from renderers.orbit import Orbit
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _run(given: list[str]) -> int:
         sys.stdout.write(help_text())
         return 0 if given else 2
     if given[0] == "--version":
-        from sds3d.provenance import versions
+        from sds3d.runs.provenance import versions
 
         sys.stdout.write(versions()["sds3d"] + "\n")
         return 0
@@ -77,14 +77,14 @@ def _run(given: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     """The function behind a command, imported only when it is asked for."""
     if name not in COMMANDS:
-        from configs.catalog import unknown
+        from configs.registry import unknown
 
         above = {point.name: point for point in entry_points(group=GROUP)}
         if name not in above:
             raise ValueError(unknown("command", name, [*COMMANDS, *above]))
         loaded: Callable[[list[str]], int] = above[name].load()
         return loaded
-    from sds3d import commands
+    from sds3d.cli import commands
 
     found: Callable[[list[str]], int] = getattr(commands, name)
     return found

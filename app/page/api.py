@@ -11,11 +11,7 @@ import gradio as gr
 
 from app import batch
 from app.actions import Actions
-from app.fields import Choice
-from app.form import Form, defaults, number, whole
-from app.page.batch_tab import start
-from app.page.parts import one_line, owner
-from app.requests import (
+from app.forms.api_schema import (
     BatchRequest,
     CompareRequest,
     EstimateRequest,
@@ -25,6 +21,10 @@ from app.requests import (
     SearchRequest,
     validated,
 )
+from app.forms.fields import Choice
+from app.forms.form import Form, defaults, number, whole
+from app.page.batch_tab import start
+from app.page.components import one_line, owner
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import gradio as gr
 
 from app import batch
 from app.actions import Actions
-from app.fields import Choice, words
-from app.page.parts import PRIVATE, QUICK, Pickers, component, one_line, owner, said, told
+from app.forms.fields import Choice, words
+from app.page.components import PRIVATE, QUICK, Pickers, component, one_line, owner, said, told
 
 
 class BatchTab:

@@ -10,9 +10,9 @@ from app.actions import Actions
 from app.page.api import offer
 from app.page.batch_tab import BatchTab
 from app.page.compare_tab import CompareTab
+from app.page.components import QUICK, owner
 from app.page.gallery_tab import GalleryTab
 from app.page.generate_tab import GenerateTab
-from app.page.parts import QUICK, owner
 from app.page.texture_tab import TextureTab
 
 DAY = 86_400

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.fields import Choice, objectives, priors
-from app.form import PROMPT, number
-from app.page.parts import PRIVATE, live, one_line, owner, said
+from app.forms.fields import Choice, objectives, priors
+from app.forms.form import PROMPT, number
+from app.page.components import PRIVATE, live, one_line, owner, said
 from configs.presets import PRESETS
 
 FIRST = ("sds", "csd", "ism")

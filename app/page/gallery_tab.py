@@ -8,8 +8,8 @@ import gradio as gr
 
 from app.actions import Actions
 from app.page.compare_tab import CompareTab
+from app.page.components import QUICK, component, done, one_line, resuming, told
 from app.page.generate_tab import GenerateTab
-from app.page.parts import QUICK, component, done, one_line, resuming, told
 
 
 class GalleryTab:

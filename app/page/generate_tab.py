@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.fields import start
-from app.form import PROMPT, Form, defaults, number, remark
-from app.page.parts import PRIVATE, QUICK, Finished, Pickers, component, live, one_line, owner, said
-from configs.catalog import objective_name, scene_name
-from sds3d.priors import is_embedded
+from app.forms.fields import start
+from app.forms.form import PROMPT, Form, defaults, number, remark
+from app.page.components import PRIVATE, QUICK, Finished, Pickers, component, live, one_line, owner, said
+from configs.registry import objective_name, scene_name
+from sds3d.models.loading import is_embedded
 
 EXAMPLES = (
     *("a teddy bear", "a hamburger", "a snowman", "a blue teapot", "a red armchair"),

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.form import PROMPT, Form
-from app.job import Job
-from app.page.parts import PRIVATE, QUICK, Finished, Pickers, live, one_line, owner, said
+from app.forms.form import PROMPT, Form
+from app.jobs.job import Job
+from app.page.components import PRIVATE, QUICK, Finished, Pickers, live, one_line, owner, said
 
 OWN = ("Scene", "Noise times")
 """Groups of fields that these commands choose themselves."""

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from page import ROOMS, kept
 
-from renderers import native
+from renderers import kernels as renderers_kernels
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -38,8 +38,8 @@ def main() -> None:
         parser.error(f"no room is called {unknown[0]}; there are {', '.join(ROOMS)}")
     if given.repeats < 1:
         parser.error(f"--repeats is {given.repeats}; at least 1 is needed")
-    if native.library() is None:
-        parser.error(f"there is nothing to time: {native.why_missing()}")
+    if renderers_kernels.library() is None:
+        parser.error(f"there is nothing to time: {renderers_kernels.why_missing()}")
     torch.set_num_threads(1)
     about = machine()
     for room in given.rooms or ROOMS:
@@ -53,7 +53,7 @@ def machine() -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    kernels = Path(native.library()._name).stem.removeprefix("libsds3d_")
+    kernels = Path(renderers_kernels.library()._name).stem.removeprefix("libsds3d_")
     load = round(os.getloadavg()[0], 2)
     name = names[0] if names else platform.processor()
     return {"processor": name, "cores": os.cpu_count(), "kernels": kernels, "load": load}

@@ -15,12 +15,14 @@ import torch
 from splats import ball as ball_of_splats
 from timing import on_two_threads, ratio, rounds, say, timed, told_of_threads
 
-from renderers import mesh_kernels, mesh_reference, splat_reference
-from renderers.body import Body, ball
 from renderers.cameras import looking_at_origin
-from renderers.gaussians import Lenses
-from renderers.mesh_raster import places
-from renderers.solid import Solid
+from renderers.meshes import cpu_kernels
+from renderers.meshes import reference as meshes_reference
+from renderers.meshes.config import Solid
+from renderers.meshes.rasterization import places
+from renderers.meshes.welded_mesh import Body, ball
+from renderers.splats import reference as splats_reference
+from renderers.splats.gaussians import Lenses
 
 CASES = ((3_888, 128), (19_200, 128), (99_372, 128), (3_888, 256), (19_200, 256), (99_372, 256), (19_200, 512))
 """Faces and pixels along a side."""
@@ -37,7 +39,7 @@ def mesh(faces: int, size: int, kernels: bool = True) -> Callable[[], None]:
     """One picture of a ball with a colour at every point, and the gradients of colours and points."""
     body = Body.of(ball(0.7, faces, 16))
     triangles, camera = body.triangles, looking_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size)
-    way = mesh_kernels if kernels else mesh_reference
+    way = cpu_kernels if kernels else meshes_reference
     pull = torch.randn(1, size, size, 4, generator=torch.Generator().manual_seed(0))
     points, colours = body.points.clone().requires_grad_(), torch.rand_like(body.points).requires_grad_()
     _ = triangles.edges
@@ -73,7 +75,7 @@ def splats(count: int = 20_000, size: int = 128) -> Callable[[], None]:
     lenses = Lenses.of(looking_at_origin(torch.zeros(1), torch.zeros(1), size), gaussians.means.detach())
 
     def step() -> None:
-        colour, alpha, _ = splat_reference.draw(gaussians, lenses)
+        colour, alpha, _ = splats_reference.draw(gaussians, lenses)
         (colour.sum() + alpha.sum()).backward()
 
     return step

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from renderers import surfel_reference
-from renderers.gaussians import Gaussians, Lenses
-from renderers.splat_reference import FAINTEST, FINISHED, OPAQUE, Projected, project
+from renderers.splats import surfel_reference
+from renderers.splats.gaussians import Gaussians, Lenses
+from renderers.splats.reference import FAINTEST, FINISHED, OPAQUE, Projected, project
 
 
 def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "H W 1"]]:

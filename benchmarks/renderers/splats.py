@@ -27,10 +27,10 @@ from timing import multiply_adds, on_two_threads, ratio, rounds, say, settle, to
 from torch import Tensor
 from torch.nn import functional
 
-from renderers import splat_kernels
 from renderers.cameras import looking_at_origin
-from renderers.gaussians import Gaussians, Lenses, Wish
-from renderers.splat_reference import project
+from renderers.splats import cpu_kernels
+from renderers.splats.gaussians import Gaussians, Lenses, Wish
+from renderers.splats.reference import project
 
 SIZES = (64, 128, 256, 512)
 COUNTS = (1_000, 5_000, 20_000, 100_000)
@@ -86,7 +86,7 @@ class Case:
             return len(live_pairs(self.splats.opacities, project(self.splats, self.lenses), self.lenses)[0])
 
     def kernels(self, wish: Wish | None = None) -> tuple[Tensor, Tensor]:
-        return splat_kernels.draw(self.splats, self.lenses, wish or Wish())[:2]
+        return cpu_kernels.draw(self.splats, self.lenses, wish or Wish())[:2]
 
     def torch(self) -> tuple[Tensor, Tensor]:
         return draw(self.splats, self.lenses)
@@ -220,7 +220,7 @@ def told(data: dict[str, Any]) -> list[str]:
         "Forward and backward, all gradients; torch is a sparse twin written for the comparison "
         "(`benchmarks/renderers/sparse_splats.py`), which draws only the pairs of a splat and a pixel that show. What "
         "the least is that a pair could cost, and how it was counted, stands at the top of "
-        "`benchmarks/renderers/splats.py`.",
+        "`benchmarks/renderers/splats/config.py`.",
         "",
         "Torch is called before the rounds until two calls in a row differ by less than 5 %, or six times. Its time is "
         "that of large tensors, one number for each pair, and so of how the system hands out memory, which is left as "

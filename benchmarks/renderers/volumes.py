@@ -22,13 +22,13 @@ from timing import bytes_copied, multiply_adds, on_two_threads, ratio, rounds, s
 from torch import Tensor, nn
 from torch.nn import functional
 
-from renderers import volume_kernels
 from renderers.cameras import looking_at_origin
-from renderers.field import Field, VoxelField, lattice_points
-from renderers.hashed import HashField, decode_slowly, encode_slowly
-from renderers.occupancy import Occupancy
-from renderers.rays import March, Rays
-from renderers.volume import draw
+from renderers.volumes import cpu_kernels
+from renderers.volumes.hash_field import HashField, decode_slowly, encode_slowly
+from renderers.volumes.occupancy import Occupancy
+from renderers.volumes.rays import March, Rays
+from renderers.volumes.rendering import draw
+from renderers.volumes.voxel_field import Field, VoxelField, lattice_points
 
 SCALE = 20.0
 NERFACC, ALL, SHADED, OURS = (
@@ -161,7 +161,7 @@ def voxels(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
         ways = {}
     ways |= {
         ALL: lambda: others.grid_sample(field.values),
-        SHADED: lambda: volume_kernels.draw(field.values, SCALE, occupancy, rays, shaded)[0],
+        SHADED: lambda: cpu_kernels.draw(field.values, SCALE, occupancy, rays, shaded)[0],
         OURS: lambda: draw(field, occupancy, rays, march).colour,
     }
     share = 100 * len(others.occupied) / others.starts.numel()
@@ -194,7 +194,7 @@ def point_in_tables(repeats: int) -> dict[str, float]:
     """Nanoseconds of a point, there and back, beside the least that it could cost."""
     field = HashField(torch.Generator().manual_seed(0), scale=SCALE)
     rays, march, _ = setting(64, 64, Occupancy.everywhere(32, "cpu"))
-    points = volume_kernels.walked(Occupancy.everywhere(32, "cpu"), rays, march).points
+    points = cpu_kernels.walked(Occupancy.everywhere(32, "cpu"), rays, march).points
     pull = torch.randn(len(points), 4)
 
     def both() -> float:

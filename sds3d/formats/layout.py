@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from renderers.mesh import Mesh
+from renderers.meshes.mesh import Mesh
 
 GENERATOR = "sds3d"
 ROUGHNESS = 0.9

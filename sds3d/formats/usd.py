@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from renderers.mesh import Mesh
-from sds3d.atomic import replacing, write_bytes
+from renderers.meshes.mesh import Mesh
+from sds3d.atomic_files import replacing, write_bytes
 from sds3d.formats.layout import GENERATOR, METRES, PLAIN, Facts, Layout, checked, facts_json, grain_of, polygons
 from sds3d.formats.png import png
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sds3d.formats.beside import shortened
+from sds3d.formats.file_access import shortened
 
 SECONDS = 12.0
 """Time for opening a file and going through it."""

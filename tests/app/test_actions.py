@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from app import estimate
 from app.actions import Actions
 from app.exports import FOLDER, Exports
-from app.fields import Choice
-from app.form import PROMPT, Form, remark, whole
-from app.job import Job, Progress
-from app.jobs import Jobs
-from app.telling import card, line, table
-from configs import files
+from app.forms import estimate
+from app.forms.fields import Choice
+from app.forms.form import PROMPT, Form, remark, whole
+from app.jobs.job import Job, Progress
+from app.jobs.queue import Jobs
+from app.presenters import card, line, table
+from configs import serialization
 from configs.run import RunConfig
-from sds3d import arguments
-from sds3d.provenance import versions
-from tests.app.waiting import STUB, over, swept
+from sds3d.cli import arguments
+from sds3d.runs.provenance import versions
+from tests.support.app.polling import STUB, over, swept
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def actions(tmp_path: Path) -> Iterator[Actions]:
 def finished(folder: Path, steps: int = 100, seconds: float = 7.0) -> None:
     """A run of the command line, as far as the page looks at it."""
     folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(files.dump(replace(arguments.generate(["a cat"]).run, steps=steps)))
+    (folder / "run.yaml").write_text(serialization.dump(replace(arguments.generate(["a cat"]).run, steps=steps)))
     (folder / "asset.glb").write_bytes(b"glTF")
     times = {"optimisation": seconds, "mesh": 4.0, "pictures_and_checks": 1.0}
     report = {"prompt": "a cat", "steps": steps, "seconds": times, "versions": versions()}
@@ -62,11 +62,11 @@ def test_a_run_of_the_command_line_is_asked_again_too(actions: Actions) -> None:
     config = arguments.generate([*said, "--negative", "a dog", "--limits.unit", "--scene.samples", "64"]).run
     folder = actions.jobs.store.runs / "by-hand"
     folder.mkdir()
-    (folder / "run.yaml").write_text(files.dump(config))
+    (folder / "run.yaml").write_text(serialization.dump(config))
     form = actions.asked("by-hand")
     assert dict(form.changed) == {"steps": "20", "limits.unit": "True", "scene.samples": "64"}
     assert form.config() == config
-    (folder / "run.yaml").write_text(files.dump(replace(config, prior="/a/folder")))
+    (folder / "run.yaml").write_text(serialization.dump(replace(config, prior="/a/folder")))
     with pytest.raises(ValueError, match="unknown prior"):
         actions.asked("by-hand")
 
@@ -149,7 +149,9 @@ def test_an_edit_keeps_prior_and_scene_of_its_run(actions: Actions) -> None:
         asked = replace(form, choice=replace(form.choice, objective=objective))
         job = actions.jobs.get(actions.edit("done", asked, "ann"))
         assert (job.command, job.prompt, job.words[0]) == ("edit", "a dog", "done")
-        run = arguments.edit([str(folder), *job.words[1:]], lambda folder, trust: files.read(folder / "run.yaml")).run
+        run = arguments.edit(
+            [str(folder), *job.words[1:]], lambda folder, trust: serialization.read(folder / "run.yaml")
+        ).run
         assert (run.prompt, run.steps, run.seed, run.prior) == ("a dog", 5, 3, "mini")
         assert type(run.objective).__name__ == expected and run.scene == arguments.generate(["a cat"]).run.scene
     with pytest.raises(ValueError, match="prompt is empty"):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.batch import LARGEST, MOST, Batch, Row, pasted, submitted, table
-from app.jobs import Jobs
+from app.jobs.queue import Jobs
 
 PROMPTS = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=40).filter(
     lambda text: text.strip() and not text.strip().startswith(("-", "#"))

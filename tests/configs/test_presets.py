@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from configs import files
-from configs.catalog import OBJECTIVES, TIMES, times_class, times_name
+from configs import serialization
 from configs.presets import PRESETS, preset, recipe
 from configs.published import PUBLISHED
 from configs.recipe import Recipe, faster
+from configs.registry import OBJECTIVES, TIMES, times_class, times_name
 from configs.run import RunConfig
 from configs.tuned import TUNED
-from guidance.critic import LoRA
-from guidance.limits import Limits
-from guidance.sds import SDS
-from guidance.times import Falling, Linear
-from renderers.splats import Splats
+from guidance.critics.lora import LoRA
+from guidance.gradient_clipping import Limits
+from guidance.objectives.differences.sds import SDS
+from guidance.timesteps import Falling, Linear
+from renderers.splats.config import Splats
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -41,7 +41,7 @@ def test_every_preset_takes_every_objective(name: str, objective: str) -> None:
         assert (run.objective, run.times, run.limits, run.critic) == (row.objective, row.times, row.limits, row.critic)
         assert (run.steps, run.views) == (PRESETS[name].steps, PRESETS[name].views)
         assert run.scene == faster(PRESETS[name].scene, row.rates)
-        assert files.load(files.dump(run)) == run
+        assert serialization.load(serialization.dump(run)) == run
 
 
 def test_a_preset_brings_its_own_objective() -> None:
@@ -51,12 +51,12 @@ def test_a_preset_brings_its_own_objective() -> None:
 
 
 def test_the_class_of_a_built_in_objective_has_its_row_too() -> None:
-    assert recipe("guidance.sds:SDS", True) is TUNED["sds"]
+    assert recipe("guidance.objectives.differences.sds:SDS", True) is TUNED["sds"]
 
 
 def test_an_objective_from_elsewhere_has_its_own_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spicy_plugin.py").write_text(
-        "from dataclasses import dataclass\nfrom guidance.objective import Objective, Update\n"
+        "from dataclasses import dataclass\nfrom guidance.objectives.base import Objective, Update\n"
         "@dataclass(frozen=True)\nclass Spicy(Objective):\n    heat: float = 5.0\n"
         "    def __call__(self, prior, critic, view): return Update(view.noise)\n"
         "@dataclass(frozen=True)\nclass Demanding(Objective):\n    heat: float\n"
@@ -96,7 +96,7 @@ def test_rules_for_times_have_names(name: str) -> None:
     times = times_class(name)()
     assert times_name(times) == name and times.about
     run = replace(RunConfig("a bear"), times=times)
-    assert files.load(files.dump(run)).times == times
+    assert serialization.load(serialization.dump(run)).times == times
 
 
 def test_unknown_times_come_with_the_nearest() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from guidance.embedded import EmbeddedPrior
-from guidance.network import MiniNetwork, NetworkConfig
-from guidance.patches import PatchCodec
-from guidance.vocabulary import Vocabulary
+from guidance.priors.mini.network import MiniNetwork, NetworkConfig
+from guidance.priors.mini.patch_codec import PatchCodec
+from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="session")

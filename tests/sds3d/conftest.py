@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from configs.run import RunConfig
-from guidance.embedded import EmbeddedPrior
-from guidance.network import MiniNetwork, NetworkConfig
-from guidance.patches import PatchCodec
-from guidance.sds import SDS
-from guidance.vocabulary import Vocabulary
-from renderers.meshing import Meshing
-from renderers.splats import Splats
+from guidance.objectives.differences.sds import SDS
+from guidance.priors.mini.network import MiniNetwork, NetworkConfig
+from guidance.priors.mini.patch_codec import PatchCodec
+from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.vocabulary import Vocabulary
+from renderers.meshing.extraction import Meshing
+from renderers.splats.config import Splats
 from sds3d.__main__ import main
-from tests.sds3d.command_line import flags, short_films
+from tests.support.sds3d.command_line import flags, short_films
 
 
 @pytest.fixture(scope="session")

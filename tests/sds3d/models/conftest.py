@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sds3d.models.asked import Folder
-from tests.tiny_models import build
+from tests.support.guidance.tiny_models import build
+from tests.support.sds3d.model_runs import Folder
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from guidance.families.extras import Extras
-from sds3d import fetch
-from sds3d.fetch import chosen, fetched
-from sds3d.models import BOOK
-from sds3d.priors import folder_of
-from tests.sds3d.models.asked import SMALL, Folder, one_line
+from guidance.priors.diffusers.options import Extras
+from sds3d.models import download
+from sds3d.models.download import chosen, fetched
+from sds3d.models.loading import folder_of
+from sds3d.models.registry import BOOK
+from tests.support.sds3d.model_runs import SMALL, Folder, one_line
 
 REPOSITORY = [
     *(
@@ -107,7 +107,7 @@ def test_the_next_source_is_asked_where_one_fails(
     first, second, third = BOOK["sd-1.5"].sources
     broken: dict[str, Exception] = {first: GatedRepoError("401"), f"{second}!": ConnectionError("reset")}
     hub = Hub(tmp_path, {second: folder("sd"), third: folder("sd")}, broken)
-    monkeypatch.setattr(fetch, "_hub", lambda: hub)
+    monkeypatch.setattr(download, "_hub", lambda: hub)
     assert folder_of("sd-1.5", SMALL) == folder("sd") and hub.asked == [first, second, third]
     assert not list(tmp_path.rglob("*.incomplete"))  # Nothing half-downloaded stays.
 
@@ -122,7 +122,7 @@ def test_the_next_source_is_asked_where_one_fails(
 
 def test_nothing_is_asked_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub = Hub(tmp_path, {}, {})
-    monkeypatch.setattr(fetch, "_hub", lambda: hub)
+    monkeypatch.setattr(download, "_hub", lambda: hub)
     with pytest.raises(OSError, match=r"is not on this disk, and nothing is fetched offline; a local folder works"):
         fetched("owner/name", Extras(offline=True))
     assert hub.asked == []

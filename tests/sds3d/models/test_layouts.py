@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidance.families.extras import Extras
-from guidance.families.files import CORES, FAMILIES
-from guidance.families.texts import markup_in
-from sds3d.priors import folder_of, open_prior
-from tests.sds3d.models.asked import CPU, SMALL, Folder, lora_of, one_line
-from tests.tiny_models import build
+from guidance.priors.diffusers.inspection import CORES, FAMILIES
+from guidance.priors.diffusers.options import Extras
+from guidance.priors.diffusers.prompts.encoding import markup_in
+from sds3d.models.loading import folder_of, open_prior
+from tests.support.guidance.tiny_models import build
+from tests.support.sds3d.model_runs import CPU, SMALL, Folder, lora_of, one_line
 
 
 def changed(file: Path, **values: object) -> None:

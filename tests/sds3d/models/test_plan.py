@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from guidance.families.extras import Extras
-from tests.sds3d.models.asked import Captured, Folder
+from guidance.priors.diffusers.options import Extras
+from tests.support.sds3d.model_runs import Captured, Folder
 
 
 def test_a_plan_measures_the_run_itself(folder: Folder, tmp_path: Path, capsys: Captured) -> None:
@@ -27,8 +27,8 @@ def test_a_plan_measures_the_run_itself(folder: Folder, tmp_path: Path, capsys: 
 def test_a_plan_that_does_not_fit_proposes_less(
     folder: Folder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sds3d import plan
     from sds3d.__main__ import main
+    from sds3d.cli import plan
 
     flags = ["plan", "a cat", *f"--prior {folder('sd')} --device cpu --views 2 --extras.size 16".split()]
     monkeypatch.setattr(plan, "measured", lambda *_: plan.Cost(1.0, 0.5, 7900, 8000))
@@ -46,7 +46,7 @@ def test_a_plan_that_does_not_fit_proposes_less(
 
 @pytest.mark.parametrize(("gigabytes", "rows", "frugal"), [(6, 1, True), (8, 2, True), (12, 4, True), (48, 0, False)])
 def test_the_memory_of_a_gpu_as_a_flag(gigabytes: int, rows: int, frugal: bool) -> None:
-    from sds3d.arguments import generate
+    from sds3d.cli.arguments import generate
 
     given = generate(["a cat", "--vram", str(gigabytes), "--prior", "sd-1.5", "--offline"]).run.extras
     assert given == Extras(rows=rows, frugal=frugal, offline=True)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from configs.catalog import OBJECTIVES
-from configs.files import dump, load
+from configs.registry import OBJECTIVES
 from configs.run import RunConfig
-from guidance.families.extras import Extras
-from renderers.picture import Picture
-from sds3d.distill import Run
-from sds3d.priors import open_prior
-from tests.sds3d.models.asked import CPU, SMALL, Captured, Folder, asked, source
-from tests.tiny_models import KINDS
+from configs.serialization import dump, load
+from guidance.priors.diffusers.options import Extras
+from renderers.images.scene import Picture
+from sds3d.models.loading import open_prior
+from sds3d.training.trainer import Run
+from tests.support.guidance.tiny_models import KINDS
+from tests.support.sds3d.model_runs import CPU, SMALL, Captured, Folder, asked, source
 
 
 @pytest.mark.parametrize("kind", KINDS)

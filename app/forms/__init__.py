@@ -1,0 +1,1 @@
+"""Forms of the page, from the fields of the configuration."""

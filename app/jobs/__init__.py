@@ -1,0 +1,1 @@
+"""Jobs of the page: queue, processes, progress."""

@@ -1,0 +1,1 @@
+"""Trainable score networks beside the prior: LoRA critics and the discriminator."""

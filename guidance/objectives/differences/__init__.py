@@ -1,0 +1,1 @@
+"""Objectives from one difference of predictions: SDS, SJC, CSD, NFSD, ASD, BSD, RFDS, region SDS."""

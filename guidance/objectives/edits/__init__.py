@@ -1,0 +1,1 @@
+"""Objectives that edit a source: DDS and PDS."""

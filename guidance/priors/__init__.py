@@ -1,0 +1,1 @@
+"""Priors: frozen diffusion and flow models behind one interface."""

@@ -1,0 +1,1 @@
+"""Prompts of text and images for models in the diffusers layout."""

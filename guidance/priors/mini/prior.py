@@ -1,0 +1,186 @@
+"""The prior that comes with sds3d: small, trained by us, told the text and the camera, at home on a CPU.
+
+Its folder has the layout of a diffusers pipeline: `model_index.json`, `scheduler/`, `unet/`, `vae/`, `tokenizer/`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from guidance.critics.lora import Twin
+from guidance.priors.base import Condition, noise_from_velocity
+from guidance.priors.mini.network import MiniNetwork, NetworkConfig
+from guidance.priors.mini.patch_codec import PatchCodec
+from guidance.priors.mini.vocabulary import Vocabulary
+from guidance.priors.precision import autocast
+from guidance.priors.schedule import ScaledLinear
+from guidance.priors.weights import fill, read_tensors
+
+FOLDER = Path(__file__).parent / "weights"
+"""Where the shipped weights are."""
+_CLASS = "EmbeddedPrior"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class EmbeddedPrior:
+    """A text- and camera-conditioned `Prior` whose network predicts velocity."""
+
+    sees_camera = True
+
+    def __init__(self, network: MiniNetwork, codec: PatchCodec, vocabulary: Vocabulary) -> None:
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.codec = codec.requires_grad_(False)
+        self.vocabulary = vocabulary
+
+    @property
+    def picture_size(self) -> int:
+        size: int = self.network.config.grid * self.codec.patch
+        return size
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.network.position.device
+        return device
+
+    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        schedule: ScaledLinear = self.network.schedule
+        return schedule.levels(t)
+
+    def predict(
+        self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
+    ) -> Float[Tensor, "K B C h w"]:
+        many = len(conditions)
+        nowhere = x_t.new_zeros(len(x_t), 2)
+        camera = torch.cat([nowhere if c.camera is None else c.camera for c in conditions])
+        known = torch.cat([torch.full((len(x_t),), c.camera is not None, device=x_t.device) for c in conditions])
+        with autocast(self.device):
+            velocity = self.network(
+                x_t.repeat(many, 1, 1, 1),
+                t.repeat(many),
+                torch.cat([c.tokens for c in conditions]),
+                torch.cat([c.mask for c in conditions]),
+                camera,
+                known,
+            )
+        alpha, sigma = self.levels(t)
+        answers = [noise_from_velocity(x_t, v, alpha, sigma) for v in velocity.float().chunk(many)]
+        return torch.stack(answers)
+
+    def read(self, texts: list[str]) -> Condition:
+        """Texts as conditions; words the prior does not know are left out (see `check`)."""
+        longest = self.network.config.words
+        words = torch.zeros(len(texts), longest, dtype=torch.long)
+        mask = torch.zeros(len(texts), longest, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            numbers = self.vocabulary.read(text)[:longest]
+            words[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
+            mask[row, : len(numbers)] = True
+        tokens = self.network.embed(words.to(self.device))
+        return Condition(tokens, mask.to(self.device), None)
+
+    def check(self, text: str) -> str | None:
+        """A remark about words that will be passed over and objects that are too many, or None.
+
+        Raises:
+            ValueError: the text names no object the prior knows.
+        """
+        return self.vocabulary.check(text)
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self.codec.encode(rgb)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        return self.codec.decode(latents)
+
+    def twin(self) -> Twin:
+        """This prior around a copy of its network, whose sketch learns with the rest; see `guidance.critics.lora`."""
+        network = copy.deepcopy(self.network)
+        network.sketch_apart = False
+        # The variances around the sketch are read without calling their layer: nothing added to it would be heard.
+        layers = [name for name, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        layers.remove("doubt")
+        return Twin(EmbeddedPrior(network, self.codec, self.vocabulary), network, tuple(layers))
+
+    def to(self, device: torch.device | str) -> EmbeddedPrior:
+        self.network.to(device)
+        self.codec.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder; weights in half precision."""
+        config = self.network.config
+        schedule = self.network.schedule
+        files = {
+            "model_index.json": {
+                "_class_name": _CLASS,
+                "scheduler": ["diffusers", "DDIMScheduler"],
+                "unet": ["guidance.priors.mini.network", "MiniNetwork"],
+                "vae": ["guidance.priors.mini.patch_codec", "PatchCodec"],
+                "tokenizer": ["guidance.priors.mini.vocabulary", "Vocabulary"],
+            },
+            "scheduler/scheduler_config.json": {
+                "_class_name": "DDIMScheduler",
+                "num_train_timesteps": schedule.steps,
+                "beta_start": schedule.beta_start,
+                "beta_end": schedule.beta_end,
+                "beta_schedule": "scaled_linear",
+                "prediction_type": "v_prediction",
+                "clip_sample": False,
+                "set_alpha_to_one": False,
+            },
+            "unet/config.json": {"_class_name": "MiniNetwork", **asdict(config)},
+            "vae/config.json": {"_class_name": "PatchCodec", "channels": config.channels, "patch": self.codec.patch},
+        }
+        for name, row in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(row, indent=2) + "\n")
+        weights = {name: p.detach().half().contiguous() for name, p in self.network.state_dict().items()}
+        save_file(weights, folder / "unet" / _WEIGHTS)
+        save_file({k: v.contiguous() for k, v in self.codec.state_dict().items()}, folder / "vae" / _WEIGHTS)
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        self.vocabulary.save(folder / "tokenizer" / "vocabulary.json")
+
+    @staticmethod
+    def load(folder: Path = FOLDER, device: torch.device | str = "cpu") -> EmbeddedPrior:
+        """Opens a folder that `save` wrote.
+
+        Raises:
+            FileNotFoundError: a part of the model is missing.
+            ValueError: the folder holds another kind of model, or a part of it is damaged.
+        """
+        parts = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "vae/config.json", f"vae/{_WEIGHTS}"]
+        for name in [*parts, "tokenizer/vocabulary.json"]:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} is no embedded prior: {name} is missing")
+        (kind,) = _fields(folder / "model_index.json", "_class_name")
+        if kind != _CLASS:
+            raise ValueError(f"{folder} holds a {kind}, expected {_CLASS}")
+        sizes = _fields(folder / "unet" / "config.json", *(f.name for f in fields(NetworkConfig)))
+        network = MiniNetwork(NetworkConfig(*sizes))
+        fill(network, read_tensors(folder / "unet" / _WEIGHTS), folder / "unet" / _WEIGHTS)
+        codec = PatchCodec(*_fields(folder / "vae" / "config.json", "channels", "patch"))
+        fill(codec, read_tensors(folder / "vae" / _WEIGHTS), folder / "vae" / _WEIGHTS)
+        return EmbeddedPrior(network, codec, EmbeddedPrior.vocabulary_of(folder)).to(device)
+
+    @staticmethod
+    def vocabulary_of(folder: Path = FOLDER) -> Vocabulary:
+        """The words of a model on disk, without opening the rest. Raises FileNotFoundError."""
+        return Vocabulary.load(folder / "tokenizer" / "vocabulary.json")
+
+
+def _fields(file: Path, *names: str) -> list[Any]:
+    """Values of a JSON file. Raises ValueError if it is damaged or lacks one."""
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        return [row[name] for name in names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: expected JSON with {', '.join(names)} ({error})") from None

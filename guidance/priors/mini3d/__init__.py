@@ -1,0 +1,1 @@
+"""The embedded 3D prior: an exact mixture of Gaussians around renders of splat models."""

@@ -1,0 +1,1 @@
+"""A flat image as a scene."""

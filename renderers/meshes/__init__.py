@@ -1,0 +1,1 @@
+"""Triangle meshes: rasterization, shading and the scene."""

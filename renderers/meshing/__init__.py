@@ -1,0 +1,1 @@
+"""Meshes from scenes: isosurfaces, simplification, texturing."""

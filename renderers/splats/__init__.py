@@ -1,0 +1,1 @@
+"""Gaussian splats and surfels: rasterization, densification and the scene."""

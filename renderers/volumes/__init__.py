@@ -1,0 +1,1 @@
+"""Radiance fields: voxels and hash grids, rendered along rays."""

@@ -1,0 +1,140 @@
+"""A field whose features lie in hash tables at several resolutions (Mueller et al. 2022, Instant-NGP).
+
+Takes less memory than voxels for the same detail, and more time. Coarse to fine: its levels can come in one after the
+other. Shapes: P points, L levels, T entries of a table, of 2 numbers each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from renderers import kernels
+from renderers.volumes.hash_kernels import look_up
+from renderers.volumes.rays import Samples
+from renderers.volumes.voxel_field import Blob, Field, lattice_points, outward
+
+PRIMES = (1, 2654435761, 805459861)
+"""Factors of the hash (Mueller et al. 2022, equation 4)."""
+_POINTS_AT_ONCE = 1 << 18
+
+
+class HashField(Field):
+    """Hash tables, and a network of one hidden layer that reads them."""
+
+    tables: nn.Parameter
+    """[L,T,2]"""
+    hidden: nn.Parameter
+    """[H,2L]"""
+    out: nn.Parameter
+    """[4,H]: to raw density and raw red, green, blue"""
+    shares: Tensor
+    """[L]: what the features of a level are multiplied by, 0..1"""
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        levels: int = 8,
+        log2_size: int = 15,
+        finest: int = 128,
+        width: int = 32,
+        scale: float = 20.0,
+        blob: Blob | None = None,
+    ) -> None:
+        super().__init__()
+        if not (
+            levels in range(2, 17, 2) and 4 <= log2_size <= 24 and 2 <= finest <= 4096 and width in range(4, 257, 4)
+        ):
+            found = f"{levels} levels, tables of 2^{log2_size}, {finest} voxels, {width} neurons"
+            raise ValueError(f"{found}; expected 2..16 (even), 2^4..2^24, 2..4096 and 4..256 (in fours)")
+        self.scale = scale
+        self.blob = blob or Blob()
+        coarsest = min(16, finest)
+        growth = (finest / coarsest) ** (1 / max(levels - 1, 1))
+        self.resolutions = [round(coarsest * growth**level) for level in range(levels)]
+        """Voxels along a side of the cube, level by level."""
+
+        def uniform(*shape: int) -> Tensor:
+            return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
+
+        self.tables = nn.Parameter(1e-2 * uniform(levels, 1 << log2_size, 2))
+        self.hidden = nn.Parameter(uniform(width, 2 * levels) * (3 / levels) ** 0.5)
+        self.out = nn.Parameter(uniform(4, width) * (3 / width) ** 0.5)
+        self.register_buffer("shares", torch.ones(levels), persistent=False)
+
+    def let_in(self, count: float) -> None:
+        """Lets so many levels in, the coarsest first; each comes in along half a cosine (Lin et al. 2021, BARF,
+        equation 14, for frequencies instead of levels)."""
+        late = (count - torch.arange(len(self.shares), device=self.shares.device)).clamp(0, 1)
+        self.shares = (0.5 - 0.5 * torch.cos(math.pi * late)).to(self.shares)
+
+    def sample(self, points: Float[Tensor, "P 3"], normals: bool) -> Samples:
+        """Normals are of differences over one voxel of the finest level that is in, which costs three times more
+        points."""
+        if not normals:
+            return Samples(*self._activated(points), None)
+        reach = 2 / self.resolutions[max(int(self.shares.count_nonzero()), 1) - 1]
+        aside = points + reach * torch.eye(3, dtype=points.dtype, device=points.device)[:, None]
+        density, albedo = self._activated(torch.cat([points, aside.reshape(-1, 3)]))
+        count = len(points)
+        slope = (density[count:].view(3, -1) - density[:count]) / reach
+        return Samples(density[:count], albedo[:count], outward(slope.T))
+
+    def _activated(self, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+        """Density and colour. Compiled for float32 on a CPU."""
+        if points.device.type == "cpu" and points.dtype == torch.float32 and kernels.library() is not None:
+            weights = self.tables, self.hidden, self.out
+            return look_up(points, self.blob, weights, self.resolutions, self.shares, self.scale)
+        features = encode_slowly(points, self.tables, self.resolutions, self.shares)
+        return decode_slowly(features, self.hidden, self.out, self.blob(points), self.scale)
+
+    @torch.no_grad()
+    def densest(self, cells: int) -> Float[Tensor, "G G G"]:
+        """Greatest of 27 points of each cell, its corners among them: what lies between may be more."""
+        count = 2 * cells + 1
+        points = lattice_points(count, self.hidden).split(_POINTS_AT_ONCE)
+        density = torch.cat([self._activated(some)[0] for some in points]).view(1, 1, count, count, count)
+        return functional.max_pool3d(density, 3, 2)[0, 0]
+
+
+def encode_slowly(
+    points: Float[Tensor, "P 3"], tables: Float[Tensor, "L T 2"], resolutions: list[int], shares: Float[Tensor, " L"]
+) -> Float[Tensor, "F P"]:
+    """Features of points of the cube, 2 of each level, times its share; on any device, in any floating type."""
+    features = []
+    for table, resolution, share_of_level in zip(tables, resolutions, shares, strict=True):
+        place = ((points + 1) * (0.5 * resolution)).clamp(0, resolution)
+        first = place.long().clamp_max(resolution - 1)
+        share = place - first
+        found = torch.zeros(len(points), 2, dtype=table.dtype, device=table.device)
+        for corner in range(8):
+            step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=points.device)
+            weight = torch.where(step == 1, share, 1 - share).prod(-1)
+            found = found + weight[:, None] * table[entries(first + step, resolution, len(table))]
+        features.append(share_of_level * found)
+    return torch.cat(features, -1).T
+
+
+def entries(corners: Int64[Tensor, "P 3"], resolution: int, size: int) -> Int64[Tensor, " P"]:
+    """Where in a table of `size` entries the corners of a grid of `resolution` voxels along a side have theirs."""
+    x, y, z = corners.unbind(-1)
+    side = resolution + 1
+    if side**3 <= size:
+        return x + side * (y + side * z)
+    return (x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]) & (size - 1)
+
+
+def decode_slowly(
+    features: Float[Tensor, "F P"],
+    hidden: Float[Tensor, "H F"],
+    out: Float[Tensor, "4 H"],
+    offset: Float[Tensor, " P"],
+    scale: float,
+) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+    """Density and colour from features; `offset` is added to the raw density."""
+    raw = out @ (hidden @ features).relu()
+    return scale * functional.softplus(raw[0] + offset, threshold=60), raw[1:].sigmoid().T

@@ -1,0 +1,136 @@
+"""A field and rays to layers: nerfacc on CUDA, the C++ kernels on a CPU, or their plain torch twin.
+
+The one place that knows nerfacc. Touching its compiled part where there is no GPU starts a build of minutes, so it is
+imported only for fields on a CUDA device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32, Int64
+from torch import Tensor
+
+from renderers import kernels
+from renderers.volumes import cpu_kernels, reference
+from renderers.volumes.occupancy import Occupancy
+from renderers.volumes.rays import EXHAUSTED, Layers, March, Rays, Samples, checked
+from renderers.volumes.reference import ball, lit
+from renderers.volumes.voxel_field import Field, VoxelField
+
+
+def draw(field: Field, occupancy: Occupancy, rays: Rays, march: March) -> Layers:
+    """What the rays see of a field, differentiable in its parameters.
+
+    CUDA tensors go to nerfacc; float32 on a CPU to the compiled kernels, voxels to one that does all in one go; all
+    else (float64, no kernels) to the twin, which is some thirty times slower.
+    Raises ValueError where shapes, types or devices do not fit together.
+    """
+    like = next(field.parameters())
+    checked(rays, like)
+    if occupancy.empty.device != like.device:
+        raise ValueError(f"the occupancy is on {occupancy.empty.device}, the field on {like.device}")
+    if like.device.type == "cuda":
+        return Layers.of(*draw_by_nerfacc(field, occupancy, rays, march))
+    if like.dtype != torch.float32 or kernels.library() is None:
+        return Layers.of(*reference.draw(field, occupancy, rays, march))
+    if isinstance(field, VoxelField):
+        return Layers.of(*cpu_kernels.draw(field.values, field.scale, occupancy, rays, march))
+    along = cpu_kernels.walked(occupancy, rays, march)
+    found = field.sample(along.points, march.normals)
+    return Layers.of(cpu_kernels.composite(found, along, occupancy, rays, march), along.taken)
+
+
+def draw_by_nerfacc(
+    field: Field, occupancy: Occupancy, rays: Rays, march: March
+) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
+    """The layers in the order of `Layers`, and the samples of each ray.
+
+    Raises ModuleNotFoundError with the name to install where nerfacc is missing.
+    """
+    try:
+        import nerfacc
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a NeRF on a CUDA device needs nerfacc: pip install nerfacc") from error
+    views, height, width = rays.directions.shape[:3]
+    count = views * height * width
+    origins = rays.origins.repeat_interleave(height * width, 0)
+    directions = rays.directions.reshape(-1, 3)
+    jitter = rays.jitter.reshape(-1)
+    estimator = nerfacc.OccGridEstimator(**grid_arguments(occupancy)).to(origins.device)
+    estimator.binaries = (occupancy.empty == 0)[None]
+    start, stop = ball(origins, directions, occupancy.radius)
+    # Samples are in the middle of intervals: these begin half a step earlier, at the same places for every ray.
+    start = ((start / march.step - jitter).ceil() + jitter - 0.5).clamp_min(0) * march.step
+
+    def thickness(starts: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
+        middle = 0.5 * (starts + ends)[:, None]
+        return field.sample(origins[rows] + middle * directions[rows], False).density
+
+    rows, starts, ends = estimator.sampling(
+        origins, directions, sigma_fn=thickness, **sampling_arguments(march, start, stop)
+    )
+    distances = 0.5 * (starts + ends)
+    found = field.sample(origins[rows] + distances[:, None] * directions[rows], march.normals)
+    packed = {"ray_indices": rows, "n_rays": count}
+    weight, *_ = nerfacc.render_weight_from_density(starts, ends, found.density, **packed)
+    layers = _accumulated(nerfacc, found, weight, distances, rows, rays, march)
+    taken = torch.bincount(rows, minlength=count).to(torch.int32)
+    return layers.view(views, height, width, 10), taken.view(views, height, width)
+
+
+def grid_arguments(occupancy: Occupancy) -> dict[str, Any]:
+    """How `nerfacc.OccGridEstimator` is made: one cube around the content."""
+    return {"roi_aabb": [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], "resolution": occupancy.cells, "levels": 1}
+
+
+def sampling_arguments(march: March, start: Tensor, stop: Tensor) -> dict[str, Any]:
+    """How its `sampling` is called besides the rays and the density."""
+    return {
+        "t_min": start,
+        "t_max": stop,
+        "render_step_size": march.step,
+        "early_stop_eps": EXHAUSTED,
+        "alpha_thre": 0.0,
+        "stratified": False,
+        "cone_angle": 0.0,
+    }
+
+
+def _accumulated(
+    nerfacc: Any,
+    found: Samples,
+    weight: Float[Tensor, " P"],
+    distances: Float[Tensor, " P"],
+    rows: Int64[Tensor, " P"],
+    rays: Rays,
+    march: March,
+) -> Float[Tensor, "R 10"]:
+    """Sums along the rays, in the order of the layers; `rows` are the rays of the samples."""
+    per_view = rays.height * rays.width
+    count = len(rays.origins) * per_view
+    directions = rays.directions.reshape(-1, 3)[rows]
+    colour, normal = found.albedo, torch.zeros_like(found.albedo)
+    away = torch.zeros_like(weight)
+    if found.normal is not None:
+        normal = found.normal
+        away = (normal * directions).sum(-1).clamp_min(0).square()
+        views = rows // per_view
+        places = rays.origins[views] + distances[:, None] * directions
+        colour = lit(colour, normal, rays.lights[views] - places, rays.shades[views], march.ambient)
+    spread = torch.zeros_like(weight)
+    if march.spread:
+        nearer, nearer_far = summed_before(torch.stack([weight, weight * distances], -1), rows).unbind(-1)
+        spread = 2 * (distances * nearer - nearer_far) + weight * (march.step / 3)
+    scalars = torch.stack([torch.ones_like(weight), distances], -1)
+    values = torch.cat([colour, scalars, normal, away[:, None], spread[:, None]], -1)
+    summed: Tensor = nerfacc.accumulate_along_rays(weight, values, ray_indices=rows, n_rays=count)
+    return summed
+
+
+def summed_before(values: Float[Tensor, "P C"], rows: Int64[Tensor, " P"]) -> Float[Tensor, "P C"]:
+    """For each sample, the sum over those before it on the same ray; `rows`, the rays of the samples, never fall."""
+    total = values.double().cumsum(0) - values
+    begins = torch.searchsorted(rows, rows)
+    return (total - total[begins]).to(values)

@@ -1,0 +1,238 @@
+"""A volume under training: a field of density and colour, looked at along rays (Mildenhall et al. 2020, NeRF).
+
+Coarse to fine: the grid of voxels is resampled to more corners while a run goes on, or finer hash tables come in. Cells
+in which nothing is are skipped; which these are is found out again every few steps.
+Shapes: B cameras, H and W pixels, R voxel corners and G cells along a side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from renderers.cameras import Cameras
+from renderers.scene import Frame, TrainableScene
+from renderers.splats import spherical_harmonics
+from renderers.splats.density_grid import Grid
+from renderers.volumes.config import LEVELS, Nerf
+from renderers.volumes.hash_field import HashField
+from renderers.volumes.occupancy import Occupancy
+from renderers.volumes.rays import March, Rays, Shade
+from renderers.volumes.rendering import draw
+from renderers.volumes.voxel_field import Blob, VoxelField, lattice_points, refined, variation
+
+_POINTS_AT_ONCE = 1 << 18
+_STRONGEST = 15.0
+"""What voxels store stays within plus and minus this."""
+
+
+class NerfScene(TrainableScene):
+    """A volume under training. Make it with `Nerf.build`."""
+
+    def __init__(self, knobs: Nerf, device: torch.device, generator: torch.Generator) -> None:
+        super().__init__()
+        self.knobs = knobs
+        self.generator = generator
+        self.field = _hashed(knobs, generator) if knobs.field == "hashed" else _voxels(knobs, generator)
+        self.field.to(device)
+        self.occupancy = Occupancy.everywhere(knobs.cells, device)
+        self.progress = 0.0
+        """That of the last `settle`."""
+        self.steps = 0
+        """Times that it was settled."""
+        self.seen: float | None = None
+        """Greatest alpha of the last settled frame."""
+        if knobs.surroundings is not None:
+            behind = torch.zeros(spherical_harmonics.coefficients(knobs.surroundings), 3, device=device)
+            self.register_parameter("behind", nn.Parameter(behind))
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+        """Differentiable picture over a solid background per camera, with `Layers` as statistics.
+
+        Where gradients are recorded, samples are jittered, some pictures are lit, and learned surroundings take the
+        place of the background: chance is drawn only then. Raises ValueError for cameras that are not finite.
+        """
+        learning = torch.is_grad_enabled()
+        rays = Rays.of(cameras, self._like)
+        if learning:
+            rays = self._jittered(rays)
+        normals = isinstance(self.field, VoxelField) or self.knobs.orientation > 0 or bool(rays.shades.any())
+        march = March(self.knobs.step, normals, learning and self.knobs.distortion > 0, self.knobs.ambient)
+        layers = draw(self.field, self.occupancy, rays, march)
+        behind = background.to(self._like)[:, None, None]
+        if learning and self.knobs.surroundings is not None:
+            behind = self._surroundings(rays)
+        rgb = layers.colour + (1 - layers.alpha) * behind
+        depth = layers.reach / layers.alpha.clamp_min(1e-10) * rays.steepness(cameras)
+        return Frame(rgb, layers.alpha, depth, layers, layers.normal if normals else None)
+
+    def groups(self, progress: float) -> list[dict[str, Any]]:
+        """One parameter group for each parameter."""
+        rate = self.knobs.rate * (self.knobs.rate_end / self.knobs.rate) ** progress
+        slower = {"field.tables": 0.1, "field.hidden": 0.1, "field.out": 0.1, "behind": 0.5}
+        return [
+            {"params": [parameter], "lr": rate * slower.get(name, 1.0), "name": name, "eps": 1e-15}
+            for name, parameter in self.named_parameters()
+        ]
+
+    def penalty(self, frame: Frame) -> Float[Tensor, ""]:
+        """The weighted penalties of the knobs; those of weight 0 cost nothing."""
+        knobs, layers, total = self.knobs, frame.statistics, self._like.new_zeros(())
+        if knobs.sparsity:
+            total = total + knobs.sparsity * frame.alpha.mean()
+        if knobs.opacity:
+            total = total + knobs.opacity * (frame.alpha.square() + 0.01).sqrt().mean()
+        if knobs.orientation:
+            total = total + knobs.orientation * layers.away.mean()
+        if knobs.distortion:
+            total = total + knobs.distortion * layers.spread.mean()
+        if knobs.entropy:
+            alpha = frame.alpha.clamp(1e-5, 1 - 1e-5)
+            total = total + knobs.entropy * functional.binary_cross_entropy(alpha, alpha)
+        if knobs.smoothness and isinstance(self.field, VoxelField):
+            total = total + knobs.smoothness * variation(self.field.values)
+        return total
+
+    @torch.no_grad()
+    def settle(self, progress: float, frame: Frame, optimiser: Optimizer) -> None:
+        """Now and then keeps the voxels in range, makes their grid finer, and finds out where something is."""
+        self.progress, self.seen = progress, float(frame.alpha.max())
+        self.steps += 1
+        due = self.steps % self.knobs.refresh == 0
+        if isinstance(self.field, VoxelField):
+            resolution = self.knobs.resolution_at(progress)
+            if resolution > self.field.resolution:
+                self.field.values = refined(optimiser, self.field.values, resolution)
+                due = True
+            if due:
+                self.field.values.clamp_(-_STRONGEST, _STRONGEST)
+        elif isinstance(self.field, HashField):
+            self.field.let_in(self.knobs.levels_at(progress))
+        if due and progress >= self.knobs.dense_until:
+            self.occupancy = Occupancy.of(self.field.densest(self.knobs.cells), self._thinnest)
+
+    def healthy(self) -> str | None:
+        """None, or what has gone wrong: NaN, or nothing to be seen."""
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.detach().sum().isfinite()):
+                bad = int((~parameter.isfinite()).sum())
+                return f"{bad} values of {name} are not finite"
+        if self.seen is not None and not self.seen > 0:
+            return "nothing was in any of the last pictures: the volume is transparent"
+        return None
+
+    def told(self) -> str:
+        if isinstance(self.field, VoxelField):
+            return f"{self.field.resolution}^3 voxels"
+        count = int(self.field.shares.count_nonzero())
+        return f"{count} of {len(self.field.tables)} hash tables of {self.field.tables.shape[1]}"
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the parameters, the occupancy and the generator."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()} | {
+            "empty": self.occupancy.empty.clone(),
+            "radius": torch.tensor(self.occupancy.radius, dtype=torch.float64),
+            "progress": torch.tensor(self.progress, dtype=torch.float64),
+            "steps": torch.tensor(self.steps),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave, with its number of voxels. Raises ValueError if it does not fit."""
+        own = dict(self.named_parameters())
+        wanted = [*own, "empty", "radius", "progress", "steps", "generator"]
+        missing = [name for name in wanted if name not in state]
+        if missing:
+            raise ValueError(f"the saved volume lacks {', '.join(missing)}; all of {', '.join(wanted)} are needed")
+        for name, parameter in own.items():
+            free = 3 if name == "field.values" else 0
+            if state[name].ndim != parameter.ndim or state[name].shape[free:] != parameter.shape[free:]:
+                found = f"{name} of the saved volume has shape {tuple(state[name].shape)}"
+                raise ValueError(f"{found}; these knobs need {tuple(parameter.shape)}")
+        device = self._like.device
+        for name in own:
+            owner: nn.Module = self.field if name.startswith("field.") else self
+            setattr(owner, name.removeprefix("field."), nn.Parameter(state[name].to(device).clone()))
+        self.occupancy = Occupancy(state["empty"].to(device).clone(), float(state["radius"]))
+        self.progress, self.steps, self.seen = float(state["progress"]), int(state["steps"]), None
+        if isinstance(self.field, HashField):
+            self.field.let_in(self.knobs.levels_at(self.progress))
+        self.generator.set_state(state["generator"].cpu())
+
+    @torch.no_grad()
+    def grid(self, resolution: int) -> Grid:
+        """Opacity of one spacing at the points of a lattice around what is there, `resolution` along its longest side.
+
+        Raises ValueError where nothing is.
+        """
+        filled = Occupancy.of(self.field.densest(self.knobs.cells), self._thinnest)
+        cells = (filled.empty == 0).nonzero().double().cpu().numpy()
+        if len(cells) == 0:
+            raise ValueError("the scene is empty: no part of the volume is dense enough to be seen")
+        low, high = cells.min(0) * (2 / self.knobs.cells) - 1, (cells.max(0) + 1) * (2 / self.knobs.cells) - 1
+        spacing = float((high - low).max()) / (resolution - 1)
+        shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
+        axes = [torch.as_tensor(low[d] + spacing * np.arange(shape[d])).to(self._like) for d in range(3)]
+        points = torch.cartesian_prod(*axes)
+        found = []
+        for some in points.split(_POINTS_AT_ONCE):
+            inside = filled.holds(some) & (some.norm(dim=-1) <= 1)
+            found.append(-torch.expm1(-self.field.sample(some, False).density * spacing) * inside)
+        values = torch.cat(found).view(*shape.tolist()).float().cpu().numpy()
+        return Grid(values, low, spacing)
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.field.parameters())
+
+    @property
+    def _thinnest(self) -> float:
+        """Density below which a sample is thinner than the knob says."""
+        return -math.log1p(-self.knobs.thinnest) / self.knobs.step
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, device=self.generator.device).to(self._like)
+
+    def _jittered(self, rays: Rays) -> Rays:
+        """The rays with samples moved by chance, and lights near the cameras (Poole et al. 2022, section 3.1)."""
+        views = len(rays.origins)
+        rays = replace(rays, jitter=self._random(*rays.jitter.shape))
+        aside = torch.randn(views, 3, generator=self.generator, device=self.generator.device).to(rays.origins)
+        share, white = self._random(2, views)
+        distance = rays.origins.norm(dim=-1, keepdim=True)
+        light = functional.normalize(rays.origins / distance.clamp_min(1e-6) + 0.5 * aside, dim=-1) * distance
+        shade = torch.where(white < self.knobs.textureless, int(Shade.TEXTURELESS), int(Shade.LAMBERTIAN))
+        lit = (share < self.knobs.shaded) & (self.progress >= self.knobs.shade_from)
+        return replace(rays, lights=light, shades=torch.where(lit, shade, int(Shade.ALBEDO)).to(torch.int32))
+
+    def _surroundings(self, rays: Rays) -> Float[Tensor, "B H W 3"]:
+        """Learned colours of what lies behind, by direction."""
+        coefficients = self.get_parameter("behind")
+        basis = spherical_harmonics.basis(rays.directions.flatten(1, 2), len(coefficients))
+        return (basis @ coefficients / spherical_harmonics.CONSTANT).sigmoid().view(rays.directions.shape)
+
+
+def _blob(knobs: Nerf) -> Blob:
+    return Blob(height=knobs.blob, width=knobs.blob_width)
+
+
+def _voxels(knobs: Nerf, generator: torch.Generator) -> VoxelField:
+    count = knobs.resolution
+    points = lattice_points(count, torch.zeros(1, device=generator.device))
+    colour = 0.1 * torch.randn(len(points), 3, generator=generator, device=generator.device)
+    values = torch.cat([_blob(knobs)(points)[:, None], colour], -1)
+    return VoxelField(values.view(count, count, count, 4), knobs.scale)
+
+
+def _hashed(knobs: Nerf, generator: torch.Generator) -> HashField:
+    field = HashField(generator, LEVELS, finest=knobs.resolution_end, scale=knobs.scale, blob=_blob(knobs))
+    field.let_in(knobs.levels)
+    return field

@@ -1,0 +1,1 @@
+"""Metrics of renders, meshes and assets."""

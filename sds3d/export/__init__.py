@@ -1,0 +1,1 @@
+"""Assets: written, checked and filmed."""

@@ -1,0 +1,1 @@
+"""Meshes read from files of other programs."""

@@ -1,0 +1,1 @@
+"""Splat fits and packing for the embedded 3D prior."""

@@ -1,0 +1,1 @@
+"""The optimization loop and its parts."""

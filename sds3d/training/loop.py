@@ -1,0 +1,220 @@
+"""From a prompt, or a run that was stopped, to a folder with the finished asset."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from configs.registry import scene_name
+from configs.run import RunConfig
+from guidance.priors.base import Prior
+from sds3d.console import Console, Pace, clock, memory_mb
+from sds3d.mesh_import.load import Loaded, load_mesh
+from sds3d.runs.result import Result
+from sds3d.runs.run_directory import Record
+from sds3d.training.previews import Watch
+from sds3d.training.trainer import Run, Step
+
+CHECKPOINT_SECONDS = 60.0
+"""Time between two checkpoints, at least."""
+FIRST_CHECKPOINT_SECONDS = 10.0
+"""Time until the first."""
+
+
+@dataclass
+class Stop:
+    """Set by the first Ctrl-C; the second ends the program as usual."""
+
+    wanted: bool = False
+    _now: bool = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, the first Ctrl-C ends the program too: for what takes long and leaves nothing that could be kept.
+        Raises KeyboardInterrupt."""
+        self._now = True
+        try:
+            if self.wanted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._now = False
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        leaving, self.wanted = self.wanted or self._now, True
+        if leaving:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Has `stop` hear interrupts and requests to terminate."""
+    before = {number: signal.signal(number, stop.heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device a run asks for. Raises ValueError where CUDA is asked for and there is none."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no CUDA device here; use --device cpu or see: sds3d doctor")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
+    """Runs until the last step or until `stop`; returns the seconds it took. Leaves a checkpoint in any case.
+
+    Raises:
+        Unhealthy: the scene went wrong; the last checkpoint is from before.
+        ValueError: the memory ran out, and smaller parts of a step did not help.
+        KeyboardInterrupt: it was stopped before its first step.
+    """
+    pace, began, preview = Pace(run.config.steps), time.monotonic(), ""
+    saved = began - CHECKPOINT_SECONDS + FIRST_CHECKPOINT_SECONDS
+    watch, fronts = Watch.over(run), None
+    try:
+        if not run.beside.ready:
+            _prepare(run, record, console, stop)
+        for step in run.steps():
+            pace.took(step.seconds)
+            if watch.due(step.number):
+                preview = _preview(step, watch, record, console)
+            counted = watch.fronts(step.number)
+            fronts = fronts if counted is None else counted
+            _tell(step, run, record, console, pace, preview, fronts)
+            if step.remarks:
+                console.say("; ".join(step.remarks))
+                _save(run, record, console)
+            if stop.wanted:
+                break
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(run, record, console)
+                saved = time.monotonic()
+    except torch.OutOfMemoryError:
+        if run.beside.ready:
+            _save(run, record, console)
+        hint = f"see: sds3d plan; go on with: sds3d resume {record.folder}"
+        raise ValueError(
+            f"the memory of {run.device} ran out at step {run.done + 1}, picture by picture; {hint}"
+        ) from None
+    _save(run, record, console)
+    return time.monotonic() - began
+
+
+def _preview(step: Step, watch: Watch, record: Record, console: Console) -> str:
+    """Writes the preview of a step and returns its path; one that cannot be written is told, and the run goes on."""
+    try:
+        return str(record.preview(step.number, watch.pictures(step)))
+    except OSError as error:
+        console.say(f"no preview of step {step.number} ({error})")
+        return ""
+
+
+def _prepare(run: Run, record: Record, console: Console, stop: Stop) -> None:
+    """What comes once before the first step, and may take minutes; a run that is stopped there goes on from before it.
+
+    Raises KeyboardInterrupt where it is.
+    """
+    _save(run, record, console)
+    try:
+        with stop.at_once():
+            run.prepare()
+    except KeyboardInterrupt:
+        console.say(f"go on with: sds3d resume {record.folder}")
+        raise
+
+
+def resumed(record: Record, config: RunConfig, prior: Prior, console: Console, strict: bool = False) -> Run:
+    """The run of a folder, at its newest whole checkpoint, or at its beginning where none was written yet.
+
+    Raises ValueError, FileNotFoundError.
+    """
+    if not record.started:
+        console.say("there is no checkpoint yet; the run begins anew")
+        return Run(
+            config, prior, device_of(config), source_of(config, console, record.trust), model_of(config, console)
+        )
+    run = Run(config, prior, device_of(config), source_of(config, console, record.trust))
+    run.restore(newest(record, console, strict))
+    return run
+
+
+def source_of(config: RunConfig, console: Console, trust: bool = False) -> Result | None:
+    """What a run starts from and edits, if anything. Raises ValueError, FileNotFoundError."""
+    if not config.source:
+        return None
+    before = Record.open(Path(config.source), trust)
+    found = Result.of(newest(before, console), before.config())
+    if type(found.config.scene) is not type(config.scene):
+        raise ValueError(f"{config.source} is a scene of another kind; give --scene {scene_name(found.config.scene)}")
+    return found
+
+
+def model_of(config: RunConfig, console: Console) -> Loaded | None:
+    """The model a run starts from, if any; tells what was mended. Raises ValueError, OSError."""
+    if not config.model:
+        return None
+    loaded = load_mesh(Path(config.model))
+    for remark in loaded.remarks:
+        console.say(f"{config.model}: {remark}")
+    return loaded
+
+
+def newest(record: Record, console: Console, strict: bool = False) -> dict[str, Tensor]:
+    """The newest whole checkpoint; tells which newer ones are not.
+
+    Raises ValueError, where `strict` for any that is damaged, and FileNotFoundError.
+    """
+    state, remarks = record.latest()
+    if strict and remarks:
+        raise ValueError(f"{', '.join(remarks)}; without --strict the checkpoint before is taken")
+    for remark in remarks:
+        console.say(f"{remark}; taking the one before")
+    return state
+
+
+def _save(run: Run, record: Record, console: Console) -> None:
+    """A checkpoint in passing: a full disk is told, but does not end the run."""
+    try:
+        record.checkpoint(run.done, run.state())
+    except OSError as error:
+        console.say(f"no checkpoint at step {run.done} ({error}); the one before is kept")
+
+
+def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str, fronts: int | None) -> None:
+    """The step as a line on the screen and in metrics.jsonl."""
+    now, _ = memory_mb()
+    facts: dict[str, float | int | str] = {
+        "step": step.number,
+        "gradient": round(step.gradient, 6),
+        "seconds": round(step.seconds, 4),
+        "prior_seconds": round(step.prior_seconds, 4),
+        "scene": step.size,
+        "memory_mb": round(now),
+        **{name: round(value, 6) for name, value in step.logs.items()},
+    }
+    if fronts is not None:
+        facts["fronts"] = fronts
+    record.log(facts)
+    text = (
+        f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  "
+        f"{1000 * pace.seconds:.0f} ms/step  "
+        f"gradient {step.gradient:.3f}  {step.size}  {now:.0f} MB"
+    )
+    console.figures(
+        f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)}
+    )
