@@ -18,7 +18,7 @@ from renderers import cameras
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "configs", "guidance", "renderers", "sds3d")
 LONGEST_FILE = 350
-NAMELESS = {"utils", "util", "base", "misc", "common", "types", "helpers"}
+NAMELESS = {"utils", "util", "misc", "common", "types", "helpers"}
 PRINTERS = {"sds3d/__main__.py", "sds3d/console.py"}
 """Where the command line speaks; everything else raises, logs or returns."""
 HEAVY = {

@@ -142,9 +142,9 @@ class Objective(ABC):
     needs_flow: ClassVar[bool] = False
     """Whether the prior has to be a flow-matching model: alpha + sigma = 1."""
     needs_ratio: ClassVar[bool] = False
-    """Whether the critic also has to tell samples of the prior from renders: `guidance.objectives.variational.f_vsd.Weighing`."""
+    """Whether the critic also has to tell samples of the prior from renders (`variational.f_vsd.Weighing`)."""
     needs_stages: ClassVar[bool] = False
-    """Whether the prior comes with the stages of its way to the first renders: `guidance.objectives.variational.disback.Staged`."""
+    """Whether the prior comes with the stages of its way to the first renders (`variational.disback.Staged`)."""
     needs_contrast: ClassVar[bool] = False
     """Whether it is made of what a text changes in the answers, at any scale: a prior with guidance in its weights has
     changed that already."""

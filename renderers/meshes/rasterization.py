@@ -1,7 +1,7 @@
 """Differentiable pictures of triangle meshes: what pixels see, values on the surface, textures, smooth outlines.
 
 Float32 on a CPU goes to the compiled kernels; triangles on a CUDA device are found by PyTorch3D where it is
-installed; all else (float64, no kernels) goes to the plain torch twin. Shapes as in `renderers.meshes.triangles`, V values
+installed; all else (float64, no kernels) goes to the plain torch twin. Shapes as in `triangles.py`, V values
 with C channels, T texels along a side.
 
     at = places(points, cameras)

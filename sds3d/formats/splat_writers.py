@@ -1,4 +1,4 @@
-"""Splats in the small files of viewers, and as glTF. For the PLY of 3D Gaussian splatting see `sds3d.formats.splat_ply`.
+"""Splats in the small files of viewers, and as glTF. The PLY of 3D Gaussian splatting: `splat_ply`.
 
 All keep the frame of `renderers.cameras`. Opacities are shares and scales are lengths here, where the PLY has logits
 and logarithms. Shapes: N splats.

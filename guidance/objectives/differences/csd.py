@@ -24,7 +24,7 @@ class CSD(Objective):
         shape    weighting=uniform, negative=(0, -1), empty=(-1, 0), until=0.5
         texture  negative=(-1, -0.5), empty=(0, -0.5)
 
-    (They also brought the first stage's gradient to unit length, which here is a limit of the run: `guidance.gradient_clipping`.)
+    (They also brought the first stage's gradient to unit length, a limit of the run: `guidance.gradient_clipping`.)
     Nothing holds the picture where it is: without a negative prompt, falling noise times or a regulariser, it drifts.
     """
 

@@ -1,7 +1,7 @@
 """The embedded prior that knows its objects in three dimensions.
 
 Every object is one model or several, as splats. A text picks models and paints, a camera draws them, and the noised
-picture weighs what was drawn (`guidance.priors.mini3d.mixture`): the answer is the exact mean under that mixture. Nothing in it
+picture weighs what was drawn (`mixture.py`): the answer is the exact mean under that mixture. Nothing in it
 needed to be trained but the splats; without a text it expects the Gaussian that all its pictures together make.
 Where the camera is left out, every model is expected from all sides.
 """

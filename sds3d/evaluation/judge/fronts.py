@@ -1,7 +1,8 @@
 """Which objects have a front that the judge can tell.
 
 A ball or a vase looks the same from everywhere: counting its fronts means nothing. What has a front is not decided by
-hand but read off pictures of the real objects, see `sds3d.mini_training.judge.front_benchmark`. The result lies next to the weights.
+hand but read off pictures of the real objects, see `sds3d.mini_training.judge.front_benchmark`. The
+result lies next to the weights.
 """
 
 from __future__ import annotations

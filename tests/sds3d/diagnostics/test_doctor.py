@@ -48,7 +48,8 @@ def test_report_covers_every_part_once() -> None:
 
 def test_report_imports_no_heavy_library() -> None:
     heavy = [extra.distribution for extra in doctor.EXTRAS] + ["trimesh", "scipy", "skimage", "imageio"]
-    code = f"import sys; from sds3d.diagnostics import doctor; doctor.report(); print([n for n in {heavy!r} if n in sys.modules])"
+    code = "import sys; from sds3d.diagnostics import doctor; doctor.report(); "
+    code += f"print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
