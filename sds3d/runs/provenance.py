@@ -15,10 +15,10 @@ from guidance.priors.mini3d.prior import FOLDER as FOLDER_3D
 from guidance.priors.precision import cpu_has_bfloat16
 from renderers import kernels
 from renderers.scene import TrainableScene
-from sds3d.formats.layout import Facts
 from sds3d.evaluation.mesh_fidelity import Likeness
-from sds3d.models.registry import BOOK
+from sds3d.formats.layout import Facts
 from sds3d.models.loading import EMBEDDED, FLOW, SOLID, TOY
+from sds3d.models.registry import BOOK
 from sds3d.runs.result import Result
 
 _SHIPPED = "Apache-2.0; trained on renders of CC0 and CC BY 3.0 models, credits in its NOTICE"

@@ -7,11 +7,11 @@ from typing import Any
 
 from configs import serialization
 from configs.run import RunConfig
-from sds3d.formats.metadata import BESIDE, beside
 from sds3d.formats.mesh_reader import facts_of
+from sds3d.formats.metadata import BESIDE, beside
 from sds3d.runs.provenance import fingerprint, prior_checksum, versions
-from sds3d.runs.run_directory import Record
 from sds3d.runs.result import Result
+from sds3d.runs.run_directory import Record
 
 
 def asked_again(file: Path, trust: bool = False) -> tuple[dict[str, Any], RunConfig]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from sds3d.training import loop as generate_module
 from sds3d.__main__ import main
 from sds3d.runs.run_directory import Record
+from sds3d.training import loop as generate_module
 from tests.support.sds3d.command_line import Captured, flags, refused
 
 EVIL = "raise SystemExit('imported')\n"
@@ -237,8 +237,8 @@ def test_a_missing_file_is_named_without_numbers_of_the_system(words: list[str],
 def test_texture_keeps_the_size_of_the_files_texture(tmp_path: Path) -> None:
     import numpy as np
 
-    from renderers.meshes.mesh import Mesh
     from renderers.meshes.config import Solid
+    from renderers.meshes.mesh import Mesh
     from sds3d.cli.arguments import texture
     from sds3d.formats.gltf.writer import write_glb
 
