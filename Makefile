@@ -3,11 +3,12 @@
 # make test   set up, then run every check that needs no GPU
 #
 # All make their own virtual environment. PYTHON=... picks the interpreter, PROMPT=... and OUT=... are the demo's, APP=...
-# holds options of `sds3d app`.
+# holds options of `sds3d app`, WORKERS=... is the number of processes that run tests.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROMPT ?= a teddy bear
 OUT ?= runs/demo
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +42,7 @@ lint: $(VENV)/.for-tests
 	$(BIN)/lint-imports --no-cache
 
 pytest: $(VENV)/.for-tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.for-tests
 	$(BIN)/python -m pytest -q -m "slow and not cuda"

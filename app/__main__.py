@@ -8,18 +8,18 @@ import socket
 import sys
 from pathlib import Path
 
-from app.guard import ANYWHERE, Guard
+from app.guard import ALL_INTERFACES, Guard
 from sds3d.cli.arguments import parser
 from sds3d.console import Console, one_line
 
 PORT = 7860
 AUTH_VARIABLE = "SDS3D_AUTH"
 """Environment variable with USER:PASSWORD."""
-THREADS = 64
+MAX_THREADS = 64
 """Requests that are answered at once; looks at a run take no time, exports some seconds."""
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Serves until Ctrl-C.
 
     Raises:
@@ -27,13 +27,13 @@ def main(words: list[str] | None = None) -> int:
         OSError: the folder can not be written, or the port is taken.
         ImportError: gradio is not installed.
     """
-    given = _flags().parse_args(sys.argv[1:] if words is None else words)
-    auth = _account(given.auth, given.auth_file)
-    if given.share and auth is None:
+    args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    auth = _credentials(args.auth, args.auth_file)
+    if args.share and auth is None:
         raise ValueError("--share opens the page to the internet; give --auth-file FILE with it")
-    _check(given)
-    runs: Path = given.runs.expanduser().resolve()
-    _quiet(runs)
+    _validate(args)
+    runs: Path = args.runs.expanduser().resolve()
+    _disable_telemetry(runs)
     try:
         import gradio
     except ImportError:
@@ -46,17 +46,17 @@ def main(words: list[str] | None = None) -> int:
     from app.jobs.queue import Jobs
     from app.page.build import page
     from app.page.theme import head, styles, theme
-    from app.uploads.uploads import MEGABYTES
+    from app.uploads.uploads import MAX_MEGABYTES
 
-    jobs = Jobs(runs, at_once=given.at_once, waiting=given.waiting, each=given.each)
+    jobs = Jobs(runs, max_parallel=args.at_once, max_queued=args.waiting, max_per_owner=args.each)
     console = Console()
     try:
         _, address, shared = page(Actions(jobs)).launch(
-            server_name=given.host,
-            server_port=given.port,
-            share=given.share,
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share,
             auth=auth,
-            inbrowser=given.open,
+            inbrowser=args.open,
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
@@ -64,19 +64,19 @@ def main(words: list[str] | None = None) -> int:
             css=styles(),
             head=head(),
             allowed_paths=[str(runs)],
-            blocked_paths=[str(jobs.store.desk), str(jobs.store.uploads)],
-            max_file_size=f"{MEGABYTES}mb",
-            max_threads=THREADS,
-            app_kwargs={"middleware": [_guard(given, auth is not None)]},
+            blocked_paths=[str(jobs.store.jobs_dir), str(jobs.store.uploads)],
+            max_file_size=f"{MAX_MEGABYTES}mb",
+            max_threads=MAX_THREADS,
+            app_kwargs={"middleware": [_guard(args, auth is not None)]},
             enable_monitoring=False,
             run_history=False,
             footer_links=["api"],
             ssr_mode=False,
             _frontend=False,  # or it gives up where the page takes more than three seconds to answer itself
         )
-        console.say(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
-        if auth is None and given.host not in ("127.0.0.1", "localhost", "::1"):
-            console.say("whoever reaches this machine may use it; --auth-file FILE asks for an account")
+        console.log(f"{shared or address} serves the runs in {runs} (Ctrl-C ends it; runs go on)")
+        if auth is None and args.host not in ("127.0.0.1", "localhost", "::1"):
+            console.log("whoever reaches this machine may use it; --auth-file FILE asks for an account")
         _wait()
     finally:
         jobs.close()
@@ -94,7 +94,7 @@ def _wait() -> None:
     over.wait()
 
 
-def _quiet(runs: Path) -> None:
+def _disable_telemetry(runs: Path) -> None:
     """What gradio and the hub's client read when they are imported: no request leaves this machine."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -103,7 +103,7 @@ def _quiet(runs: Path) -> None:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(runs / ".served"))
 
 
-def _account(text: str | None, file: Path | None) -> tuple[str, str] | None:
+def _credentials(text: str | None, file: Path | None) -> tuple[str, str] | None:
     """(user, password) of `--auth`, `--auth-file` or the environment. Raises ValueError, OSError."""
     where = "--auth"
     if text is None and file is not None:
@@ -118,70 +118,79 @@ def _account(text: str | None, file: Path | None) -> tuple[str, str] | None:
     return user, password
 
 
-def _check(given: argparse.Namespace) -> None:
+def _validate(args: argparse.Namespace) -> None:
     """Raises ValueError for numbers out of range and a host that this machine cannot listen on."""
-    for flag, least, most in (("port", 1, 65535), ("at_once", 1, 256), ("waiting", 1, 10_000), ("each", 1, 10_000)):
-        if not least <= getattr(given, flag) <= most:
+    for flag, minimum, maximum in (
+        ("port", 1, 65535),
+        ("at_once", 1, 256),
+        ("waiting", 1, 10_000),
+        ("each", 1, 10_000),
+    ):
+        if not minimum <= getattr(args, flag) <= maximum:
             name = flag.replace("_", "-")
-            raise ValueError(f"--{name} is {getattr(given, flag)}; expected a number from {least} to {most}")
+            raise ValueError(f"--{name} is {getattr(args, flag)}; expected a number from {minimum} to {maximum}")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except socket.gaierror:
-        raise ValueError(f"--host {given.host!r} is not an address of this machine; expected 127.0.0.1") from None
+        raise ValueError(f"--host {args.host!r} is not an address of this machine; expected 127.0.0.1") from None
     except OSError as error:
-        raise ValueError(f"cannot listen on {given.host} port {given.port}: {error.strerror}; try --port N") from None
+        raise ValueError(f"cannot listen on {args.host} port {args.port}: {error.strerror}; try --port N") from None
 
 
-def _guard(given: argparse.Namespace, needs_login: bool) -> object:
+def _guard(args: argparse.Namespace, needs_login: bool) -> object:
     """The middleware that lets only this server's visitors in."""
     from starlette.middleware import Middleware
 
     return Middleware(
         Guard,
-        hosts=[*given.allow_host, *({given.host} - ANYWHERE)],
-        any_address=given.host in ANYWHERE,
-        share=given.share,
+        hosts=[*args.allow_host, *({args.host} - ALL_INTERFACES)],
+        any_address=args.host in ALL_INTERFACES,
+        share=args.share,
         needs_login=needs_login,
     )
 
 
-def _flags() -> argparse.ArgumentParser:
-    p = parser(
+def _parser() -> argparse.ArgumentParser:
+    result = parser(
         "sds3d app",
         "Serves the page: prompts, previews, assets in 3D, comparisons, a gallery. Runs are processes of their own:\n"
         "they go on when a tab, or the server, is closed.",
     )
-    p.add_argument(
+    result.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of the runs (default: runs)"
     )
-    p.add_argument("--host", default="127.0.0.1", help="who may connect: 127.0.0.1 is this machine alone (default)")
-    p.add_argument("--port", type=int, default=PORT, metavar="N", help=f"(default: {PORT})")
-    p.add_argument(
+    result.add_argument(
+        "--host", default="127.0.0.1", help="who may connect: 127.0.0.1 is this machine alone (default)"
+    )
+    result.add_argument("--port", type=int, default=PORT, metavar="N", help=f"(default: {PORT})")
+    result.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
         help="another host name that the page is reached by, such as that of a proxy; may be repeated",
     )
-    p.add_argument(
+    result.add_argument(
         "--auth-file",
         type=Path,
         metavar="FILE",
         help=f"ask for the account USER:PASSWORD in FILE, or in ${AUTH_VARIABLE}",
     )
-    p.add_argument("--auth", metavar="USER:PASSWORD", help="the same, visible to others in the list of processes")
-    p.add_argument("--share", action="store_true", help="a public address by way of gradio's servers; needs --auth")
-    p.add_argument("--open", action="store_true", help="open a browser")
-    p.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
-    p.add_argument("--waiting", type=int, default=20, metavar="N", help="runs that wait, at most (default: 20)")
-    p.add_argument("--each", type=int, default=20, metavar="N", help="runs of one visitor, at most (default: 20)")
-    return p
+    result.add_argument("--auth", metavar="USER:PASSWORD", help="the same, visible to others in the list of processes")
+    result.add_argument(
+        "--share", action="store_true", help="a public address by way of gradio's servers; needs --auth"
+    )
+    result.add_argument("--open", action="store_true", help="open a browser")
+    result.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    result.add_argument("--waiting", type=int, default=20, metavar="N", help="runs that wait, at most (default: 20)")
+    result.add_argument("--each", type=int, default=20, metavar="N", help="runs of one visitor, at most (default: 20)")
+    return result
 
 
-def _command() -> int:
+def _main_with_exit_code() -> int:
     try:
         return main()
     except (ValueError, OSError, ImportError) as error:
@@ -190,4 +199,4 @@ def _command() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_command())
+    sys.exit(_main_with_exit_code())

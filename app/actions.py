@@ -7,16 +7,25 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from app.exports import Exports
-from app.forms.estimate import Estimate, kept, measured
+from app.forms.estimate import Estimate, from_history, measure_run
 from app.forms.fields import Choice
-from app.forms.form import Form, form_of_file, form_of_words, pairs, parse, plain, remark, whole
+from app.forms.form import (
+    Form,
+    flag_values,
+    form_from_run,
+    parse_args,
+    parse_config,
+    parse_int,
+    parse_line,
+    prompt_warning,
+)
 from app.jobs.queue import Jobs
-from app.presenters import card, glimpse
+from app.presenters import gallery_item, run_card
 from app.uploads.uploads import Uploads
 from sds3d.cli import arguments
-from sds3d.models.loading import is_embedded
+from sds3d.models.loading import is_mini
 
-PAGE = 24
+PAGE_SIZE = 24
 """Runs on one page of the gallery."""
 
 
@@ -30,61 +39,61 @@ class Actions:
 
     def generate(self, form: Form, owner: str) -> str:
         """Puts a run into the queue; returns its id. Raises ValueError."""
-        return self.jobs.submit("generate", self.budgeted(form), owner).id
+        return self.jobs.submit("generate", self.args_with_budget(form), owner).id
 
-    def budgeted(self, form: Form) -> list[str]:
+    def args_with_budget(self, form: Form) -> list[str]:
         """The words of a form, its steps chosen by the time budget where there is one. Raises ValueError."""
-        said = form.words()
+        args = form.args()
         if form.minutes is None:
-            return said
+            return args
         if not 0 < form.minutes <= 24 * 60:
             raise ValueError(f"the time budget is {form.minutes:g} minutes; expected above 0, up to {24 * 60}")
-        if "--steps" in said:
+        if "--steps" in args:
             raise ValueError("steps and a time budget were both given; clear one of them")
-        known = self.known(form) or measured(said)
-        return [*said, "--steps", str(known.within(form.minutes))]
+        estimate = self.cached_estimate(form) or measure_run(args)
+        return [*args, "--steps", str(estimate.steps_within(form.minutes))]
 
     def estimate(self, form: Form, measure: bool = False) -> str:
         """How long a run will take, in words. Raises ValueError."""
         config = form.config()
-        known = self.known(form) or (measured(form.words()) if measure else None)
-        if known is None:
+        found = self.cached_estimate(form) or (measure_run(form.args()) if measure else None)
+        if found is None:
             return "No run like this was made here yet; the first steps will tell how long it takes."
-        return known.told(known.within(form.minutes) if form.minutes else config.steps)
+        return found.describe(found.steps_within(form.minutes) if form.minutes else config.steps)
 
-    def known(self, form: Form) -> Estimate | None:
+    def cached_estimate(self, form: Form) -> Estimate | None:
         """What finished runs tell of one like it. Raises ValueError."""
-        done = [self.jobs.store.runs / job.id for job in self.jobs.list() if job.state == "done"]
-        return kept(form.config(), done)
+        folders = [self.jobs.store.runs / job.id for job in self.jobs.list() if job.state == "done"]
+        return from_history(form.config(), folders)
 
     def compare(
         self, prompt: str, objectives: list[str], seeds: int, minutes: float, choice: Choice, owner: str
     ) -> str:
         """Puts a comparison into the queue; returns its id. Raises ValueError."""
-        prompt = plain("prompt", prompt)
-        Form(prompt, choice).words()
+        prompt = parse_line("prompt", prompt)
+        Form(prompt, choice).args()
         if not objectives or not all(isinstance(name, str) for name in objectives):
             raise ValueError("no objective is named; choose at least one")
         for name in objectives:
             replace(choice, objective=name)
-        if not (1 <= whole("seeds", seeds) <= 10 and len(objectives) * int(seeds) <= 60):
+        if not (1 <= parse_int("seeds", seeds) <= 10 and len(objectives) * int(seeds) <= 60):
             raise ValueError(f"{len(objectives)} objectives with {seeds} seeds; expected 1 to 10 seeds, up to 60 runs")
         if not 0 < minutes <= 120:
             raise ValueError(f"minutes is {minutes:g}; expected above 0, up to 120 a run")
-        said = [prompt, "--objectives", ",".join(objectives), "--seeds", str(int(seeds)), "--minutes", f"{minutes:g}"]
-        said += ["--preset", choice.preset, "--prior", choice.prior]
-        return self.jobs.submit("compare", said, owner).id
+        args = [prompt, "--objectives", ",".join(objectives), "--seeds", str(int(seeds)), "--minutes", f"{minutes:g}"]
+        args += ["--preset", choice.preset, "--prior", choice.prior]
+        return self.jobs.submit("compare", args, owner).id
 
     def texture(self, upload: str, form: Form, owner: str) -> str:
         """Puts a run into the queue that paints an uploaded model; returns its id. Raises ValueError."""
-        return self.jobs.submit("texture", [upload, *_words(form, "scene", "times")], owner).id
+        return self.jobs.submit("texture", [upload, *_args_without(form, "scene", "timesteps")], owner).id
 
     def refine(self, id: str, form: Form, owner: str) -> str:
         """Puts a run into the queue that makes the mesh of another better; the prompt stays. Raises ValueError."""
         if not (self.jobs.store.folder(id) / "asset.glb").is_file():
             raise ValueError(f"{id} has no mesh yet; refine a finished run")
-        said = _words(replace(form, prompt=self.jobs.get(id).prompt), "scene", "times")
-        return self.jobs.submit("refine", [id, *said[1:]], owner).id
+        args = _args_without(replace(form, prompt=self.jobs.get(id).prompt), "scene", "timesteps")
+        return self.jobs.submit("refine", [id, *args[1:]], owner).id
 
     def edit(self, id: str, form: Form, owner: str) -> str:
         """Puts a run into the queue that changes another to what a prompt says; returns its id.
@@ -94,57 +103,59 @@ class Actions:
         """
         if not self.editable(id):
             raise ValueError(f"{id} has nothing to start from; edit a finished run")
-        before = self.asked(id).choice.prior
-        choice = replace(form.choice, prior=before, objective=form.choice.objective or arguments.EDITS)
-        said = _words(replace(form, choice=choice), "scene", "times", "prior")
-        return self.jobs.submit("edit", [id, *said], owner).id
+        prior = self.form_for(id).choice.prior
+        choice = replace(form.choice, prior=prior, objective=form.choice.objective or arguments.EDITS)
+        args = _args_without(replace(form, choice=choice), "scene", "timesteps", "prior")
+        return self.jobs.submit("edit", [id, *args], owner).id
 
     def editable(self, id: str) -> bool:
         """Whether a run is over and has a scene to start from. Raises ValueError where there is none."""
         job, folder = self.jobs.get(id), self.jobs.store.folder(id)
-        return job.over and job.command != "compare" and any(folder.glob("checkpoints/*.safetensors"))
+        return job.is_over and job.command != "compare" and any(folder.glob("checkpoints/*.safetensors"))
 
-    def look(self, id: str) -> dict[str, Any]:
+    def card(self, id: str) -> dict[str, Any]:
         """One run as its card shows it. Raises ValueError."""
         job, folder = self.jobs.get(id), self.jobs.store.folder(id)
-        return card(job, self.jobs.progress(id), folder)
+        return run_card(job, self.jobs.progress(id), folder)
 
     def runs(self, text: str = "", page: int = 0) -> dict[str, Any]:
         """One page of the gallery, and how many runs there are in all. Raises ValueError."""
-        found = self.jobs.search(plain("search", text)) if text.strip() else self.jobs.list()
-        page = max(0, min(whole("page", page), (len(found) - 1) // PAGE))
-        shown = found[page * PAGE : (page + 1) * PAGE]
-        rows = [glimpse(job, self.jobs.store.runs / job.id) for job in shown]
-        return {"runs": rows, "total": len(found), "page": page, "pages": max(1, -(-len(found) // PAGE))}
+        found = self.jobs.search(parse_line("search", text)) if text.strip() else self.jobs.list()
+        page = max(0, min(parse_int("page", page), (len(found) - 1) // PAGE_SIZE))
+        visible = found[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
+        rows = [gallery_item(job, self.jobs.store.runs / job.id) for job in visible]
+        return {"runs": rows, "total": len(found), "page": page, "pages": max(1, -(-len(found) // PAGE_SIZE))}
 
     def batch(self, name: str) -> dict[str, Any]:
         """The runs of a batch in the order of its prompts. Raises ValueError where there is no such batch."""
-        jobs = sorted((job for job in self.jobs.list() if job.batch and job.batch == name), key=lambda job: job.made)
+        jobs = sorted(
+            (job for job in self.jobs.list() if job.batch and job.batch == name), key=lambda job: job.created_at
+        )
         if not jobs:
             raise ValueError("this batch is gone")
-        done = sum(job.over for job in jobs)
-        rows = [glimpse(job, self.jobs.store.runs / job.id) for job in jobs]
+        done = sum(job.is_over for job in jobs)
+        rows = [gallery_item(job, self.jobs.store.runs / job.id) for job in jobs]
         return {"runs": rows, "over": done == len(jobs), "line": f"{done} of {len(jobs)} made."}
 
-    def fits(self, choice: Choice) -> Callable[[Sequence[str]], object]:
+    def prompt_check(self, choice: Choice) -> Callable[[Sequence[str]], object]:
         """What a batch asks about the words of each of its runs: raises ValueError where they do not fit."""
 
-        def check(said: Sequence[str]) -> None:
-            if parse(said).prior == choice.prior and is_embedded(choice.prior):
-                remark(said[0])
+        def check(args: Sequence[str]) -> None:
+            if parse_config(args).prior == choice.prior and is_mini(choice.prior):
+                prompt_warning(args[0])
 
         return check
 
-    def in_use(self) -> set[str]:
+    def uploads_in_use(self) -> set[str]:
         """Uploads that runs wait for or may be made again from."""
-        return {job.words[0] for job in self.jobs.list() if job.command == "texture" and job.words and not job.over}
+        return {job.args[0] for job in self.jobs.list() if job.command == "texture" and job.args and not job.is_over}
 
-    def asked(self, id: str) -> Form:
+    def form_for(self, id: str) -> Form:
         """The form that a run was made with, to change it. Raises ValueError for what no form can say."""
         job, folder = self.jobs.get(id), self.jobs.store.folder(id)
-        return form_of_words(job.words) if job.command == "generate" and job.words else form_of_file(folder)
+        return parse_args(job.args) if job.command == "generate" and job.args else form_from_run(folder)
 
-    def exported(self, id: str) -> list[dict[str, Any]]:
+    def export_rows(self, id: str) -> list[dict[str, Any]]:
         """The files that may be had of a run. Raises ValueError."""
         return [self._row(id, asdict(row)) for row in self.exports.rows(id)]
 
@@ -154,14 +165,14 @@ class Actions:
 
     def _row(self, id: str, row: dict[str, Any]) -> dict[str, Any]:
         path = str(self.jobs.file(id, row["file"])) if row["file"] else ""
-        return {**row, "path": path, "wrong": list(row["wrong"])}
+        return {**row, "path": path, "problems": list(row["problems"])}
 
 
-def _words(form: Form, *without: str) -> list[str]:
+def _args_without(form: Form, *excluded: str) -> list[str]:
     """The words of `generate`, without the flags that another command chooses itself. Raises as `Form.words`."""
-    said = form.words()
-    kept: list[str] = [said[0]]
-    for name, value in pairs(said[1:]):
-        if name.partition(".")[0] not in without:
-            kept += [f"--{name}={value}"] if name == "negative" else [f"--{name}", *value.split()]
-    return kept
+    args = form.args()
+    result: list[str] = [args[0]]
+    for name, value in flag_values(args[1:]):
+        if name.partition(".")[0] not in excluded:
+            result += [f"--{name}={value}"] if name == "negative-prompt" else [f"--{name}", *value.split()]
+    return result

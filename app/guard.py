@@ -23,7 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-ANYWHERE = frozenset(("0.0.0.0", "::", ""))
+ALL_INTERFACES = frozenset(("0.0.0.0", "::", ""))
 """Values of `--host` that listen on every address."""
 SHARE_SUFFIX = ".gradio.live"
 """Host names of gradio's tunnel."""
@@ -34,8 +34,8 @@ LOCKOUT_S = 30.0
 MAX_LOCKOUT_S = 3600.0
 MAX_CLIENTS = 10_000
 """Clients whose failed logins are remembered."""
-_OPEN_PATHS = ("/", "/login", "/login/", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/logout")
-_OPEN_FOLDERS = ("/assets/", "/static/", "/svelte/", "/pwa_icon", "/gradio_api/theme.css", "/gradio_api/login_check")
+_PUBLIC_PATHS = ("/", "/login", "/login/", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/logout")
+_PUBLIC_PREFIXES = ("/assets/", "/static/", "/svelte/", "/pwa_icon", "/gradio_api/theme.css", "/gradio_api/login_check")
 _ENDPOINT = re.compile(r"/gradio_api/(?:run|api|call(?:/v2)?)/([^/]+)/?")
 _STARTUP = "/gradio_api/startup-events"
 
@@ -104,12 +104,12 @@ class Guard:
         elif refusal is None:
             await self._app(scope, receive, send)
         else:
-            await _answer(scope, send, *refusal)
+            await _send_status(scope, send, *refusal)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Status and one line for a request that is refused, None for one that is not."""
         host = headers.get("host", "")
-        if not self._allowed(_name(host)):
+        if not self._allowed(_hostname(host)):
             return 421, f"this server does not answer for the host {host[:100]!r}; start it with --allow-host NAME"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
@@ -117,7 +117,7 @@ class Guard:
         writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if writes and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return 403, "requests from pages of other sites are refused"
-        is_open = _is_open(scope["path"], _from_loopback(scope))
+        is_open = _is_public(scope["path"], _from_loopback(scope))
         if self._needs_login and not is_open and not _has_session(scope, headers):
             return 401, "not logged in; open the page and log in first"
         if (call := _ENDPOINT.fullmatch(scope["path"])) and call[1] not in _endpoints(scope):
@@ -138,7 +138,7 @@ class Guard:
         client = (scope.get("client") or ("unknown", 0))[0]
         wait = self._lockout.wait_s(client)
         if wait > 0:
-            await _answer(scope, send, 429, f"too many wrong passwords; try again in {wait:.0f} seconds")
+            await _send_status(scope, send, 429, f"too many wrong passwords; try again in {wait:.0f} seconds")
             return
 
         async def watched(message: Message) -> None:
@@ -154,7 +154,7 @@ def _endpoints(scope: Scope) -> set[str]:
     return {str(fn.api_name) for fn in scope["app"].get_blocks().fns.values()}
 
 
-def _name(host: str) -> str:
+def _hostname(host: str) -> str:
     """The name in a Host header, without port and brackets; empty for one that is malformed."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
@@ -166,9 +166,9 @@ def _is_login(scope: Scope) -> bool:
     return bool(scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/") == "/login")
 
 
-def _is_open(path: str, local: bool) -> bool:
+def _is_public(path: str, local: bool) -> bool:
     """Whether a path is served to visitors who have not logged in: the login page and its files."""
-    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS) or (local and path == _STARTUP)
+    return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIXES) or (local and path == _STARTUP)
 
 
 def _from_loopback(scope: Scope) -> bool:
@@ -182,7 +182,7 @@ def _has_session(scope: Scope, headers: Mapping[str, str]) -> bool:
     return any(name.startswith("access-token-") and value in tokens for name, _, value in cookies)
 
 
-async def _answer(scope: Scope, send: Send, status: int, line: str) -> None:
+async def _send_status(scope: Scope, send: Send, status: int, line: str) -> None:
     """Answers with a status and one line, as JSON in the form of FastAPI's errors."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": line[:120]})

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from guidance.priors.diffusers.codecs import Autoencoder
+from guidance.priors.diffusers.codecs import VAECodec
 
 
 def stable_diffusion() -> Any:
@@ -39,7 +39,7 @@ def sana() -> Any:
     return AutoencoderDC(encoder_block_types=blocks, decoder_block_types=blocks)
 
 
-def kept(codec: Autoencoder, size: int) -> int:
+def kept(codec: VAECodec, size: int) -> int:
     """Bytes that one picture of `size` x `size` pixels leaves behind, weights aside."""
     own = {weight.untyped_storage()._cdata for weight in codec.vae.parameters()}
     held: dict[int, UntypedStorage] = {}
@@ -62,7 +62,7 @@ def main() -> None:
     given = parser.parse_args()
     for make in (stable_diffusion, sana):
         with torch.device("meta"):
-            codec = Autoencoder.of(make().requires_grad_(False))
+            codec = VAECodec.from_vae(make().requires_grad_(False))
         row = ", ".join(f"{kept(codec, size) / 2**30:.1f} GB at {size} pixels" for size in given.size)
         sys.stdout.write(f"{make.__name__}: {row}\n")
 

@@ -31,13 +31,13 @@ from guidance.objectives.differences.nfsd import NFSD
 from guidance.objectives.differences.sds import SDS
 from guidance.priors.base import Prior
 from sds3d.atomic_files import write_bytes
-from sds3d.comparison.entry import Budget, Contestant, compete, finished
-from sds3d.comparison.statistics import MEASURES, Row, standings
+from sds3d.comparison.entry import Budget, Entry, finished, run_entry
+from sds3d.comparison.statistics import METRICS, Row, summarize
 from sds3d.console import Console
 from sds3d.evaluation.scene_evaluation import RECOGNISED
-from sds3d.models.loading import EMBEDDED, is_embedded, open_prior
+from sds3d.models.loading import MINI, is_mini, load_prior
 from sds3d.runs.provenance import versions
-from sds3d.training.loop import Stop, listening
+from sds3d.training.loop import StopSignal, handle_signals
 
 PROMPTS = ("a teddy bear", "a cat", "a red armchair", "a rabbit", "a horse", "a toy train")
 """All have a front that the judge can tell."""
@@ -58,7 +58,7 @@ class Claim:
     variant: str
     reference: str
     measure: str
-    """Key of `standings.MEASURES`."""
+    """Key of `standings.METRICS`."""
     more: bool
     """Whether the variant is said to have more of it than the reference, or less."""
     margin: float = 0.0
@@ -87,14 +87,14 @@ VARIANTS: dict[str, tuple[str, Change]] = {
     "asd": ("asd", lambda run: run),
     "ism": ("ism", lambda run: run),
     "tsm": ("tsm", lambda run: run),
-    "sds-high": ("sds", lambda run: replace(run, objective=SDS(scale=HIGH))),
-    "bsd-high": ("bsd", lambda run: replace(run, objective=BSD(strength=HIGH))),
-    "nfsd-high": ("nfsd", lambda run: replace(run, objective=NFSD(scale=HIGH))),
-    "vsd-blind": ("vsd", lambda run: replace(run, direction="none")),
-    "esd-blind": ("esd", lambda run: replace(run, direction="none")),
+    "sds-high": ("sds", lambda run: replace(run, objective=SDS(guidance_scale=HIGH))),
+    "bsd-high": ("bsd", lambda run: replace(run, objective=BSD(text_weight=HIGH))),
+    "nfsd-high": ("nfsd", lambda run: replace(run, objective=NFSD(guidance_scale=HIGH))),
+    "vsd-blind": ("vsd", lambda run: replace(run, view_conditioning="none")),
+    "esd-blind": ("esd", lambda run: replace(run, view_conditioning="none")),
 }
 """Name: the objective whose tuned recipe it starts from, and what is changed."""
-RECIPE = ("objective", "times", "limits", "critic", "scene")
+RECIPE = ("objective", "timesteps", "clipping", "critic", "scene")
 """What a variant is made of."""
 
 
@@ -114,11 +114,11 @@ class Finding:
     """The 95 % interval of the difference."""
 
 
-def contestant(variant: str, prompt: str, seed: int, prior: str) -> Contestant:
+def contestant(variant: str, prompt: str, seed: int, prior: str) -> Entry:
     """A variant's run of the preset `draft`."""
     objective, change = VARIANTS[variant]
-    run = preset("draft").run(prompt, objective, is_embedded(prior))
-    return Contestant(variant, replace(change(run), prior=prior, seed=seed, device="cpu"))
+    run = preset("draft").run(prompt, objective, is_mini(prior))
+    return Entry(variant, replace(change(run), prior=prior, seed=seed, device="cpu"))
 
 
 def judged(claim: Claim, differences: Sequence[float]) -> tuple[Verdict, float, float, float]:
@@ -158,7 +158,7 @@ def _pair(claim: Claim, out: Path, rows: Sequence[Row]) -> tuple[float, float] |
     if not shared:
         return None
     means = [
-        standings(out, [side[seed] for seed in shared])[name][claim.measure].mean
+        summarize(out, [side[seed] for seed in shared])[name][claim.measure].mean
         for name, side in zip((claim.variant, claim.reference), sides, strict=True)
     ]
     first, second = means
@@ -167,22 +167,22 @@ def _pair(claim: Claim, out: Path, rows: Sequence[Row]) -> tuple[float, float] |
 
 def run_all(given: argparse.Namespace, prior: Prior, console: Console) -> list[Row]:
     """Every run that is done already or fits into the hours; seed after seed, so that what there is stays balanced."""
-    over, stop, rows = time.monotonic() + 3600 * given.hours, Stop(), []
+    over, stop, rows = time.monotonic() + 3600 * given.hours, StopSignal(), []
     wanted = [
         (prompt, contestant(variant, prompt, seed, given.prior))
         for seed in range(given.seeds)
         for prompt in given.prompts
         for variant in VARIANTS
     ]
-    with listening(stop):
+    with handle_signals(stop):
         for number, (prompt, entry) in enumerate(wanted):
             runs = given.out / prompt.replace(" ", "-")
             row = finished(entry, runs)
             if row is not None and row["steps"] != given.steps and row["trouble"] is None:
                 row = None
-            if row is None and not stop.wanted and time.monotonic() < over:
-                row = compete(entry, prior, Budget("steps", given.steps), runs, console, stop)
-                console.say(f"{number + 1}/{len(wanted)} {prompt}, {entry.told}")
+            if row is None and not stop.requested and time.monotonic() < over:
+                row = run_entry(entry, prior, Budget("steps", given.steps), runs, console, stop)
+                console.log(f"{number + 1}/{len(wanted)} {prompt}, {entry.told}")
             if row is not None:
                 rows.append(row)
     return rows
@@ -212,7 +212,7 @@ def recipe_of(row: Row) -> dict[str, Any]:
 
 def told(data: dict[str, Any]) -> str:
     """The page docs/claims.md."""
-    patterns = {measure.key: measure.pattern.replace(":.0%", ":.2f") for measure in MEASURES}
+    patterns = {measure.key: measure.pattern.replace(":.0%", ":.2f") for measure in METRICS}
     possible = len(VARIANTS) * len(data["prompts"]) * data["seeds"]
     lines = [
         "# Claims of the papers, tried in miniature",
@@ -265,12 +265,12 @@ def _method(data: dict[str, Any]) -> list[str]:
         f"Prompts: {', '.join(data['prompts'])}. Every variant is the preset `draft` with the objective's tuned "
         "values as they were when the runs were made, which claims.json gives; `-high` has a guidance of "
         f"{data['high_guidance']:g} and the objective's published form, and `-blind` "
-        "does not tell the prior the camera (`direction: none`). A difference is taken between runs of the same prompt "
-        "and seed and averaged for each prompt; the interval is Student's t over the prompts. A claim holds where the "
-        "whole interval lies on its side, for a claim of being no worse, above minus its margin.",
+        "does not tell the prior the camera (`view_conditioning: none`). A difference is taken between runs of the "
+        "same prompt and seed and averaged for each prompt; the interval is Student's t over the prompts. A claim "
+        "holds where the whole interval lies on its side, for a claim of being no worse, above minus its margin.",
         "",
     ]
-    return lines + [f"- **{measure.key}**: {measure.meaning}" for measure in MEASURES if measure.key in used]
+    return lines + [f"- **{measure.key}**: {measure.meaning}" for measure in METRICS if measure.key in used]
 
 
 def flags() -> argparse.ArgumentParser:
@@ -281,19 +281,19 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=400, help="of every run (default: 400)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, metavar="PROMPT")
-    parser.add_argument("--prior", default=EMBEDDED)
+    parser.add_argument("--prior", default=MINI)
     return parser
 
 
 def main(words: list[str] | None = None) -> None:
     given = flags().parse_args(words)
     console = Console()
-    rows = run_all(given, open_prior(given.prior, torch.device("cpu")), console)
+    rows = run_all(given, load_prior(given.prior, torch.device("cpu")), console)
     data = report(rows, given)
     write_bytes(given.docs / "claims.json", (json.dumps(data, indent=1) + "\n").encode())
     write_bytes(given.docs / "claims.md", told(data).encode())
     for row in data["claims"]:
-        console.say(f"{row['verdict']:13}{row['text']}")
+        console.log(f"{row['verdict']:13}{row['text']}")
 
 
 if __name__ == "__main__":

@@ -29,19 +29,19 @@ from PIL import Image, ImageDraw
 
 from configs.presets import preset
 from configs.registry import OBJECTIVES
-from configs.run import Part
+from configs.run import Region
 from sds3d.atomic_files import write_bytes
-from sds3d.comparison.entry import Budget, Contestant, compete, finished
-from sds3d.comparison.sheet import FRONT, POSTER
+from sds3d.comparison.entry import Budget, Entry, finished, run_entry
+from sds3d.comparison.sheet import FRONT, POSTER_SIZE
 from sds3d.comparison.statistics import Row
 from sds3d.console import Console
 from sds3d.evaluation.scene_evaluation import RECOGNISED
-from sds3d.models.loading import EMBEDDED, FLOW, open_prior
+from sds3d.models.loading import MINI, MINI_FLOW, load_prior
 from sds3d.runs.provenance import versions
-from sds3d.training.loop import Stop, listening
+from sds3d.training.loop import StopSignal, handle_signals
 
 LOOKS = ("probability", "saturation", "contrast", "sharpness")
-"""Means of all runs; see `sds3d.comparison.statistics.MEASURES`."""
+"""Means of all runs; see `sds3d.comparison.statistics.METRICS`."""
 LONGER = {"csm": 4, "pds": 4}
 """Who takes so many times the steps of the others: with the rates that suit a draft it is not done sooner."""
 SHOWN = 6
@@ -49,21 +49,21 @@ SHOWN = 6
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def contestant(name: str, prompt: str, before: str, out: Path) -> Contestant:
+def contestant(name: str, prompt: str, before: str, out: Path) -> Entry:
     """The preset's run with an objective and what that needs; `before` is the prompt that an edit starts from."""
     run, kind = preset("draft").run(prompt, name), OBJECTIVES[name]
-    if kind.needs_flow:
-        run = replace(run, prior=FLOW)
+    if kind.needs_flow_prior:
+        run = replace(run, prior=MINI_FLOW)
     if kind.needs_regions:
-        run = replace(run, parts=halves(prompt))
+        run = replace(run, regions=halves(prompt))
     if kind.needs_source:
-        run = replace(run, source=str(contestant("sds", before, "", out).folder(folder_of(before, out))))
-    return Contestant(name, run)
+        run = replace(run, source_run=str(contestant("sds", before, "", out).folder(folder_of(before, out))))
+    return Entry(name, run)
 
 
-def halves(prompt: str) -> tuple[Part, Part]:
+def halves(prompt: str) -> tuple[Region, Region]:
     """The upper and the lower half, each asked for what the prompt says."""
-    return Part(prompt, (0.0, 0.5, 0.0), 0.5), Part(prompt, (0.0, -0.5, 0.0), 0.5)
+    return Region(prompt, (0.0, 0.5, 0.0), 0.5), Region(prompt, (0.0, -0.5, 0.0), 0.5)
 
 
 def folder_of(prompt: str, out: Path) -> Path:
@@ -73,12 +73,12 @@ def folder_of(prompt: str, out: Path) -> Path:
 
 def run_all(given: argparse.Namespace, console: Console) -> list[Row]:
     """Every run that is done already or fits into the hours, prompt after prompt, edits after all others."""
-    over, stop, rows, prompts = time.monotonic() + 3600 * given.hours, Stop(), [], PROMPTS[: given.prompts]
-    priors = {name: open_prior(name, torch.device("cpu")) for name in (EMBEDDED, FLOW)}
+    over, stop, rows, prompts = time.monotonic() + 3600 * given.hours, StopSignal(), [], PROMPTS[: given.prompts]
+    priors = {name: load_prior(name, torch.device("cpu")) for name in (MINI, MINI_FLOW)}
     first, last = (
         [name for name in given.objectives if OBJECTIVES[name].needs_source is edits] for edits in (False, True)
     )
-    with listening(stop):
+    with handle_signals(stop):
         for names, (place, prompt) in product((first, last), enumerate(prompts)):
             for name in names:
                 entry = contestant(name, prompt, prompts[place - 1], given.out)
@@ -86,11 +86,11 @@ def run_all(given: argparse.Namespace, console: Console) -> list[Row]:
                 row, steps = finished(entry, runs), given.steps * LONGER.get(name, 1)
                 if row is not None and row["steps"] != steps and row["trouble"] is None:
                     row = None
-                if row is None and not stop.wanted and time.monotonic() < over:
-                    row = compete(entry, priors[entry.config.prior], Budget("steps", steps), runs, console, stop)
+                if row is None and not stop.requested and time.monotonic() < over:
+                    row = run_entry(entry, priors[entry.config.prior], Budget("steps", steps), runs, console, stop)
                 if row is not None:
                     rows.append({**row, "folder": str(runs / Path(row["folder"]).name)})
-                    console.say(f"{prompt}, {name}: {_recognised(row)} of 8 views")
+                    console.log(f"{prompt}, {name}: {_recognised(row)} of 8 views")
     return rows
 
 
@@ -169,7 +169,7 @@ def picture(rows: Sequence[Row]) -> Image.Image:
         if row["prompt"] in prompts and file.is_file():
             place = (left + prompts.index(row["prompt"]) * side, top + names.index(row["objective"]) * side)
             with Image.open(file) as front:
-                sheet.paste(front.convert("RGB").reduce(POSTER // side), place)
+                sheet.paste(front.convert("RGB").reduce(POSTER_SIZE // side), place)
     return sheet
 
 

@@ -1,6 +1,6 @@
 """What a step costs beside the passes of a network as large as Stable Diffusion 1.5's.
 
-    python benchmarks/overhead.py [--steps 3] [--views 1] [--channels 320] [--autoencoder]
+    python benchmarks/overhead.py [--steps 3] [--batch-size 1] [--channels 320] [--autoencoder]
 
 The network has random weights (860 million in float32, 3.4 GB) and looks at latents of pictures of 512 pixels. Its
 passes are timed inside the very steps they belong to, so that a busy machine slows both alike. Latents come from a
@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from configs.presets import preset
-from guidance.priors.base import Condition, generator
-from guidance.priors.diffusers.codecs import Autoencoder
+from guidance.priors.base import Condition, make_rng
+from guidance.priors.diffusers.codecs import VAECodec
 from guidance.priors.diffusers.networks import UNet
-from guidance.priors.diffusers.prior import FamilyPrior
-from guidance.priors.diffusers.prompts.encoding import Reader
-from guidance.priors.diffusers.schedules import Table
-from sds3d.training.trainer import Run
+from guidance.priors.diffusers.prior import DiffusersPrior
+from guidance.priors.diffusers.prompts.encoding import PromptEncoder
+from guidance.priors.diffusers.schedules import DiscreteSchedule
+from sds3d.training.trainer import Trainer
 
 SIZE, FACTOR, TOKENS, WIDTH = 512, 8, 77, 768
 
@@ -80,7 +80,7 @@ class Passed(torch.autograd.Function):
 class Both:
     """An autoencoder that is timed there and back."""
 
-    def __init__(self, codec: Autoencoder, clock: Clock) -> None:
+    def __init__(self, codec: VAECodec, clock: Clock) -> None:
         self.codec, self.clock, self._began = codec, clock, 0.0
         self.decode = codec.decode
 
@@ -96,33 +96,33 @@ class Both:
         self.clock.spent += time.perf_counter() - self._began
 
 
-class Texts(Reader):
+class Texts(PromptEncoder):
     """Random tokens, the same for the same text."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Tensor] = {}
 
-    def read(self, texts: list[str], device: torch.device) -> Condition:
+    def encode(self, texts: list[str], device: torch.device) -> Condition:
         for text in texts:
-            self._seen.setdefault(text, torch.randn(TOKENS, WIDTH, generator=generator(len(self._seen))))
+            self._seen.setdefault(text, torch.randn(TOKENS, WIDTH, generator=make_rng(len(self._seen))))
         tokens = torch.stack([self._seen[text] for text in texts]).to(device)
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device), None)
 
-    def check(self, text: str) -> None:
+    def validate(self, text: str) -> None:
         return None
 
 
 def random(module: Any) -> Any:
     """A module that was built on no device, here, with weights that keep numbers in bounds."""
     module = module.to_empty(device="cpu").eval().requires_grad_(False)
-    rng = generator(0)
+    rng = make_rng(0)
     for parameter in module.parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
         parameter.normal_(0, spread, generator=rng) if spread else parameter.fill_(float(parameter.dim() == 1))
     return module
 
 
-def prior_of(channels: int, autoencoder: bool, clock: Clock) -> FamilyPrior:
+def prior_of(channels: int, autoencoder: bool, clock: Clock) -> DiffusersPrior:
     """A prior of the size of Stable Diffusion 1.5, whose passes `clock` times."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -141,28 +141,30 @@ def prior_of(channels: int, autoencoder: bool, clock: Clock) -> FamilyPrior:
     network = random(unet)
     network.forward = clock.around(network.forward)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
-    codec: Any = Both(Autoencoder.of(random(vae)), clock) if autoencoder else Linear()
-    return FamilyPrior(UNet(network, 1000), Table((1 - betas).cumprod(0)), "epsilon", codec, Texts(), SIZE)
+    codec: Any = Both(VAECodec.from_vae(random(vae)), clock) if autoencoder else Linear()
+    return DiffusersPrior(
+        UNet(network, 1000), DiscreteSchedule((1 - betas).cumprod(0)), "epsilon", codec, Texts(), SIZE
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--views", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--channels", type=int, default=320, help="of the first level; 320 is that of SD 1.5")
     parser.add_argument("--autoencoder", action="store_true")
     given = parser.parse_args()
     clock = Clock()
     prior = prior_of(given.channels, given.autoencoder, clock)
     config = preset("draft").run("a teddy bear", "sds", False)
-    run = Run(type(config)(**{**vars(config), "views": given.views}), prior, torch.device("cpu"))
+    run = Trainer(type(config)(**{**vars(config), "views": given.views}), prior, torch.device("cpu"))
     ratios, passes = [], []
     for number, step in enumerate(islice(run.steps(), given.steps + 1)):
         if number:  # the first warms up
             ratios.append(step.seconds / clock.spent)
             passes.append(clock.spent)
         clock.spent = 0.0
-    count = sum(p.numel() for p in prior.asking.network.parameters())
+    count = sum(p.numel() for p in prior.adapter.network.parameters())
     told = f"{count / 1e6:.0f} million weights, {given.views} views of {SIZE} pixels, {torch.get_num_threads()} threads"
     told += f", {given.steps} steps{', autoencoder' if given.autoencoder else ''}"
     ratio, worst, spent = statistics.median(ratios), max(ratios), statistics.median(passes)

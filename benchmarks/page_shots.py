@@ -18,7 +18,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.app.browser_fixtures import PATIENCE, Server, badge, browser, run_of, step_of, until  # noqa: E402
+from tests.support.app.browser_fixtures import (  # noqa: E402
+    TIMEOUT_MS,
+    Server,
+    browser,
+    run_in_address,
+    shown_step,
+    wait_for_badge,
+    wait_until,
+)
 
 DESKTOP = {"width": 1240, "height": 880}
 PHONE = {"width": 400, "height": 860}
@@ -39,7 +47,7 @@ class Pictures:
         """A tab on the page."""
         scheme = "dark" if dark else "light"
         context = self.opened.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.goto(self.server.address + path)
         page.wait_for_selector("#prompt textarea")
@@ -52,7 +60,7 @@ class Pictures:
 
         page.wait_for_timeout(1500)
         file = self.out / f"{name}.png"
-        page.screenshot(path=file, full_page=whole, timeout=PATIENCE)
+        page.screenshot(path=file, full_page=whole, timeout=TIMEOUT_MS)
         with Image.open(file) as picture:
             picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
         sys.stdout.write(f"{file} {file.stat().st_size // 1000} kB\n")
@@ -84,7 +92,7 @@ def main() -> int:
             with browser() as opened:
                 _all(Pictures(opened, server, given.out), given.finished, given.comparison)
         finally:
-            server.end()
+            server.stop()
     return 0
 
 
@@ -95,15 +103,15 @@ def _all(shots: Pictures, finished: str, comparison: str) -> None:
         page.locator("#choices-generate button").first.click()
         page.locator("#fields-generate summary").first.click()
         page.locator("#fields-generate details.group").nth(1).locator("summary").click()
-        page.locator('[data-name="objective.scale"]').fill("3")
-        page.locator('[data-name="objective.scale"]').scroll_into_view_if_needed()
+        page.locator('[data-name="objective.guidance_scale"]').fill("3")
+        page.locator('[data-name="objective.guidance_scale"]').scroll_into_view_if_needed()
         shots.take(page, "advanced")
     _finished(shots, finished)
     shots.tab("gallery", "Gallery", lambda page: page.locator("article").first.wait_for())
     shots.tab("texture", "Texture")
     if comparison:
         with shots.visitor(DESKTOP, dark=False, path=f"?run={comparison}") as page:
-            badge(page, "Finished", "compare")
+            wait_for_badge(page, "Finished", "compare")
             page.locator("#live-compare .sheet").wait_for()
             shots.take(page, "compare")
     else:
@@ -119,8 +127,8 @@ def _finished(shots: Pictures, run: str) -> None:
         ("phone-dark", PHONE, True),
     ):
         with shots.visitor(size, dark, f"?run={run}") as page:
-            page.wait_for_selector("#viewer-generate canvas[data-drawn=mesh]", timeout=PATIENCE)
-            page.locator("#files-generate .mark.good").first.wait_for(timeout=PATIENCE)
+            page.wait_for_selector("#viewer-generate canvas[data-drawn=mesh]", timeout=TIMEOUT_MS)
+            page.locator("#files-generate .mark.good").first.wait_for(timeout=TIMEOUT_MS)
             if size is DESKTOP:
                 page.locator("#live-generate .scrub").scroll_into_view_if_needed()
                 shots.take(page, name, whole=True)
@@ -134,8 +142,8 @@ def _going(shots: Pictures) -> None:
     with shots.visitor(DESKTOP, dark=False) as page:
         page.locator("#prompt textarea").fill(WATCHED)
         page.get_by_role("button", name="Generate").click()
-        id = run_of(page)
-        until(lambda: step_of(page) >= SHOWN_AT, PATIENCE / 250)
+        id = run_in_address(page)
+        wait_until(lambda: shown_step(page) >= SHOWN_AT, TIMEOUT_MS / 250)
         shots.take(page, "running")
         page.get_by_role("tab", name="Batch").click()
         page.locator("#batch-prompts textarea").fill("a blue teapot\na snowman\na wooden boat\na green toaster")

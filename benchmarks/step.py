@@ -16,24 +16,24 @@ import time
 import torch
 
 from configs.presets import preset
-from guidance.priors.base import generator
-from sds3d.models.loading import EMBEDDED, open_prior
-from sds3d.training.trainer import Run
+from guidance.priors.base import make_rng
+from sds3d.models.loading import MINI, load_prior
+from sds3d.training.trainer import Trainer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--prior", default=EMBEDDED)
+    parser.add_argument("--prior", default=MINI)
     given = parser.parse_args()
     device = torch.device("cpu")
-    prior = open_prior(given.prior, device)
+    prior = load_prior(given.prior, device)
     config = preset("draft").run("a teddy bear")
-    run = Run(config, prior, device)
-    views, size = config.views, prior.picture_size
-    x = prior.encode(torch.rand(views, 3, size, size, generator=generator(1)))
-    angles = torch.rand(views, generator=generator(2))
-    wanted = run.prompt.seen_from(prior, angles, angles)
+    run = Trainer(config, prior, device)
+    views, size = config.batch_size, prior.image_size
+    x = prior.encode(torch.rand(views, 3, size, size, generator=make_rng(1)))
+    angles = torch.rand(views, generator=make_rng(2))
+    wanted = run.prompt.conditions_for(prior, angles, angles)
     t = torch.full((views,), 0.5)
     steps = run.steps()
     whole, alone = [], []
@@ -42,7 +42,7 @@ def main() -> None:
         next(steps)
         between = time.perf_counter()
         with torch.no_grad():
-            prior.predict(x, t, [wanted.empty, wanted.text])
+            prior.predict_noise(x, t, [wanted.uncond, wanted.text])
         if number >= 5:  # the first few warm up
             whole.append(between - began)
             alone.append(time.perf_counter() - between)

@@ -1,12 +1,12 @@
 """Searches the values that suit the embedded prior, objective by objective: what configs/tuned.py is chosen by.
 
-    python benchmarks/tuning.py [--objectives sds,vsd] [--knobs rates,times] [--steps 100] [--out runs/tuning]
+    python benchmarks/tuning.py [--objectives sds,vsd] [--knobs lr_scale,timesteps] [--steps 100] [--out runs/tuning]
 
 The values of configs/tuned.py and some around them race over the prompts of the gallery, seed 0: after 2 prompts the
 best two go on, with nothing changed and with all together that was better than that; after 4 the best two, and after 10
 there is a winner; `--prompts 4` ends it there. Runs that are done are kept when the command is run again. What there
 is then goes to docs/tuning.md and .json. A hundred steps are few, and favour what is quick: whose rates are not 1 raced
-again in 400, half a draft, with other rates alone (`--steps 400 --knobs rates`).
+again in 400, half a draft, with other rates alone (`--steps 400 --knobs lr_scale`).
 
 A run's mark is the judge's mean probability of what was asked, over eight views, less how far its saturation and its
 contrast are from those of pictures that the prior draws by itself, without guidance: assets are to look like what the
@@ -34,16 +34,16 @@ from tries import AS_IS, Values, around, changed, label
 
 from configs.presets import PRESETS
 from configs.tuned import TUNED
-from guidance.priors.mini.prior import EmbeddedPrior
-from guidance.priors.sampling import sample
+from guidance.priors.mini.prior import MiniPrior
+from guidance.priors.sampling import sample_ddim
 from sds3d.atomic_files import write_bytes
 from sds3d.console import Console
-from sds3d.evaluation.image_metrics import SIZE, contrast, pictures, saturation
-from sds3d.evaluation.scene_evaluation import ELEVATION, VIEWS, verdict
-from sds3d.models.loading import EMBEDDED, FLOW, open_prior
+from sds3d.evaluation.image_metrics import SIZE, contrast, render_views, saturation
+from sds3d.evaluation.scene_evaluation import ELEVATION, VIEWS, evaluate_scene
+from sds3d.models.loading import MINI, MINI_FLOW, load_prior
 from sds3d.runs.provenance import versions
-from sds3d.training.loop import Stop, device_of, listening, source_of
-from sds3d.training.trainer import Run, Unhealthy
+from sds3d.training.loop import StopSignal, device_of, handle_signals, load_source
+from sds3d.training.trainer import Trainer, TrainingFailed
 
 ROUNDS = ((2, 2), (4, 2), (10, 1))
 """After so many prompts, so many are left."""
@@ -60,16 +60,16 @@ class Looks:
 
 
 @torch.no_grad()
-def own_looks(prior: EmbeddedPrior, prompt: str) -> Looks:
+def own_looks(prior: MiniPrior, prompt: str) -> Looks:
     """Of its pictures without guidance, inside the outline that its sketch has."""
     azimuth = torch.arange(VIEWS) * (2 * math.pi / VIEWS)
     camera = torch.stack([azimuth, torch.full((VIEWS,), ELEVATION)], -1)
-    text = replace(prior.read([prompt] * VIEWS), camera=camera)
-    expected = prior.network.expect(text.tokens, text.mask, camera, torch.ones(VIEWS, dtype=torch.bool))
+    text = replace(prior.encode_prompt([prompt] * VIEWS), camera=camera)
+    expected = prior.network.expect(text.text_embeds, text.attention_mask, camera, torch.ones(VIEWS, dtype=torch.bool))
     opacity = functional.pixel_shuffle((expected[:, -4:] + 1) / 2, 2)
-    shape, rng = prior.encode(torch.zeros(1, 3, prior.picture_size, prior.picture_size)).shape, torch.Generator()
+    shape, rng = prior.encode(torch.zeros(1, 3, prior.image_size, prior.image_size)).shape, torch.Generator()
     drawn = [
-        sample(prior, torch.randn(VIEWS, *shape[1:], generator=rng.manual_seed(seed)), text, text, 1.0, 20)
+        sample_ddim(prior, torch.randn(VIEWS, *shape[1:], generator=rng.manual_seed(seed)), text, text, 1.0, 20)
         for seed in range(NOISES)
     ]
     big = [functional.interpolate(picture, size=SIZE, mode="bilinear") for picture in (torch.cat(drawn), opacity)]
@@ -80,13 +80,13 @@ def own_looks(prior: EmbeddedPrior, prompt: str) -> Looks:
 class Search:
     """The race of one objective, with what is known of it on the disk."""
 
-    def __init__(self, name: str, given: argparse.Namespace, looks: dict[str, Looks], stop: Stop) -> None:
+    def __init__(self, name: str, given: argparse.Namespace, looks: dict[str, Looks], stop: StopSignal) -> None:
         self.name, self.given, self.looks, self.stop = name, given, looks, stop
         self.file: Path = given.out / str(given.steps) / f"{name}.json"
         kept = json.loads(self.file.read_text()) if self.file.is_file() else {}
         # Around other values it is another race.
         self.rows: list[dict[str, Any]] = kept["runs"] if kept.get("from") == str(TUNED[name]) else []
-        self.prior = open_prior(FLOW if name.startswith("rfds") else EMBEDDED, torch.device("cpu"))
+        self.prior = load_prior(MINI_FLOW if name.startswith("rfds") else MINI, torch.device("cpu"))
 
     def race(self) -> None:
         """Runs all rounds, or those that there is time for."""
@@ -95,14 +95,14 @@ class Search:
             if prompts > self.given.prompts:
                 return
             self.measure(left, prompts)
-            if self.stop.wanted:
+            if self.stop.requested:
                 return
             order = sorted(left, key=lambda values: -self.mean(values, prompts))
             left = order[:best]
             if prompts == ROUNDS[0][0]:
-                left += [values for values in ({}, self.together(order)) if values not in left]
+                left += [values for values in ({}, self.combine(order)) if values not in left]
 
-    def together(self, order: Sequence[Values]) -> Values:
+    def combine(self, order: Sequence[Values]) -> Values:
         """All that was better than nothing changed; of several values of one knob the best."""
         better: dict[str, Any] = {}
         for values in order[: order.index({})]:
@@ -118,7 +118,7 @@ class Search:
         for place, prompt in enumerate(PROMPTS[:prompts]):
             for values in left:
                 known = any(row["values"] == label(values) and row["prompt"] == prompt for row in self.rows)
-                if not known and not self.stop.wanted:
+                if not known and not self.stop.requested:
                     self.rows.append(self.run(values, prompt, PROMPTS[place - 1]))
                     kept = {"from": str(TUNED[self.name]), "runs": self.rows}
                     self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -131,13 +131,13 @@ class Search:
         config = changed(TUNED[self.name], values).laid_over(replace(asked, scene=PRESETS["draft"].scene))
         config = replace(config, steps=self.given.steps)
         row: dict[str, Any] = {"values": label(values), "prompt": prompt, "mark": -1.0}
-        run = Run(config, self.prior, device_of(config), source_of(config, Console()))
+        run = Trainer(config, self.prior, device_of(config), load_source(config, Console()))
         try:
             for _ in run.steps():
                 pass
-        except Unhealthy as error:
+        except TrainingFailed as error:
             return {**row, "trouble": str(error)}
-        judged, views, looks = verdict(run.scene, prompt), pictures(run.scene), self.looks[prompt]
+        judged, views, looks = evaluate_scene(run.scene, prompt), render_views(run.scene), self.looks[prompt]
         assert judged is not None, "the judge knows all prompts of the gallery"
         off = {
             "saturation": round(saturation(views) - looks.saturation, 4),
@@ -250,12 +250,12 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    over, stop = time.monotonic() + 3600 * given.hours, Stop()
-    prior = EmbeddedPrior.load()
+    over, stop = time.monotonic() + 3600 * given.hours, StopSignal()
+    prior = MiniPrior.load()
     looks = {prompt: own_looks(prior, prompt) for prompt in PROMPTS[: ROUNDS[-1][0]]}
-    with listening(stop):
+    with handle_signals(stop):
         for name in given.objectives:
-            if not stop.wanted and time.monotonic() < over:
+            if not stop.requested and time.monotonic() < over:
                 Search(name, given, looks, stop).race()
     if races := known(given.out):
         data = {"versions": versions(), "races": races}

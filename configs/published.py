@@ -6,7 +6,7 @@ fractions of the schedule, progress as a share of the published number of steps.
 
 from __future__ import annotations
 
-from configs.recipe import Recipe
+from configs.recipe import ObjectivePreset
 from guidance.objectives.differences.asd import ASD
 from guidance.objectives.differences.bsd import BSD
 from guidance.objectives.differences.csd import CSD
@@ -26,39 +26,39 @@ from guidance.objectives.variational.esd import ESD
 from guidance.objectives.variational.f_vsd import FVSD
 from guidance.objectives.variational.pg_sb import PGSB
 from guidance.objectives.variational.vsd import VSD
-from guidance.timesteps import Dropping, Falling, Linear
+from guidance.timesteps import AnnealedUniform, LinearAnneal, TwoStageUniform
 
-WHOLE = (0.02, 0.98)
-LOWER_HALF = (0.02, 0.5)
-UNIFORM = Falling(WHOLE, WHOLE)
+FULL_RANGE = (0.02, 0.98)
+LOWER_RANGE = (0.02, 0.5)
+DREAMFUSION = AnnealedUniform(FULL_RANGE, FULL_RANGE)
 """DreamFusion's times."""
-WARMED_UP = Falling(WHOLE, LOWER_HALF, until=0.3)
+LUCIDDREAMER = AnnealedUniform(FULL_RANGE, LOWER_RANGE, anneal_until=0.3)
 """LucidDreamer's: the upper bound falls over the first 1500 of 5000 steps."""
-DROPPING = Dropping(WHOLE, LOWER_HALF, at=0.2)
+PROLIFICDREAMER = TwoStageUniform(FULL_RANGE, LOWER_RANGE, switch_at=0.2)
 """ProlificDreamer's: the upper half goes after 5000 of 25000 steps."""
-FROM_NOISE = Dropping(WHOLE, (0.3, 0.98), at=1 / 3)
+RFDS_INSTAFLOW = TwoStageUniform(FULL_RANGE, (0.3, 0.98), switch_at=1 / 3)
 """Without the clean end after 5000 of 15000 steps, as the authors of RFDS run InstaFlow."""
 
-PUBLISHED: dict[str, Recipe] = {
-    "asd": Recipe(ASD(), Falling((0.5, 0.98), LOWER_HALF)),
-    "bsd": Recipe(BSD(), WARMED_UP),
-    "csd": Recipe(CSD(), DROPPING),
-    "csm": Recipe(CSM(), WARMED_UP),
-    "dds": Recipe(DDS(), Falling((0.05, 0.95), (0.05, 0.95))),
-    "disback": Recipe(DisBack(), UNIFORM),
-    "esd": Recipe(ESD(), DROPPING),
-    "f-vsd": Recipe(FVSD(), UNIFORM),
-    "ism": Recipe(ISM(), WARMED_UP),
-    "nfsd": Recipe(NFSD(), UNIFORM),
-    "pds": Recipe(PDS(), UNIFORM),
-    "pg-sb": Recipe(PGSB(), UNIFORM),
-    "regions": Recipe(RegionSDS(scale=101.0), Falling(WHOLE, LOWER_HALF)),
-    "rfds": Recipe(RFDS(), FROM_NOISE),
-    "rfds-rev": Recipe(RFDSRev(), FROM_NOISE),
-    "sdi": Recipe(SDI(), Linear(0.98, 0.25)),
-    "sds": Recipe(SDS(scale=101.0), UNIFORM),
-    "sjc": Recipe(SJC(scale=100.0), Falling((0.01, 0.97), (0.01, 0.97))),
-    "tsm": Recipe(TSM(), WARMED_UP),
-    "vsd": Recipe(VSD(), DROPPING),
+PUBLISHED: dict[str, ObjectivePreset] = {
+    "asd": ObjectivePreset(ASD(), AnnealedUniform((0.5, 0.98), LOWER_RANGE)),
+    "bsd": ObjectivePreset(BSD(), LUCIDDREAMER),
+    "csd": ObjectivePreset(CSD(), PROLIFICDREAMER),
+    "csm": ObjectivePreset(CSM(), LUCIDDREAMER),
+    "dds": ObjectivePreset(DDS(), AnnealedUniform((0.05, 0.95), (0.05, 0.95))),
+    "disback": ObjectivePreset(DisBack(), DREAMFUSION),
+    "esd": ObjectivePreset(ESD(), PROLIFICDREAMER),
+    "f-vsd": ObjectivePreset(FVSD(), DREAMFUSION),
+    "ism": ObjectivePreset(ISM(), LUCIDDREAMER),
+    "nfsd": ObjectivePreset(NFSD(), DREAMFUSION),
+    "pds": ObjectivePreset(PDS(), DREAMFUSION),
+    "pg-sb": ObjectivePreset(PGSB(), DREAMFUSION),
+    "regions": ObjectivePreset(RegionSDS(guidance_scale=101.0), AnnealedUniform(FULL_RANGE, LOWER_RANGE)),
+    "rfds": ObjectivePreset(RFDS(), RFDS_INSTAFLOW),
+    "rfds-rev": ObjectivePreset(RFDSRev(), RFDS_INSTAFLOW),
+    "sdi": ObjectivePreset(SDI(), LinearAnneal(0.98, 0.25)),
+    "sds": ObjectivePreset(SDS(guidance_scale=101.0), DREAMFUSION),
+    "sjc": ObjectivePreset(SJC(guidance_scale=100.0), AnnealedUniform((0.01, 0.97), (0.01, 0.97))),
+    "tsm": ObjectivePreset(TSM(), LUCIDDREAMER),
+    "vsd": ObjectivePreset(VSD(), PROLIFICDREAMER),
 }
 """By the objective's name."""

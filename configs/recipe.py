@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from configs.run import RunConfig
-from guidance.critics.lora import LoRA
-from guidance.gradient_clipping import Limits
+from guidance.critics.lora import CriticConfig
+from guidance.gradient_clipping import GradientClipping
 from guidance.objectives.base import Objective
-from guidance.timesteps import Falling, Times
-from renderers.scene import SceneKnobs
+from guidance.timesteps import AnnealedUniform, TimestepSampler
 
-FASTEST = 100.0
+MAX_LR_SCALE = 100.0
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ObjectivePreset:
     """All that a run takes from the name of an objective."""
 
     objective: Objective
-    times: Times = field(default_factory=Falling)
-    limits: Limits = field(default_factory=Limits)
-    critic: LoRA = field(default_factory=LoRA)
-    rates: float = 1.0
+    timesteps: TimestepSampler = field(default_factory=AnnealedUniform)
+    clipping: GradientClipping = field(default_factory=GradientClipping)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    lr_scale: float = 1.0
     """Factor of all rates of the preset's scene, above 0."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rates <= FASTEST:
-            raise ValueError(f"rates is {self.rates}; expected a factor above 0, up to {FASTEST:g}")
+        if not 0 < self.lr_scale <= MAX_LR_SCALE:
+            raise ValueError(f"lr_scale is {self.lr_scale}; expected a factor above 0, up to {MAX_LR_SCALE:g}")
 
-    def laid_over(self, run: RunConfig) -> RunConfig:
+    def apply_to(self, run: RunConfig) -> RunConfig:
         """The run with this recipe in the place of its own."""
         return replace(
             run,
             objective=self.objective,
-            times=self.times,
-            limits=self.limits,
+            timesteps=self.timesteps,
+            clipping=self.clipping,
             critic=self.critic,
-            scene=faster(run.scene, self.rates),
+            scene=run.scene.scale_lrs(self.lr_scale),
         )
-
-
-def faster(scene: SceneKnobs, factor: float) -> SceneKnobs:
-    """The scene's knobs with every rate multiplied by `factor`."""
-    rates = [f.name for f in fields(scene) if f.name.endswith(("rate", "rate_end"))]
-    return replace(scene, **{name: getattr(scene, name) * factor for name in rates})

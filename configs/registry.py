@@ -30,12 +30,12 @@ from guidance.objectives.variational.esd import ESD
 from guidance.objectives.variational.f_vsd import FVSD
 from guidance.objectives.variational.pg_sb import PGSB
 from guidance.objectives.variational.vsd import VSD
-from guidance.timesteps import DreamTime, Dropping, Falling, Linear, SquareRoot, Times
-from renderers.images.scene import Picture
-from renderers.meshes.config import Solid
-from renderers.scene import SceneKnobs
-from renderers.splats.config import Splats
-from renderers.volumes.config import Nerf
+from guidance.timesteps import AnnealedUniform, DreamTime, LinearAnneal, SqrtAnneal, TimestepSampler, TwoStageUniform
+from renderers.images.scene import ImageConfig
+from renderers.meshes.config import MeshConfig
+from renderers.scene import SceneConfig
+from renderers.splats.config import SplatConfig
+from renderers.volumes.config import NerfConfig
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "asd": ASD,
@@ -60,22 +60,27 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "vsd": VSD,
 }
 """Built-in objectives by name."""
-TIMES: dict[str, type[Times]] = {
+TIMESTEP_SAMPLERS: dict[str, type[TimestepSampler]] = {
+    "annealed": AnnealedUniform,
     "dreamtime": DreamTime,
-    "drop": Dropping,
-    "falling": Falling,
-    "linear": Linear,
-    "sqrt": SquareRoot,
+    "linear": LinearAnneal,
+    "sqrt": SqrtAnneal,
+    "two-stage": TwoStageUniform,
 }
 """Rules for noise times by name."""
-SCENES: dict[str, type[SceneKnobs]] = {"mesh": Solid, "nerf": Nerf, "picture": Picture, "splats": Splats}
+SCENES: dict[str, type[SceneConfig]] = {
+    "image": ImageConfig,
+    "mesh": MeshConfig,
+    "nerf": NerfConfig,
+    "splats": SplatConfig,
+}
 """Kinds of scenes by name."""
-_GROUP = "sds3d.objectives"
+_ENTRY_POINT_GROUP = "sds3d.objectives"
 
 
 def objective_names() -> list[str]:
     """Every objective that a name stands for, those of other packages included."""
-    return sorted({*OBJECTIVES, *(point.name for point in entry_points(group=_GROUP))})
+    return sorted({*OBJECTIVES, *(point.name for point in entry_points(group=_ENTRY_POINT_GROUP))})
 
 
 def objective_class(name: str) -> type[Objective]:
@@ -90,24 +95,24 @@ def objective_class(name: str) -> type[Objective]:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(_module(module), attribute)
+            cls = getattr(_import_module(module), attribute)
         except AttributeError:
             raise ValueError(f"{module} has no {attribute}; expected an objective as module:Class") from None
     else:
-        point = next(iter(entry_points(group=_GROUP, name=name)), None)
-        if point is None:
-            raise ValueError(unknown("objective", name, objective_names()))
-        found = point.load()
-    if not (isinstance(found, type) and issubclass(found, Objective)) or isabstract(found):
+        entry_point = next(iter(entry_points(group=_ENTRY_POINT_GROUP, name=name)), None)
+        if entry_point is None:
+            raise ValueError(unknown_name_message("objective", name, objective_names()))
+        cls = entry_point.load()
+    if not (isinstance(cls, type) and issubclass(cls, Objective)) or isabstract(cls):
         raise ValueError(f"{name} is no objective; expected a complete subclass of guidance.objectives.base.Objective")
-    return found
+    return cls
 
 
-def _module(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     """The module of that name, from the current folder too, which comes last: it can hide nothing that is installed."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
+    cwd = os.getcwd()
+    if cwd not in sys.path:
+        sys.path.append(cwd)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -122,43 +127,43 @@ def _module(name: str) -> ModuleType:
 
 def objective_name(objective: Objective) -> str:
     """The name that `objective_class` finds an objective by."""
-    kind = type(objective)
-    built_in = next((name for name, known in OBJECTIVES.items() if known is kind), None)
-    address = f"{kind.__module__}:{kind.__qualname__}"
-    installed = next((point.name for point in entry_points(group=_GROUP) if point.value == address), None)
+    cls = type(objective)
+    built_in = next((name for name, known in OBJECTIVES.items() if known is cls), None)
+    address = f"{cls.__module__}:{cls.__qualname__}"
+    installed = next((point.name for point in entry_points(group=_ENTRY_POINT_GROUP) if point.value == address), None)
     return built_in or installed or address
 
 
-def times_class(name: str) -> type[Times]:
+def timestep_sampler_class(name: str) -> type[TimestepSampler]:
     """The rule for noise times of that name. Raises ValueError that names the nearest one."""
-    if name not in TIMES:
-        raise ValueError(unknown("times", name, sorted(TIMES)))
-    return TIMES[name]
+    if name not in TIMESTEP_SAMPLERS:
+        raise ValueError(unknown_name_message("timesteps", name, sorted(TIMESTEP_SAMPLERS)))
+    return TIMESTEP_SAMPLERS[name]
 
 
-def times_name(times: Times) -> str:
-    """The name that `times_class` finds a rule by."""
-    return next(name for name, known in TIMES.items() if known is type(times))
+def timestep_sampler_name(sampler: TimestepSampler) -> str:
+    """The name that `timestep_sampler_class` finds a rule by."""
+    return next(name for name, known in TIMESTEP_SAMPLERS.items() if known is type(sampler))
 
 
-def scene_class(name: str) -> type[SceneKnobs]:
+def scene_class(name: str) -> type[SceneConfig]:
     """The kind of scene of that name. Raises ValueError that names the nearest one."""
     if name not in SCENES:
-        raise ValueError(unknown("scene", name, sorted(SCENES)))
+        raise ValueError(unknown_name_message("scene", name, sorted(SCENES)))
     return SCENES[name]
 
 
-def scene_name(scene: SceneKnobs) -> str:
+def scene_name(scene: SceneConfig) -> str:
     """The name that `scene_class` finds a kind of scene by."""
     return next(name for name, known in SCENES.items() if known is type(scene))
 
 
-def unknown(what: str, name: str, known: list[str]) -> str:
+def unknown_name_message(kind: str, name: str, known: list[str]) -> str:
     """One line that says a name is unknown, the nearest one, and all there are."""
-    near = difflib.get_close_matches(name, known, 3, 0.5)
+    close = difflib.get_close_matches(name, known, 3, 0.5)
     # Of those that are as near, one that begins alike.
     best = max(
-        near, key=lambda other: (difflib.SequenceMatcher(None, other, name).ratio(), other[0] == name[0]), default=None
+        close, key=lambda other: (difflib.SequenceMatcher(None, other, name).ratio(), other[0] == name[0]), default=None
     )
     hint = f"; did you mean {best}?" if best else ""
-    return f"unknown {what} {name!r}{hint} (known: {', '.join(known)})"
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})"

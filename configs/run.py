@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 
-from guidance.conditioning.prompt import Direction, Prompt
-from guidance.critics.lora import LoRA
-from guidance.gradient_clipping import Limits
+from guidance.conditioning.prompt import Prompt, ViewConditioning
+from guidance.critics.lora import CriticConfig
+from guidance.gradient_clipping import GradientClipping
 from guidance.objectives.base import Objective
 from guidance.objectives.differences.sds import SDS
-from guidance.priors.diffusers.options import Extras
-from guidance.timesteps import Falling, Times
-from renderers.camera_sampler import Orbit
-from renderers.meshes.config import Solid
-from renderers.meshing.extraction import Meshing
-from renderers.scene import SceneKnobs
-from renderers.splats.config import Splats
+from guidance.priors.diffusers.options import PriorOptions
+from guidance.timesteps import AnnealedUniform, TimestepSampler
+from renderers.camera_sampler import CameraSampler
+from renderers.meshes.config import MeshConfig
+from renderers.meshing.extraction import MeshExtractionConfig
+from renderers.scene import SceneConfig
+from renderers.splats.config import SplatConfig
 
-MOST_PARTS = 16
+MAX_REGIONS = 16
 
 
 MAX_MAGNITUDE = 1e9
@@ -27,19 +27,19 @@ MAX_MAGNITUDE = 1e9
 
 
 @dataclass(frozen=True)
-class Part:
+class Region:
     """A ball of the scene that has a text of its own."""
 
     text: str
-    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """In the frame of the asset: +X its left, +Y up, +Z its front."""
     radius: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a part of the scene has no text")
-        if not all(abs(place) <= 1 for place in self.centre):
-            raise ValueError(f"the centre of {self.text!r} is {self.centre}; expected numbers from -1 to 1")
+        if not all(abs(coordinate) <= 1 for coordinate in self.center):
+            raise ValueError(f"the centre of {self.text!r} is {self.center}; expected numbers from -1 to 1")
         if not 0 < self.radius <= 1:
             raise ValueError(f"the radius of {self.text!r} is {self.radius}; expected a number above 0, up to 1")
 
@@ -50,48 +50,48 @@ class RunConfig:
 
     prompt: str
     """What to make, such as "a teddy bear"."""
-    negative: str = ""
+    negative_prompt: str = ""
     """What it should not look like."""
-    image: str = ""
+    image_prompt: str = ""
     """Picture file that shows what is wanted, for priors that see pictures."""
     prior: str = "mini"
     """Name of the diffusion model (see: sds3d models), the folder of one, or owner/name on the hub."""
-    extras: Extras = field(default_factory=Extras)
+    prior_options: PriorOptions = field(default_factory=PriorOptions)
     """What goes on top of a model of others, and how it is opened."""
     objective: Objective = field(default_factory=SDS)
     """Rule that turns the prior's answers into a gradient."""
-    scene: SceneKnobs = field(default_factory=Splats)
+    scene: SceneConfig = field(default_factory=SplatConfig)
     """What is optimised."""
-    source: str = ""
+    source_run: str = ""
     """Folder of a finished run whose scene this one starts from, and which it edits."""
-    model: str = ""
+    init_mesh: str = ""
     """Mesh file, such as a GLB or OBJ, that a scene of kind mesh starts from."""
-    parts: tuple[Part, ...] = ()
+    regions: tuple[Region, ...] = ()
     """Parts of the scene with texts of their own, for objectives that compose regions."""
-    orbit: Orbit = field(default_factory=Orbit)
+    cameras: CameraSampler = field(default_factory=CameraSampler)
     """Where it is looked at from."""
-    times: Times = field(default_factory=Falling)
+    timesteps: TimestepSampler = field(default_factory=AnnealedUniform)
     """How noisy the prior gets to see it."""
-    limits: Limits = field(default_factory=Limits)
+    clipping: GradientClipping = field(default_factory=GradientClipping)
     """What the gradient may be at most."""
-    direction: Direction = "auto"
+    view_conditioning: ViewConditioning = "auto"
     """How the prior is told the angle of a view: by the camera where it sees one and else by words (auto), by words,
     or not at all."""
     perp_neg: float = 0.0
     """How strongly a view keeps away from the front and the side (Perp-Neg), 0 not at all and 1 as published; takes
     two answers of the prior more."""
-    debias: str = ""
+    debias_model: str = ""
     """Folder or name of a masked language model, such as bert-base-uncased, that takes out of each view's prompt the
     words that argue against the view."""
-    critic: LoRA = field(default_factory=LoRA)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     """What learns beside the scene, where the objective needs it."""
-    mesh: Meshing = field(default_factory=Meshing)
+    mesh_extraction: MeshExtractionConfig = field(default_factory=MeshExtractionConfig)
     """How the finished scene becomes a mesh."""
     steps: int = 600
     """Optimisation steps."""
-    views: int = 4
+    batch_size: int = 4
     """Pictures in a step."""
-    accumulate: int = 1
+    num_chunks: int = 1
     """Parts that a step's pictures are looked at in, one after another, for small memories: the same step, but for
     objectives and limits that weigh the views of a step against one another."""
     particles: int = 1
@@ -102,7 +102,7 @@ class RunConfig:
     """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
 
     def __post_init__(self) -> None:
-        for name, value in _floats(self, ""):
+        for name, value in _iter_floats(self, ""):
             if math.isnan(value):
                 raise ValueError(f"{name} is nan; expected a number")
             if MAX_MAGNITUDE < abs(value) < math.inf:
@@ -111,44 +111,46 @@ class RunConfig:
             raise ValueError(f"steps is {self.steps}; a run takes at least 1")
         if self.steps > 1_000_000:
             raise ValueError(f"steps is {self.steps}; at most 1000000 are taken")
-        if not 1 <= self.views <= 64:
-            raise ValueError(f"views is {self.views}; expected 1 to 64 pictures in a step")
-        if not 1 <= self.accumulate <= self.views:
-            raise ValueError(f"accumulate is {self.accumulate}; expected 1 to {self.views}, the pictures in a step")
+        if not 1 <= self.batch_size <= 64:
+            raise ValueError(f"batch_size is {self.batch_size}; expected 1 to 64 pictures in a step")
+        if not 1 <= self.num_chunks <= self.batch_size:
+            raise ValueError(
+                f"num_chunks is {self.num_chunks}; expected 1 to {self.batch_size}, the pictures in a step"
+            )
         if not 1 <= self.particles <= 64:
             raise ValueError(f"particles is {self.particles}; expected 1 to 64 scenes at once")
         if not 0 <= self.seed < 2**29:
             raise ValueError(f"seed is {self.seed}; expected 0 to {2**29 - 1}")
-        if self.model and not isinstance(self.scene, Solid):
+        if self.init_mesh and not isinstance(self.scene, MeshConfig):
             raise ValueError("a model is what a mesh starts from; give --scene mesh")
-        if len(self.parts) > MOST_PARTS:
-            raise ValueError(f"the scene has {len(self.parts)} parts; at most {MOST_PARTS} are taken")
+        if len(self.regions) > MAX_REGIONS:
+            raise ValueError(f"the scene has {len(self.regions)} parts; at most {MAX_REGIONS} are taken")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; expected auto, cpu or cuda")
 
-    def asked(self) -> Prompt:
-        """What the prior is asked for. Opens the language model of `debias`, where there is one.
+    def build_prompt(self) -> Prompt:
+        """What the prior is asked for. Opens the language model of `debias_model`, where there is one.
 
         Raises:
             ValueError: the prompt, or how it is to be told, does not fit.
             ImportError, OSError: the language model can not be opened.
         """
-        prompt = Prompt(self.prompt, self.negative, self.direction, self.perp_neg)
-        if not self.debias:
+        prompt = Prompt(self.prompt, self.negative_prompt, self.view_conditioning, self.perp_neg)
+        if not self.debias_model:
             return prompt
-        from guidance.conditioning.debias import LanguageModel, debiased
+        from guidance.conditioning.debias import LanguageModel, debias_prompt
 
-        texts = debiased(self.prompt, LanguageModel.load(self.debias).views)
-        return Prompt(self.prompt, self.negative, self.direction, self.perp_neg, texts)
+        texts = debias_prompt(self.prompt, LanguageModel.load(self.debias_model).view_probabilities)
+        return Prompt(self.prompt, self.negative_prompt, self.view_conditioning, self.perp_neg, texts)
 
 
-def _floats(value: object, name: str) -> Iterator[tuple[str, float]]:
+def _iter_floats(value: object, name: str) -> Iterator[tuple[str, float]]:
     """Every number with a point in a dataclass and in those within it, by its name with dots."""
     if isinstance(value, float):
         yield name, value
     elif isinstance(value, tuple):
         for inner in value:
-            yield from _floats(inner, name)
+            yield from _iter_floats(inner, name)
     elif is_dataclass(value):
         for f in fields(value):
-            yield from _floats(getattr(value, f.name), f"{name}.{f.name}".lstrip("."))
+            yield from _iter_floats(getattr(value, f.name), f"{name}.{f.name}".lstrip("."))

@@ -12,39 +12,30 @@ from configs.registry import (
     objective_name,
     scene_class,
     scene_name,
-    times_class,
-    times_name,
-    unknown,
+    timestep_sampler_class,
+    timestep_sampler_name,
+    unknown_name_message,
 )
 from configs.run import RunConfig
 from guidance.objectives.base import Objective
-from guidance.timesteps import Times
-from renderers.scene import SceneKnobs
+from guidance.timesteps import TimestepSampler
+from renderers.scene import SceneConfig
 
-_LATER = frozenset(
-    {
-        *("image", "extras", "limits", "direction", "perp_neg", "debias", "critic", "particles", "accumulate"),
-        *("source", "parts", "model"),
-    }
-)
-"""Fields of a run that came after the first runs were written. Such a run lacks them, and knobs of its parts too; their
-defaults are what it did, so the default of a new field must change nothing.
-"""
-_GREATEST = 2**1023
+_MAX_INT = 2**1023
 """Whole numbers below this have a float."""
 
 
-def dump(config: RunConfig) -> str:
+def to_yaml(config: RunConfig) -> str:
     """The run as YAML text: plain values, every field written out, so that later defaults change nothing."""
     import yaml
 
-    row = _plain(config)
+    row = _to_plain(config)
     text: str = yaml.safe_dump(row, sort_keys=False, allow_unicode=True)
     # Line breaks of Unicode, such as U+0085, come back only where they are written as escapes.
     return text if yaml.safe_load(text) == row else yaml.safe_dump(row, sort_keys=False, allow_unicode=False)
 
 
-def load(text: str, source: str = "run.yaml", trust: bool = False) -> RunConfig:
+def from_yaml(text: str, source: str = "run.yaml", trust: bool = False) -> RunConfig:
     """The run that `dump` wrote.
 
     Args:
@@ -62,33 +53,33 @@ def load(text: str, source: str = "run.yaml", trust: bool = False) -> RunConfig:
     if not isinstance(row, dict):
         raise ValueError(f"{source} holds no run; expected keys such as prompt and steps")
     if not trust:
-        _refuse_modules(row, source)
-    run = _typed(RunConfig, row, source)
+        _reject_module_references(row, source)
+    run = _structure(RunConfig, row, source)
     assert isinstance(run, RunConfig)
     return run
 
 
-def _refuse_modules(row: Any, where: str) -> None:
+def _reject_module_references(row: Any, where: str) -> None:
     """Raises ValueError where a value says `kind: module:Class`: a file does not decide which code runs."""
     for name, value in row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else ():
         if name == "kind" and isinstance(value, str) and ":" in value:
             raise ValueError(f"{where} names code to import ({value[:80]!r}); add --trust if you know whose it is")
-        _refuse_modules(value, where)
+        _reject_module_references(value, where)
 
 
-def read(file: Path, trust: bool = False) -> RunConfig:
+def load_config(file: Path, trust: bool = False) -> RunConfig:
     """The run in a file; `trust` as in `load`. Raises OSError or ValueError."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; expected the folder of a run")
     try:
-        return load(file.read_text(encoding="utf-8"), str(file), trust)
+        return from_yaml(file.read_text(encoding="utf-8"), str(file), trust)
     except UnicodeDecodeError:
         raise ValueError(f"{file} is no text; expected the YAML of a run, in UTF-8") from None
     except OSError as error:
         raise OSError(f"{file} can not be read: {error.strerror}") from None
 
 
-def glance(file: Path, names: Collection[str]) -> dict[str, Any]:
+def read_fields(file: Path, names: Collection[str]) -> dict[str, Any]:
     """Plain values of the run in a file, by name; nothing else of it is read, nor is any class looked up.
 
     Empty where the file is missing or is no run; names that it lacks are left out.
@@ -99,121 +90,118 @@ def glance(file: Path, names: Collection[str]) -> dict[str, Any]:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
         return {}
-    wanted, taken = "", False
+    selected, keep = "", False
     for line in lines:
         if line.strip() and not line.startswith((" ", "-")):
-            taken = line.partition(":")[0] in names
-        wanted += line if taken else ""
+            keep = line.partition(":")[0] in names
+        selected += line if keep else ""
     try:
-        row = yaml.safe_load(wanted)
+        row = yaml.safe_load(selected)
     except (yaml.YAMLError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
+        return [_to_plain(inner) for inner in value]
     if not is_dataclass(value) or isinstance(value, type):
         return value
     kind: dict[str, str] = {}
     if isinstance(value, Objective):
         kind = {"kind": objective_name(value)}
-    elif isinstance(value, Times):
-        kind = {"kind": times_name(value)}
-    elif isinstance(value, SceneKnobs):
+    elif isinstance(value, TimestepSampler):
+        kind = {"kind": timestep_sampler_name(value)}
+    elif isinstance(value, SceneConfig):
         kind = {"kind": scene_name(value)}
-    return kind | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return kind | {f.name: _to_plain(getattr(value, f.name)) for f in fields(value)}
 
 
-def _typed(kind: type, row: dict[str, Any], where: str) -> Any:
+def _structure(cls: type, row: dict[str, Any], where: str) -> Any:
     """A dataclass from plain values, its nested ones too."""
-    hints = get_type_hints(kind)
-    names = [f.name for f in fields(kind)]
+    hints = get_type_hints(cls)
+    names = [f.name for f in fields(cls)]
     for key in row:
         if key not in names:
-            raise ValueError(f"{where}: {unknown('key', str(key), names)}")
-    needed = set(names) - _LATER if kind is RunConfig else {f.name for f in fields(kind) if _without_default(f)}
-    if missing := [name for name in names if name in needed and name not in row]:
+            raise ValueError(f"{where}: {unknown_name_message('key', str(key), names)}")
+    if missing := [f.name for f in fields(cls) if f.name not in row and (cls is RunConfig or _has_no_default(f))]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _value(hints[name], row[name], f"{where}: {name}") for name in names if name in row})
+    return cls(**{name: _structure_value(hints[name], row[name], f"{where}: {name}") for name in names if name in row})
 
 
-def _without_default(field: Field[Any]) -> bool:
+def _has_no_default(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _structure_value(hint: Any, value: Any, where: str) -> Any:
     if hint is Objective:
-        name, rest = _kind(value, where, "an objective", None)
-        return _typed(objective_class(name), rest, where)
-    if hint is Times:
-        # Times had no kind when there was one kind alone.
-        name, rest = _kind(value, where, "a rule for times", "falling")
-        return _typed(times_class(name), rest, where)
-    if hint is SceneKnobs:
-        # Nor had scenes.
-        name, rest = _kind(value, where, "a scene", "splats")
-        return _typed(scene_class(name), rest, where)
+        name, rest = _split_kind(value, where, "an objective")
+        return _structure(objective_class(name), rest, where)
+    if hint is TimestepSampler:
+        name, rest = _split_kind(value, where, "a timestep sampler")
+        return _structure(timestep_sampler_class(name), rest, where)
+    if hint is SceneConfig:
+        name, rest = _split_kind(value, where, "a scene")
+        return _structure(scene_class(name), rest, where)
     inner = get_args(hint)
     if get_origin(hint) is tuple and inner[1:] == (Ellipsis,):
         if not isinstance(value, list):
             raise ValueError(f"{where} is {value!r}; expected a list")
-        return tuple(_value(inner[0], row, f"{where} {number}") for number, row in enumerate(value, 1))
+        return tuple(_structure_value(inner[0], row, f"{where} {number}") for number, row in enumerate(value, 1))
     nested = next((choice for choice in inner if is_dataclass(choice)), None)
     if nested is not None and type(None) in inner:
-        return None if value is None else _value(nested, value, where)
+        return None if value is None else _structure_value(nested, value, where)
     if is_dataclass(hint):
         assert isinstance(hint, type)
         if not isinstance(value, dict):
             raise ValueError(f"{where} is {value!r}; expected the fields of {hint.__name__}")
-        return _typed(hint, value, where)
-    if not _fits(hint, value):
-        raise ValueError(f"{where} is {value!r}; expected {_told(hint)}")
-    return _converted(hint, value)
+        return _structure(hint, value, where)
+    if not _matches_type(hint, value):
+        raise ValueError(f"{where} is {value!r}; expected {_type_name(hint)}")
+    return _convert(hint, value)
 
 
-def _kind(value: Any, where: str, what: str, default: str | None) -> tuple[str, dict[str, Any]]:
+def _split_kind(value: Any, where: str, expected: str) -> tuple[str, dict[str, Any]]:
     """The name of a thing's kind, and its fields."""
-    name = value.get("kind", default) if isinstance(value, dict) else None
+    name = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(name, str):
-        raise ValueError(f"{where} needs a kind, the name of {what}, and its fields")
+        raise ValueError(f"{where} needs a kind, the name of {expected}, and its fields")
     return name, {key: inner for key, inner in value.items() if key != "kind"}
 
 
-def _fits(hint: Any, value: Any) -> bool:
+def _matches_type(hint: Any, value: Any) -> bool:
     """Whether a plain value is one of a simple type: a number, text, None, a choice, a union or a tuple of them."""
     inner = get_args(hint)
     if get_origin(hint) is Literal:
         return value in inner
     if get_origin(hint) is tuple:
-        return isinstance(value, list) and len(value) == len(inner) and all(map(_fits, inner, value))
+        return isinstance(value, list) and len(value) == len(inner) and all(map(_matches_type, inner, value))
     if inner:
-        return any(_fits(choice, value) for choice in inner)
+        return any(_matches_type(choice, value) for choice in inner)
     if hint is bool or isinstance(value, bool):
         return hint is bool and isinstance(value, bool)
     if hint is float:
-        return isinstance(value, float) or (isinstance(value, int) and abs(value) < _GREATEST)
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) < _MAX_INT)
     return isinstance(value, hint)
 
 
-def _converted(hint: Any, value: Any) -> Any:
+def _convert(hint: Any, value: Any) -> Any:
     """A value that fits, in its exact type: a whole number may stand for a float, a list for a tuple."""
     inner = get_args(hint)
     if get_origin(hint) is tuple:
-        return tuple(map(_converted, inner, value))
+        return tuple(map(_convert, inner, value))
     if get_origin(hint) is not Literal and inner:
-        return _converted(next(choice for choice in inner if _fits(choice, value)), value)
+        return _convert(next(choice for choice in inner if _matches_type(choice, value)), value)
     return float(value) if hint is float else value
 
 
-def _told(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     """A simple type in words."""
     inner = get_args(hint)
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, inner))
     if get_origin(hint) is tuple:
-        return f"a list of {len(inner)}: {', '.join(map(_told, inner))}"
+        return f"a list of {len(inner)}: {', '.join(map(_type_name, inner))}"
     if inner:
-        return " or ".join(map(_told, inner))
+        return " or ".join(map(_type_name, inner))
     return "nothing" if hint is type(None) else str(hint.__name__)

@@ -46,12 +46,12 @@ class Cameras:
     @property
     def azimuth(self) -> Float[Tensor, " B"]:
         """Angle of the camera around +Y, radians in (-pi, pi], 0 in front, pi/2 at +X."""
-        return self.seen_from(torch.zeros_like(self.positions[0]))[0]
+        return self.angles_around(torch.zeros_like(self.positions[0]))[0]
 
     @property
     def elevation(self) -> Float[Tensor, " B"]:
         """Angle of the camera above the horizon, radians."""
-        return self.seen_from(torch.zeros_like(self.positions[0]))[1]
+        return self.angles_around(torch.zeros_like(self.positions[0]))[1]
 
     def viewmats(self) -> Float[Tensor, "B 4 4"]:
         """World-to-camera matrices with OpenCV axes (x right, y down, z ahead), as gsplat wants them."""
@@ -70,12 +70,12 @@ class Cameras:
         k[:, 2, 2] = 1.0
         return k
 
-    def seen_from(self, point: Float[Tensor, " 3"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    def angles_around(self, point: Float[Tensor, " 3"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Azimuth and elevation of the cameras around a point other than the origin, radians."""
         x, y, z = (self.positions - point).unbind(-1)
         return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
-    def points(self, depth: Float[Tensor, "B H W 1"]) -> Float[Tensor, "B H W 3"]:
+    def unproject(self, depth: Float[Tensor, "B H W 1"]) -> Float[Tensor, "B H W 3"]:
         """Where in the world the pixels are that lie at these depths along the cameras' axes."""
         half = torch.tan(0.5 * self.fov_y)[:, None, None]
         across = (torch.arange(self.width, device=depth.device) + 0.5 - 0.5 * self.width) / (0.5 * self.height)
@@ -89,7 +89,7 @@ class Cameras:
         return Cameras(self.c2w.to(device), self.fov_y.to(device), self.height, self.width)
 
 
-def looking_at_origin(
+def look_at_origin(
     azimuth: Float[Tensor, " B"],
     elevation: Float[Tensor, " B"],
     size: int,
@@ -114,7 +114,7 @@ def looking_at_origin(
     return Cameras(c2w, torch.full_like(azimuth, fov_y), size, size)
 
 
-def ring(views: int, elevation: float, size: int) -> Cameras:
+def orbit_cameras(views: int, elevation: float, size: int) -> Cameras:
     """`views` cameras around the asset at one elevation (radians), the first in front."""
     azimuth = torch.arange(views) * (2 * math.pi / views)
-    return looking_at_origin(azimuth, torch.full((views,), elevation), size)
+    return look_at_origin(azimuth, torch.full((views,), elevation), size)

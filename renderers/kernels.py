@@ -25,15 +25,15 @@ def library() -> ctypes.CDLL | None:
 
     Raises ValueError if SDS3D_KERNELS names no known kernels.
     """
-    return _loaded(_wish())[0]
+    return _loaded(_requested())[0]
 
 
 def why_missing() -> str:
     """One line for the user about the missing kernels; empty if they are there."""
-    return _loaded(_wish())[1]
+    return _loaded(_requested())[1]
 
 
-def _wish() -> str:
+def _requested() -> str:
     wish = os.environ.get("SDS3D_KERNELS", "")
     if wish and wish not in _CHOICES:
         raise ValueError(f"SDS3D_KERNELS is {wish!r}; it may be {', '.join(_CHOICES)}, or unset for the fastest")
@@ -41,11 +41,11 @@ def _wish() -> str:
 
 
 @cache
-def _loaded(wish: str) -> tuple[ctypes.CDLL | None, str]:
+def _loaded(requested: str) -> tuple[ctypes.CDLL | None, str]:
     """The library and an empty line, or None and the reason."""
-    if wish == "torch":
+    if requested == "torch":
         return None, "SDS3D_KERNELS=torch asks for the slower torch code"
-    kinds = [wish] if wish else _fastest_first()
+    kinds = [requested] if requested else _fastest_first()
     reasons = []
     for kind in kinds:
         for path in _candidates(f"libsds3d_{kind}.so"):

@@ -77,11 +77,11 @@ def _run(given: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     """The function behind a command, imported only when it is asked for."""
     if name not in COMMANDS:
-        from configs.registry import unknown
+        from configs.registry import unknown_name_message
 
         above = {point.name: point for point in entry_points(group=GROUP)}
         if name not in above:
-            raise ValueError(unknown("command", name, [*COMMANDS, *above]))
+            raise ValueError(unknown_name_message("command", name, [*COMMANDS, *above]))
         loaded: Callable[[list[str]], int] = above[name].load()
         return loaded
     from sds3d.cli import commands

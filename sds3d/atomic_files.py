@@ -13,7 +13,7 @@ _alone = threading.Lock()
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A new empty file beside `path`, with the same ending, that takes its name when the block ends well.
 
     After an error nothing is left of it and what stood at `path` before still stands. Folders on the way are made.
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path`, whole or not at all."""
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_bytes(content)
 
 

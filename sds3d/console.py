@@ -22,7 +22,7 @@ class Console:
     _open: bool = False
     _last: float = 0.0
 
-    def say(self, text: str, **facts: object) -> None:
+    def log(self, text: str, **facts: object) -> None:
         """One plain line; in JSON mode an object with `message` and the facts."""
         if self.mode == "json":
             self._write(json.dumps({"message": text, **facts}) + "\n")
@@ -30,7 +30,7 @@ class Console:
             self._close()
             self._write(text + "\n")
 
-    def figures(self, text: str, facts: dict[str, float | int | str]) -> None:
+    def progress(self, text: str, facts: dict[str, float | int | str]) -> None:
         """The state of a run. On a terminal it replaces the last one; elsewhere it comes every ten seconds."""
         if self.mode == "json":
             self._write(json.dumps(facts) + "\n")
@@ -53,21 +53,21 @@ class Console:
 
 
 @dataclass
-class Pace:
+class EtaEstimator:
     """Seconds a step, smoothed, and how long the rest will take."""
 
     total: int
     seconds: float = 0.0
 
-    def took(self, seconds: float) -> None:
+    def update(self, seconds: float) -> None:
         self.seconds = seconds if self.seconds == 0 else (1 - _SMOOTH) * self.seconds + _SMOOTH * seconds
 
-    def left(self, done: int) -> float:
+    def remaining(self, done: int) -> float:
         """Seconds until the last step is done."""
         return self.seconds * (self.total - done)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Minutes and seconds, as 3:05."""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"
@@ -83,7 +83,7 @@ def memory_mb() -> tuple[float, float]:
         return 0.0, 0.0
 
 
-def in_words(seconds: float) -> str:
+def approximate_duration(seconds: float) -> str:
     """A duration to about a tenth, as people say it: 20 s, 3 min, 2 h 10 min."""
     if seconds < 90:
         return f"{max(1, round(seconds / 5) * 5 if seconds >= 10 else round(seconds))} s"

@@ -166,9 +166,9 @@ lint_imports_command()
 
 def test_a_wrong_shape_is_refused_while_tests_run() -> None:
     angles = torch.zeros(2)
-    assert len(cameras.looking_at_origin(angles, angles, 8, distance=3)) == 2  # an int passes for a float
+    assert len(cameras.look_at_origin(angles, angles, 8, distance=3)) == 2  # an int passes for a float
     with pytest.raises(TypeError, match="Type-check error"):
-        cameras.looking_at_origin(angles, torch.zeros(2, 1), 8)
+        cameras.look_at_origin(angles, torch.zeros(2, 1), 8)
 
 
 # --- how large a room may grow ---

@@ -23,7 +23,7 @@ _EXPECTED = {
     "list_type": "a list",
     "dict_type": "an object",
 }
-MAX_MISTAKES = 5
+MAX_REPORTED_ERRORS = 5
 """Mistakes that an answer lists."""
 
 
@@ -37,7 +37,7 @@ class FormRequest(Request):
     """What a run is asked with."""
 
     prompt: Text = ""
-    negative: Text | None = None
+    negative_prompt: Text | None = None
     seed: Number | None = None
     minutes: Number | Name | None = None
     values: dict[Name, Value] | None = None
@@ -45,7 +45,7 @@ class FormRequest(Request):
     prior: Name | None = None
     objective: Name | None = None
     scene: Name | None = None
-    times: Name | None = None
+    timesteps: Name | None = None
 
 
 class RunRequest(Request):
@@ -96,16 +96,16 @@ def validated(kind: type[Request], values: Any) -> dict[str, Any]:
         ValueError: in one line, each mistake with its place, what was sent and what is expected.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"expected an object with {', '.join(kind.model_fields)}, not {_shown(values)}")
+        raise ValueError(f"expected an object with {', '.join(kind.model_fields)}, not {_shorten(values)}")
     try:
         return kind.model_validate(values).model_dump()
     except ValidationError as error:
-        lines = _mistakes(error)
-    more = [f"and {len(lines) - MAX_MISTAKES} more"] if len(lines) > MAX_MISTAKES else []
-    raise ValueError("; ".join(lines[:MAX_MISTAKES] + more))
+        lines = _error_lines(error)
+    more = [f"and {len(lines) - MAX_REPORTED_ERRORS} more"] if len(lines) > MAX_REPORTED_ERRORS else []
+    raise ValueError("; ".join(lines[:MAX_REPORTED_ERRORS] + more))
 
 
-def _mistakes(error: ValidationError) -> list[str]:
+def _error_lines(error: ValidationError) -> list[str]:
     """One text for each place of a mistake; the types that a place may have are named together."""
     found: dict[str, str] = {}
     expected: dict[str, dict[str, None]] = {}
@@ -120,7 +120,7 @@ def _mistakes(error: ValidationError) -> list[str]:
             found[place] = f"{place} is too long; expected at most {row['ctx']['max_length']} characters"
         else:
             expected.setdefault(place, {})[_EXPECTED.get(row["type"], "another value")] = None
-            found[place] = f"{place} is {_shown(row['input'])}; expected {' or '.join(expected[place])}"
+            found[place] = f"{place} is {_shorten(row['input'])}; expected {' or '.join(expected[place])}"
     return list(found.values())
 
 
@@ -128,7 +128,7 @@ def _is_type(part: str) -> bool:
     return "[" in part or part in {"int", "float", "str", "bool", "none"}
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     """A value in a few characters."""
     text = " ".join(repr(value).split())
     return f"{text[:60]}..." if len(text) > 60 else text

@@ -11,99 +11,107 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.jobs.job import Full
-from app.jobs.progress import document
+from app.jobs.job import LimitReached
+from app.jobs.progress import read_json
 from configs.registry import objective_name, scene_name
 from configs.run import RunConfig
-from configs.serialization import glance
-from sds3d.console import in_words
+from configs.serialization import read_fields
+from sds3d.console import approximate_duration
 from sds3d.runs.provenance import versions
 
-RECENT = 100
+MAX_RUNS = 100
 """Runs that are looked at, the newest first."""
-LONGEST = 180.0
+TIMEOUT_S = 180.0
 """Seconds that a measurement may take."""
-FEWEST, MOST = 50, 20_000
+MIN_STEPS, MAX_STEPS = 50, 20_000
 """Steps that a time budget may become."""
-_AFTER = 15.0
+_EXPORT_S = 15.0
 """Seconds for the mesh and its pictures, where they were never measured."""
-_OPENING = 4.0
+_STARTUP_S = 4.0
 """Seconds to start Python and open the embedded prior."""
-_one = threading.Lock()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a step and all around the steps take."""
 
-    step: float
+    step_s: float
     """Seconds."""
-    around: float
+    overhead_s: float
     """Seconds before and after the steps."""
     source: str
     """Where that is known from, in words."""
 
-    def told(self, steps: int) -> str:
+    def describe(self, steps: int) -> str:
         """As words."""
-        whole = in_words(self.around + steps * self.step)
-        return f"About {whole} for {steps:,} steps at {1000 * self.step:.0f} ms, from {self.source}."
+        duration = approximate_duration(self.overhead_s + steps * self.step_s)
+        return f"About {duration} for {steps:,} steps at {1000 * self.step_s:.0f} ms, from {self.source}."
 
-    def within(self, minutes: float) -> int:
+    def steps_within(self, minutes: float) -> int:
         """Steps that fit in a time budget."""
-        return max(FEWEST, min(MOST, int((60 * minutes - self.around) / self.step)))
+        return max(MIN_STEPS, min(MAX_STEPS, int((60 * minutes - self.overhead_s) / self.step_s)))
 
 
-def kept(config: RunConfig, folders: Sequence[Path]) -> Estimate | None:
+def from_history(config: RunConfig, folders: Sequence[Path]) -> Estimate | None:
     """From finished runs with the same prior, objective, kind of scene and views; None where there are none."""
-    kind = (config.prior, objective_name(config.objective), scene_name(config.scene), config.views, config.particles)
+    kind = (
+        config.prior,
+        objective_name(config.objective),
+        scene_name(config.scene),
+        config.batch_size,
+        config.particles,
+    )
     machine = versions()
     found: list[tuple[float, float]] = []
-    for folder in folders[:RECENT]:
-        report = document(folder / "report.json")
+    for folder in folders[:MAX_RUNS]:
+        report = read_json(folder / "report.json")
         same = all(report.get("versions", {}).get(key) == machine.get(key) for key in ("machine", "kernels"))
-        if not (same and _kind(folder) == kind):
+        if not (same and _cost_key(folder) == kind):
             continue
         seconds, steps = report.get("seconds"), report.get("steps")
         if not isinstance(seconds, dict) or not isinstance(steps, int) or steps < 20:
             continue
-        spent = float(seconds.get("optimisation", 0.0))
-        found.append((spent / steps, sum(map(float, seconds.values())) - spent))
+        step_seconds = float(seconds.get("optimisation", 0.0))
+        found.append((step_seconds / steps, sum(map(float, seconds.values())) - step_seconds))
     if not found:
         return None
     runs = "1 run like it" if len(found) == 1 else f"{len(found)} runs like it"
-    step, after = (statistics.median(column) for column in zip(*found, strict=True))
-    return Estimate(step, after + _OPENING, f"{runs} on this machine")
+    step, overhead = (statistics.median(column) for column in zip(*found, strict=True))
+    return Estimate(step, overhead + _STARTUP_S, f"{runs} on this machine")
 
 
-def measured(words: Sequence[str]) -> Estimate:
+def measure_run(args: Sequence[str]) -> Estimate:
     """From a few steps of the run itself, taken in a process of their own.
 
     Raises:
         Full: another measurement goes on.
         ValueError: in one line, why there is no such run.
     """
-    if not _one.acquire(blocking=False):
-        raise Full("another measurement goes on; try again in a moment")
+    if not _lock.acquire(blocking=False):
+        raise LimitReached("another measurement goes on; try again in a moment")
     try:
-        command = [sys.executable, "-m", "sds3d", "plan", *words, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+        command = [sys.executable, "-m", "sds3d", "plan", *args, "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise ValueError(f"five steps took more than {LONGEST:.0f} s; this run is too much for this machine") from None
+        raise ValueError(
+            f"five steps took more than {TIMEOUT_S:.0f} s; this run is too much for this machine"
+        ) from None
     finally:
-        _one.release()
-    for line in done.stdout.splitlines():
+        _lock.release()
+    for line in result.stdout.splitlines():
         row = json.loads(line) if line.startswith("{") else {}
         if "step_seconds" in row:
-            return Estimate(float(row["step_seconds"]), _AFTER + _OPENING, "four steps, measured just now")
-    reason = (done.stderr.strip().splitlines() or ["the measurement gave nothing"])[-1]
+            return Estimate(float(row["step_seconds"]), _EXPORT_S + _STARTUP_S, "four steps, measured just now")
+    reason = (result.stderr.strip().splitlines() or ["the measurement gave nothing"])[-1]
     raise ValueError(reason.removeprefix("sds3d: ")[:400])
 
 
-def _kind(folder: Path) -> tuple[object, ...] | None:
+def _cost_key(folder: Path) -> tuple[object, ...] | None:
     """What decides how long a step of a run takes, as far as that is easily told."""
-    row = glance(folder / "run.yaml", ("prior", "objective", "scene", "views", "particles"))
+    row = read_fields(folder / "run.yaml", ("prior", "objective", "scene", "batch_size", "particles"))
     try:
         kind = (row["prior"], row["objective"]["kind"], row.get("scene", {}).get("kind", "splats"))
     except (KeyError, TypeError, AttributeError):
         return None
-    return (*kind, row.get("views"), row.get("particles", 1))
+    return (*kind, row.get("batch_size"), row.get("particles", 1))

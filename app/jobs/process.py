@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-POLITE = 5
+NICENESS = 5
 """How far a job steps back behind the page on a busy machine (see nice(1))."""
-_BEGIN = 'echo $$ > "$1" && shift && exec nice -n "$0" "$@"'
+_LAUNCH_SCRIPT = 'echo $$ > "$1" && shift && exec nice -n "$0" "$@"'
 """The shell leaves its own number, which the command takes over."""
 
 
@@ -28,25 +28,25 @@ class Process:
     """The process of one job: `log` holds what it says, `number` which process it is."""
 
     log: Path
-    number: Path
+    pid_file: Path
 
-    def start(self, command: Sequence[str], surroundings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def start(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Starts the command in a session of its own, with an empty log.
 
         Raises:
             BlockingIOError: it runs already.
             OSError: the system can not start it.
         """
-        self.number.unlink(missing_ok=True)
+        self.pid_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.truncate(0)
             return subprocess.Popen(
-                ["/bin/sh", "-c", _BEGIN, str(POLITE), str(self.number), *command],
+                ["/bin/sh", "-c", _LAUNCH_SCRIPT, str(NICENESS), str(self.pid_file), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(surroundings),
+                env=dict(env),
                 start_new_session=True,
             )
 
@@ -61,25 +61,25 @@ class Process:
             return True
         return False
 
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether the command was ever begun since its number was last taken away."""
-        return self.number.exists()
+        return self.pid_file.exists()
 
     def pid(self) -> int | None:
         """Its number; None where it is over, or not begun, or another process has that number now."""
         try:
-            pid = int(self.number.read_text())
+            pid = int(self.pid_file.read_text())
         except (OSError, ValueError):
             return None
-        return pid if self.alive() and _writes(pid, self.log) else None
+        return pid if self.alive() and _writes_to(pid, self.log) else None
 
-    def end(self, at_once: bool = False) -> bool:
+    def terminate(self, kill: bool = False) -> bool:
         """Asks it to end, or ends it and all that it started at once; returns whether there was one to ask."""
         pid = self.pid()
         if pid is None:
             return False
         with suppress(ProcessLookupError):
-            if at_once:
+            if kill:
                 os.killpg(pid, signal.SIGKILL)
             else:
                 os.kill(pid, signal.SIGTERM)
@@ -87,21 +87,21 @@ class Process:
         return False
 
 
-def environment(at_once: int) -> dict[str, str]:
+def environment(max_parallel: int) -> dict[str, str]:
     """The surroundings of a job when so many run at once: they share the processors, and none spins while it idles."""
-    shared = {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
-    if at_once > 1:
+    variables = {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
+    if max_parallel > 1:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        shared["OMP_NUM_THREADS"] = str(max(1, processors // at_once))
-    return shared | dict(os.environ)
+        variables["OMP_NUM_THREADS"] = str(max(1, processors // max_parallel))
+    return variables | dict(os.environ)
 
 
-def _writes(pid: int, log: Path) -> bool:
+def _writes_to(pid: int, log: Path) -> bool:
     """Whether the process of that number leads a session and writes into the log."""
     try:
         if os.getsid(pid) != pid:
             return False
-        told = Path(f"/proc/{pid}/fd/1")
-        return not Path("/proc/self/fd").exists() or told.samefile(log)
+        stdout = Path(f"/proc/{pid}/fd/1")
+        return not Path("/proc/self/fd").exists() or stdout.samefile(log)
     except OSError:
         return False

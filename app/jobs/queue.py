@@ -16,25 +16,35 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.forms.argument_policy import changed, checked
-from app.jobs.job import ACTIVE, BEFORE, COMMANDS, PROMPTS, Full, Job, Progress, State, Unknown
-from app.jobs.job_status import Outside, busy, ended, later
+from app.forms.argument_policy import replace_flags, validate_args
+from app.jobs.job import (
+    ACTIVE_STATES,
+    COMMANDS,
+    LEADING_ARGS,
+    PROMPT_ARGS,
+    Job,
+    LimitReached,
+    NotFound,
+    Progress,
+    State,
+)
+from app.jobs.job_status import ExternalRuns, is_busy, mark_ended, refresh
 from app.jobs.process import environment
-from app.jobs.progress import has_checkpoint, progress_of, report_age
+from app.jobs.progress import has_checkpoint, progress_of, report_mtime_ns
 from app.jobs.store import Store
 
-__all__ = ["Full", "Job", "Jobs", "Progress", "State", "Unknown"]
+__all__ = ["Job", "Jobs", "LimitReached", "NotFound", "Progress", "State"]
 
 _log = logging.getLogger(__name__)
 SDS3D = (sys.executable, "-m", "sds3d")
 """The command line."""
-TICK = 0.5
+POLL_INTERVAL_S = 0.5
 """Seconds between two looks at the jobs that run."""
-_SOON = 0.05
+_STOP_POLL_INTERVAL_S = 0.05
 """The same while one of them has yet to hear that it should end."""
-_PATIENCE = 5.0
+_CLOSE_TIMEOUT_S = 5.0
 """Seconds that a server which goes waits until they have heard."""
-LEAST_FREE = 1e9
+MIN_FREE_BYTES = 1e9
 """Bytes that have to be free on the disk for a new job."""
 _List = list[Job]
 """A name for it inside a class that has a method `list`."""
@@ -46,18 +56,18 @@ class Jobs:
     def __init__(
         self,
         runs: Path,
-        at_once: int = 1,
-        waiting: int = 20,
-        each: int = 3,
+        max_parallel: int = 1,
+        max_queued: int = 20,
+        max_per_owner: int = 3,
         command: Sequence[str] = SDS3D,
         trusted: Collection[str] = (),
     ) -> None:
         """Takes the folder `runs`, finds the jobs that go on there, and starts those that wait.
 
         Args:
-            at_once: jobs that run at the same time.
-            waiting: jobs that wait, at most.
-            each: jobs of one owner that wait or run, at most.
+            max_parallel: jobs that run at the same time.
+            max_queued: jobs that wait, at most.
+            max_per_owner: jobs of one owner that wait or run, at most.
             command: what stands before `generate` and so on.
             trusted: values that flags of visitors may have though they name files, such as the folder of a prior.
 
@@ -66,26 +76,26 @@ class Jobs:
             OSError: it can not be written.
         """
         self.store = Store(runs)
-        self.at_once, self.waiting, self.each = at_once, waiting, each
+        self.max_parallel, self.max_queued, self.max_per_owner = max_parallel, max_queued, max_per_owner
         self.trusted = frozenset(trusted)
         self._command = tuple(command)
         self._mutex = threading.RLock()
         self._jobs = {job.id: job for job in self.store.jobs()}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._untold: dict[str, bool] = {}
+        self._pending_stops: dict[str, bool] = {}
         """Jobs whose process has yet to hear that it should end, and whether at once: it may have only just begun."""
-        self._outside = Outside(self.store)
+        self._external = ExternalRuns(self.store)
         self._wake, self._closing = threading.Event(), False
-        self._look()
+        self._poll()
         self._thread = threading.Thread(target=self._supervise, name="jobs", daemon=True)
         self._thread.start()
 
-    def submit(self, command: str, words: Sequence[str], owner: str, name: str = "", batch: str = "") -> Job:
+    def submit(self, command: str, args: Sequence[str], owner: str, name: str = "", batch: str = "") -> Job:
         """Puts a job into the queue.
 
         Args:
             command: `generate`, `edit`, `refine`, `texture` or `compare`.
-            words: its words; the first is the prompt, or the id of a run (`edit`, `refine`) or the name of an uploaded
+            args: its words; the first is the prompt, or the id of a run (`edit`, `refine`) or the name of an uploaded
                 file (`texture`), with the prompt after it (not for `refine`). No `--out`.
             owner: whose share of the queue it takes.
             name: what the run is called; by default it is named after the prompt.
@@ -97,65 +107,65 @@ class Jobs:
         """
         if command not in COMMANDS:
             raise ValueError(f"there is no command {command!r}; expected {', '.join(COMMANDS)}")
-        first, texts = BEFORE[command], BEFORE[command] + PROMPTS[command]
-        words = checked(words, texts, self.trusted)
-        if first:
-            self._source(command, words[0])
-        prompt = words[first] if PROMPTS[command] else self.get(words[0]).prompt
+        num_leading, num_texts = LEADING_ARGS[command], LEADING_ARGS[command] + PROMPT_ARGS[command]
+        args = validate_args(args, num_texts, self.trusted)
+        if num_leading:
+            self._source(command, args[0])
+        prompt = args[num_leading] if PROMPT_ARGS[command] else self.get(args[0]).prompt
         now = time.time()
         with self._mutex:
-            self._room(owner)
+            self._check_capacity(owner)
             id = self.store.reserve(name or prompt)
-            job = Job(id, command, words, owner, made=now, prompt=prompt, batch=batch, asked=now)
-            self._put(job)
+            job = Job(id, command, args, owner, created_at=now, prompt=prompt, batch=batch, queued_at=now)
+            self._save(job)
         self._wake.set()
         return job
 
-    def cancel(self, id: str, at_once: bool = False) -> None:
+    def cancel(self, id: str, kill: bool = False) -> None:
         """Takes a job from the queue, or asks it to stop: it then exports what it has. Nothing for one that is over.
 
-        `at_once` ends it without an export; it can be taken up again at its last checkpoint.
+        `kill` ends it without an export; it can be taken up again at its last checkpoint.
         Raises Unknown, and ValueError for a run that a command line makes at this moment.
         """
         with self._mutex:
             job = self.get(id)
-            if job.over or (job.stopping and not at_once):
+            if job.is_over or (job.stopping and not kill):
                 return
-            if job.outside:
+            if job.external:
                 raise ValueError(f"{id} is made by a command line; stop it there")
             if job.state == "waiting":
-                self._put(replace(job, state="stopped", stopping=True, ended=time.time()))
+                self._save(replace(job, state="stopped", stopping=True, ended_at=time.time()))
                 return
             self._jobs[id] = replace(job, stopping=True)
-            self._untold[id] = at_once
-            self._tell()
+            self._pending_stops[id] = kill
+            self._deliver_stops()
         self._wake.set()
 
     def get(self, id: str) -> Job:
         """A job as it stands. Raises Unknown."""
         with self._mutex:  # a folder that is being emptied is away for a moment
             folder, job = self.store.folder(id), self._jobs.get(id)
-        return self._outside.job(id) if job is None else later(job, folder)
+        return self._external.job(id) if job is None else refresh(job, folder)
 
     def list(self) -> _List:
         """All runs, the newest first."""
         with self._mutex:
-            ours = dict(self._jobs)
-        found = [later(job, self.store.runs / id) for id, job in ours.items() if (self.store.runs / id).is_dir()]
-        return sorted([*found, *self._outside.jobs(set(ours))], key=lambda job: (-job.made, job.id))
+            own_jobs = dict(self._jobs)
+        found = [refresh(job, self.store.runs / id) for id, job in own_jobs.items() if (self.store.runs / id).is_dir()]
+        return sorted([*found, *self._external.jobs(set(own_jobs))], key=lambda job: (-job.created_at, job.id))
 
     def search(self, text: str) -> _List:
         """Runs whose prompt, name or command has every word of `text` in it, the newest first."""
-        wanted = text.casefold().split()
+        terms = text.casefold().split()
         return [
-            job for job in self.list() if all(w in f"{job.prompt} {job.id} {job.command}".casefold() for w in wanted)
+            job for job in self.list() if all(w in f"{job.prompt} {job.id} {job.command}".casefold() for w in terms)
         ]
 
     def progress(self, id: str) -> Progress:
         """How far a run is. Raises Unknown."""
         job, folder = self.get(id), self.store.runs / id
-        place = next((place for place, other in enumerate(self._queue(), 1) if other.id == id), 0)
-        return progress_of(job, folder, self.store.process(id).log, place)
+        position = next((position for position, other in enumerate(self._queue(), 1) if other.id == id), 0)
+        return progress_of(job, folder, self.store.process(id).log, position)
 
     def resume(self, id: str, owner: str, steps: int | None = None) -> Job:
         """Puts a run into the queue again: from its checkpoint, or from its start where it has none.
@@ -168,37 +178,39 @@ class Jobs:
         """
         with self._mutex:
             job, folder = self.get(id), self.store.folder(id)
-            if not job.over:
+            if not job.is_over:
                 raise ValueError(f"{id} is {job.state} already")
-            if busy(folder, job.ended or 0.0):
+            if is_busy(folder, job.ended_at or 0.0):
                 raise ValueError(f"{id} is made by a command line at this moment; wait until that is over")
             if job.state == "done" and (steps is None or job.command == "compare"):
                 raise ValueError(f"{id} is done" + ("" if job.command == "compare" else "; give more steps to go on"))
-            if not job.words and not (job.command != "compare" and has_checkpoint(folder)):
+            if not job.args and not (job.command != "compare" and has_checkpoint(folder)):
                 raise ValueError(f"{id} has no checkpoint to go on from; make it again")
-            self._room(owner)
-            job = replace(job, owner=owner, state="waiting", reason="", asked=time.time(), began=None, ended=None)
-            job = replace(job, stopping=False, last_step=steps, outside=False)
-            self._put(job)
+            self._check_capacity(owner)
+            job = replace(
+                job, owner=owner, state="waiting", reason="", queued_at=time.time(), started_at=None, ended_at=None
+            )
+            job = replace(job, stopping=False, last_step=steps, external=False)
+            self._save(job)
         self._wake.set()
         return job
 
-    def again(self, id: str, owner: str, changes: Mapping[str, str] | None = None) -> Job:
+    def clone(self, id: str, owner: str, changes: Mapping[str, str] | None = None) -> Job:
         """A new run like an old one that the page made, with other values of flags (`{"seed": "3"}`) or `prompt`.
 
         Raises as `submit`, and ValueError for a run of the command line.
         """
         job = self.get(id)
-        if not job.words:
+        if not job.args:
             raise ValueError(f"{id} was made by the command line; what it was asked is in its run.yaml")
-        texts = BEFORE[job.command] + PROMPTS[job.command]
-        return self.submit(job.command, changed(job.words, texts, changes or {}), owner)
+        num_texts = LEADING_ARGS[job.command] + PROMPT_ARGS[job.command]
+        return self.submit(job.command, replace_flags(job.args, num_texts, changes or {}), owner)
 
     def delete(self, id: str) -> None:
         """Deletes a run with all its files. Raises Unknown, and ValueError while it waits or runs."""
         with self._mutex:
             job = self.get(id)
-            if not job.over or busy(self.store.folder(id), job.ended or 0.0):
+            if not job.is_over or is_busy(self.store.folder(id), job.ended_at or 0.0):
                 raise ValueError(f"{id} is {job.state}; cancel it first")
             self.store.delete(id)
             self._jobs.pop(id, None)
@@ -209,9 +221,9 @@ class Jobs:
 
     def close(self) -> None:
         """The server goes; jobs that run go on, and the next server finds them. Those that were to end hear of it."""
-        limit = time.monotonic() + _PATIENCE
-        while self._untold and time.monotonic() < limit:
-            time.sleep(_SOON)
+        limit = time.monotonic() + _CLOSE_TIMEOUT_S
+        while self._pending_stops and time.monotonic() < limit:
+            time.sleep(_STOP_POLL_INTERVAL_S)
         self._closing = True
         self._wake.set()
         self._thread.join()
@@ -219,15 +231,15 @@ class Jobs:
 
     def _supervise(self) -> None:
         while not self._closing:
-            self._wake.wait(_SOON if self._untold else TICK)
+            self._wake.wait(_STOP_POLL_INTERVAL_S if self._pending_stops else POLL_INTERVAL_S)
             self._wake.clear()
             if not self._closing:
                 try:
-                    self._look()
+                    self._poll()
                 except OSError as error:  # such as a full disk: what could not be written is tried again
                     _log.warning("%s", error)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Notices which jobs have ended, and starts those whose turn it is."""
         with self._mutex:
             for id, child in [*self._children.items()]:
@@ -237,76 +249,85 @@ class Jobs:
                 process = self.store.process(job.id)
                 if process.alive():
                     continue
-                self._untold.pop(job.id, None)
-                self._put(ended(job, self.store.runs / job.id, process.log) if process.begun() else _back(job))
+                self._pending_stops.pop(job.id, None)
+                self._save(
+                    mark_ended(job, self.store.runs / job.id, process.log) if process.started() else _requeued(job)
+                )
             for job in self._queue():
-                if sum(other.state == "running" for other in self._jobs.values()) >= self.at_once:
+                if sum(other.state == "running" for other in self._jobs.values()) >= self.max_parallel:
                     break
                 self._start(job)
-            self._tell()
+            self._deliver_stops()
 
-    def _tell(self) -> None:
+    def _deliver_stops(self) -> None:
         """Ends the processes that were to be ended, of those that can be reached. Only then it stands on the disk: the
         next server tells none twice, for that would cost its export.
         """
-        for id, at_once in [*self._untold.items()]:
+        for id, kill in [*self._pending_stops.items()]:
             process = self.store.process(id)
-            if process.end(at_once) or not process.alive():
-                del self._untold[id]
-                self._put(self._jobs[id])
+            if process.terminate(kill) or not process.alive():
+                del self._pending_stops[id]
+                self._save(self._jobs[id])
 
     def _queue(self) -> _List:
         """The jobs that wait, the next one first."""
         with self._mutex:
-            return sorted((j for j in self._jobs.values() if j.state == "waiting"), key=lambda job: (job.asked, job.id))
+            return sorted(
+                (j for j in self._jobs.values() if j.state == "waiting"), key=lambda job: (job.queued_at, job.id)
+            )
 
     def _start(self, job: Job) -> None:
         """Starts a job. It stands on the disk as running before its process exists: a server that dies in between
         leaves one that never began, which the next server puts back.
         """
         folder, process = self.store.runs / job.id, self.store.process(job.id)
-        process.number.unlink(missing_ok=True)
-        self._put(replace(job, state="running", began=time.time(), before=report_age(job, folder)))
+        process.pid_file.unlink(missing_ok=True)
+        self._save(
+            replace(job, state="running", started_at=time.time(), report_mtime_before=report_mtime_ns(job, folder))
+        )
         try:
             if not has_checkpoint(folder) and (folder / "run.yaml").exists() and job.command != "compare":
-                self.store.empty(job.id)
-            self._children[job.id] = process.start(self._line(job, folder), environment(self.at_once))
+                self.store.clear(job.id)
+            self._children[job.id] = process.start(self._command_line(job, folder), environment(self.max_parallel))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
-            self._put(replace(job, state="failed", reason=f"it could not be started: {reason}", ended=time.time()))
+            self._save(replace(job, state="failed", reason=f"it could not be started: {reason}", ended_at=time.time()))
 
-    def _line(self, job: Job, folder: Path) -> Sequence[str]:
+    def _command_line(self, job: Job, folder: Path) -> Sequence[str]:
         """The command line of a job. Raises Unknown where what it starts from is gone."""
         if job.command != "compare" and has_checkpoint(folder):
-            further = [] if job.last_step is None else ["--steps", str(job.last_step)]
-            return [*self._command, "resume", str(folder), *further]
-        words = [*job.words]
-        if BEFORE[job.command]:
-            words[0] = str(self._source(job.command, words[0]))
-        telling = ["--json"] if job.command == "compare" else []
-        return [*self._command, job.command, *words, "--out", str(folder), *telling]
+            extra = [] if job.last_step is None else ["--steps", str(job.last_step)]
+            return [*self._command, "resume", str(folder), *extra]
+        args = [*job.args]
+        if LEADING_ARGS[job.command]:
+            args[0] = str(self._source(job.command, args[0]))
+        json_flag = ["--json"] if job.command == "compare" else []
+        return [*self._command, job.command, *args, "--out", str(folder), *json_flag]
 
     def _source(self, command: str, name: str) -> Path:
         """What a job starts from. Raises Unknown."""
         return self.store.upload(name) if command == "texture" else self.store.folder(name)
 
-    def _room(self, owner: str) -> None:
+    def _check_capacity(self, owner: str) -> None:
         """Raises Full where one more job is one too many."""
-        active = [job for job in self._jobs.values() if job.state in ACTIVE]
-        mine = sum(job.owner == owner for job in active)
-        if mine >= self.each:
-            raise Full(f"you have {mine} runs going or waiting, and {self.each} is the most; wait for one or cancel it")
-        if sum(job.state == "waiting" for job in active) >= self.waiting:
-            raise Full(f"{self.waiting} runs are waiting already; try again when the queue is shorter")
-        if (free := shutil.disk_usage(self.store.runs).free) < LEAST_FREE:
-            raise Full(f"the disk has {free / 1e9:.1f} GB left; delete some runs first")
+        active = [job for job in self._jobs.values() if job.state in ACTIVE_STATES]
+        owned = sum(job.owner == owner for job in active)
+        if owned >= self.max_per_owner:
+            raise LimitReached(
+                f"you have {owned} runs going or waiting, and {self.max_per_owner} is the most; "
+                "wait for one or cancel it"
+            )
+        if sum(job.state == "waiting" for job in active) >= self.max_queued:
+            raise LimitReached(f"{self.max_queued} runs are waiting already; try again when the queue is shorter")
+        if (free := shutil.disk_usage(self.store.runs).free) < MIN_FREE_BYTES:
+            raise LimitReached(f"the disk has {free / 1e9:.1f} GB left; delete some runs first")
 
-    def _put(self, job: Job) -> None:
+    def _save(self, job: Job) -> None:
         """The disk first, then the memory."""
         self.store.write(job)
         self._jobs[job.id] = job
 
 
-def _back(job: Job) -> Job:
+def _requeued(job: Job) -> Job:
     """A job that was to be started, and never was."""
-    return replace(job, state="waiting", began=None)
+    return replace(job, state="waiting", started_at=None)

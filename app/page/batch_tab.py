@@ -9,8 +9,8 @@ import gradio as gr
 
 from app import batch
 from app.actions import Actions
-from app.forms.fields import Choice, words
-from app.page.components import PRIVATE, QUICK, Pickers, component, one_line, owner, said, told
+from app.forms.fields import Choice, choice_args
+from app.page.components import PRIVATE, QUICK, ConfigPickers, component, error_result, one_line, owner, status_html
 
 
 class BatchTab:
@@ -23,7 +23,7 @@ class BatchTab:
             try:
                 return actions.batch(str(name))
             except ValueError as error:
-                return told(error)
+                return error_result(error)
 
         look.__name__ = "batch"
         with gr.Row(elem_classes="two"):
@@ -33,7 +33,7 @@ class BatchTab:
                     placeholder="a teddy bear\na blue teapot\na snowman",
                     lines=8,
                     max_lines=20,
-                    max_length=batch.LARGEST,
+                    max_length=batch.MAX_BYTES,
                     elem_id="batch-prompts",
                 )
                 self.table = gr.File(
@@ -42,13 +42,13 @@ class BatchTab:
                     height=150,
                     elem_id="batch-table",
                 )
-                self.pickers = Pickers("batch")
-                self.go = gr.Button("Make them all", variant="primary", size="lg", elem_id="batch")
-                self.said = gr.HTML("", elem_classes="estimate", elem_id="batch-said")
+                self.pickers = ConfigPickers("batch")
+                self.submit_button = gr.Button("Make them all", variant="primary", size="lg", elem_id="batch")
+                self.message = gr.HTML("", elem_classes="estimate", elem_id="batch-said")
             with gr.Column(scale=7):
                 self.sheet = component("batch", [look], {}, "")
         inputs = [self.prompts, self.table, *self.pickers.inputs]
-        self.go.click(self._start, inputs, [self.sheet, self.said], trigger_mode="once", **PRIVATE)
+        self.submit_button.click(self._start, inputs, [self.sheet, self.message], trigger_mode="once", **PRIVATE)
 
     def listen(self, tabs: gr.Tabs, card: gr.HTML) -> None:
         """Ties a picture to the tab that shows one run."""
@@ -63,16 +63,18 @@ class BatchTab:
         *picked, changed = values
         try:
             choice = self.pickers.choice(tuple(picked))
-            sent = start(self.actions, prompts or "", table, choice, changed or {}, owner(request))
+            sent = submit_batch(self.actions, prompts or "", table, choice, changed or {}, owner(request))
         except (ValueError, ImportError, OSError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
-        told = f"{len(sent.ids)} in the queue." if sent.ids else "None was taken."
-        return sent.name if sent.ids else gr.skip(), said(" ".join([told, *sent.wrong[:8]]), bad=bool(sent.wrong))
+            return gr.skip(), status_html(one_line(error), error=True)
+        summary = f"{len(sent.ids)} in the queue." if sent.ids else "None was taken."
+        return sent.name if sent.ids else gr.skip(), status_html(
+            " ".join([summary, *sent.problems[:8]]), error=bool(sent.problems)
+        )
 
 
-def start(
-    actions: Actions, prompts: str, table: str | None, choice: Choice, changed: dict[str, object], who: str
-) -> batch.Sent:
+def submit_batch(
+    actions: Actions, prompts: str, table: str | None, choice: Choice, changed: dict[str, object], owner_id: str
+) -> batch.SubmittedBatch:
     """Puts many prompts into the queue.
 
     Args:
@@ -82,12 +84,12 @@ def start(
         ValueError: there are none, or none that can be read.
         OSError: the file can not be read.
     """
-    flags = words(choice, changed)
+    flags = choice_args(choice, changed)
     if table is not None:
         file = Path(table)
-        if file.stat().st_size > batch.LARGEST:
-            raise ValueError(f"the table has more than {batch.LARGEST // 1024} KB, the most that is taken")
-        found = batch.table(file.read_bytes(), flags, actions.fits(choice))
+        if file.stat().st_size > batch.MAX_BYTES:
+            raise ValueError(f"the table has more than {batch.MAX_BYTES // 1024} KB, the most that is taken")
+        found = batch.from_csv(file.read_bytes(), flags, actions.prompt_check(choice))
     else:
-        found = batch.pasted(prompts, flags, actions.fits(choice))
-    return batch.submitted(actions.jobs, found, who)
+        found = batch.from_lines(prompts, flags, actions.prompt_check(choice))
+    return batch.submit(actions.jobs, found, owner_id)

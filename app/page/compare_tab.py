@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.forms.fields import Choice, objectives, priors
-from app.forms.form import PROMPT, number
-from app.page.components import PRIVATE, live, one_line, owner, said
+from app.forms.fields import Choice, objective_choices, prior_choices
+from app.forms.form import MAX_PROMPT_CHARS, parse_float
+from app.page.components import PRIVATE, one_line, owner, run_card, status_html
 from configs.presets import PRESETS
 
-FIRST = ("sds", "csd", "ism")
+DEFAULT_OBJECTIVES = ("sds", "csd", "ism")
 """Chosen when the tab is opened."""
 
 
@@ -24,10 +24,17 @@ class CompareTab:
         with gr.Row(elem_classes="two"):
             with gr.Column(scale=4):
                 self.prompt = gr.Textbox(
-                    label="What to make", placeholder="a hamburger", max_length=PROMPT, elem_id="compare-prompt"
+                    label="What to make",
+                    placeholder="a hamburger",
+                    max_length=MAX_PROMPT_CHARS,
+                    elem_id="compare-prompt",
                 )
                 self.objectives = gr.Dropdown(
-                    objectives(), value=list(FIRST), multiselect=True, label="Objectives", elem_id="compare-objectives"
+                    objective_choices(),
+                    value=list(DEFAULT_OBJECTIVES),
+                    multiselect=True,
+                    label="Objectives",
+                    elem_id="compare-objectives",
                 )
                 with gr.Row():
                     self.seeds = gr.Number(1, label="Seeds of each", precision=0, minimum=1, elem_id="compare-seeds")
@@ -35,13 +42,15 @@ class CompareTab:
                         "2", label="Minutes for each run", max_length=8, elem_id="compare-minutes"
                     )
                 self.preset = gr.Radio(list(PRESETS), value=next(iter(PRESETS)), label="Preset")
-                self.prior = gr.Dropdown(priors(), value="mini", label="Prior")
-                self.go = gr.Button("Compare", variant="primary", size="lg", elem_id="compare")
-                self.said = gr.HTML("", elem_classes="estimate", elem_id="compare-said")
+                self.prior = gr.Dropdown(prior_choices(), value="mini", label="Prior")
+                self.submit_button = gr.Button("Compare", variant="primary", size="lg", elem_id="compare")
+                self.message = gr.HTML("", elem_classes="estimate", elem_id="compare-said")
             with gr.Column(scale=7):
-                self.card = live(actions, "compare")
+                self.card = run_card(actions, "compare")
         inputs = [self.prompt, self.objectives, self.seeds, self.minutes, self.preset, self.prior]
-        gr.on([self.go.click], self._start, inputs, [self.card, self.said], trigger_mode="once", **PRIVATE)
+        gr.on(
+            [self.submit_button.click], self._start, inputs, [self.card, self.message], trigger_mode="once", **PRIVATE
+        )
 
     def _start(
         self,
@@ -55,8 +64,8 @@ class CompareTab:
     ) -> tuple[Any, str]:
         try:
             choice = Choice(str(preset), str(prior))
-            id = self.actions.compare(prompt, names, seeds, number("time", minutes), choice, owner(request))
+            id = self.actions.compare(prompt, names, seeds, parse_float("time", minutes), choice, owner(request))
         except (ValueError, ImportError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
+            return gr.skip(), status_html(one_line(error), error=True)
         runs = len(names) * int(seeds)
-        return id, said(f"{runs} runs of {minutes} min each, one after another.")
+        return id, status_html(f"{runs} runs of {minutes} min each, one after another.")

@@ -9,12 +9,19 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.forms.fields import Choice, objectives, presets, priors, scenes, time_rules
-from app.forms.form import defaults
-from app.page.theme import script, text
+from app.forms.fields import (
+    Choice,
+    objective_choices,
+    preset_choices,
+    prior_choices,
+    scene_names,
+    timestep_sampler_choices,
+)
+from app.forms.form import default_fields
+from app.page.theme import read_script, read_text
 from configs.presets import PRESETS
 
-Served = Callable[..., dict[str, Any]]
+ServerFunction = Callable[..., dict[str, Any]]
 """A function that a component's script asks: plain values in and out, errors as {"error": one line}."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """How the page listens to its own components: not as a part of the API."""
@@ -32,25 +39,25 @@ def owner(request: Any) -> str:
     return str(user or (client.host if client else "unknown"))
 
 
-def told(error: Exception) -> dict[str, Any]:
+def error_result(error: Exception) -> dict[str, Any]:
     """An error for a script."""
     return {"error": one_line(error)}
 
 
-def done(act: Callable[[], object]) -> dict[str, Any]:
+def run_action(act: Callable[[], object]) -> dict[str, Any]:
     """What a script hears of something that was to be done: nothing, or why it was not."""
     try:
         act()
     except ValueError as error:
-        return told(error)
+        return error_result(error)
     return {}
 
 
-def resuming(actions: Actions) -> Served:
+def resume_function(actions: Actions) -> ServerFunction:
     """The function by which scripts go on with a run."""
 
     def resume(id: str, request: Any) -> dict[str, Any]:
-        return done(lambda: actions.jobs.resume(str(id), owner(request)))
+        return run_action(lambda: actions.jobs.resume(str(id), owner(request)))
 
     # Gradio goes by this, though what it hands to functions of scripts is the request inside one.
     resume.__annotations__["request"] = gr.Request
@@ -62,82 +69,82 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()).partition(" (see sds3d")[0]
 
 
-def said(words: str, bad: bool = False) -> str:
+def status_html(text_line: str, error: bool = False) -> str:
     """One line under a form, as HTML."""
-    role = "alert" if bad else "status"
-    return f'<p class="{"bad" if bad else ""}" role="{role}">{html.escape(words)}</p>' if words else ""
+    role = "alert" if error else "status"
+    return f'<p class="{"bad" if error else ""}" role="{role}">{html.escape(text_line)}</p>' if text_line else ""
 
 
-def component(name: str, functions: list[Served], given: dict[str, Any], value: Any = None) -> gr.HTML:
+def component(name: str, functions: list[ServerFunction], properties: dict[str, Any], value: Any = None) -> gr.HTML:
     """A component made of NAME.html and NAME.js.
 
     Args:
         functions: what its script may ask the server, by their names.
-        given: further properties that the script reads.
+        properties: further properties that the script reads.
     """
     return gr.HTML(
         value,
-        html_template=text(f"{name}.html"),
-        js_on_load=script(f"{name}.js"),
+        html_template=read_text(f"{name}.html"),
+        js_on_load=read_script(f"{name}.js"),
         apply_default_css=False,
         server_functions=functions,
-        elem_id=f"{name}-{given.pop('place')}" if "place" in given else name,
-        **given,
+        elem_id=f"{name}-{properties.pop('place')}" if "place" in properties else name,
+        **properties,
     )
 
 
-def live(actions: Actions, place: str) -> gr.HTML:
+def run_card(actions: Actions, tab_name: str) -> gr.HTML:
     """The card of one run; its value is the run's id."""
 
     def look(id: str) -> dict[str, Any]:
         try:
-            return actions.look(str(id))
+            return actions.card(str(id))
         except ValueError as error:
-            return told(error)
+            return error_result(error)
 
     def cancel(id: str) -> dict[str, Any]:
-        return done(lambda: actions.jobs.cancel(str(id)))
+        return run_action(lambda: actions.jobs.cancel(str(id)))
 
     def whole(id: str) -> dict[str, Any]:
         try:
             return {"html": actions.jobs.file(str(id), "index.html").read_text(encoding="utf-8")}
         except (ValueError, OSError) as error:
-            return told(error)
+            return error_result(error)
 
-    return component("live", [look, cancel, resuming(actions), whole], {"place": place}, "")
+    return component("live", [look, cancel, resume_function(actions), whole], {"place": tab_name}, "")
 
 
-def files(actions: Actions, place: str) -> gr.HTML:
+def export_list(actions: Actions, tab_name: str) -> gr.HTML:
     """What may be had of a finished run; its value is the run's id."""
 
     def exported(id: str) -> dict[str, Any]:
         try:
-            return {"rows": actions.exported(str(id))}
+            return {"rows": actions.export_rows(str(id))}
         except ValueError as error:
-            return told(error)
+            return error_result(error)
 
-    def export(asked: dict[str, str]) -> dict[str, Any]:
+    def export(request: dict[str, str]) -> dict[str, Any]:
         try:
-            return actions.export(str(asked["id"]), str(asked["name"]))
+            return actions.export(str(request["id"]), str(request["name"]))
         except (ValueError, KeyError, TypeError) as error:
-            return told(error)
+            return error_result(error)
 
-    return component("files", [exported, export], {"place": place}, "")
+    return component("files", [exported, export], {"place": tab_name}, "")
 
 
-class Finished:
+class ResultPanel:
     """What a finished run shows: the asset in 3D and its files."""
 
-    def __init__(self, actions: Actions, card: gr.HTML, place: str) -> None:
+    def __init__(self, actions: Actions, card: gr.HTML, tab_name: str) -> None:
         self._actions = actions
-        self.viewer = component("viewer", [], {"place": place}, {})
-        self.files = files(actions, place)
+        self.viewer = component("viewer", [], {"place": tab_name}, {})
+        self.files = export_list(actions, tab_name)
         card.finished(self._show, [card], [self.viewer, self.files], **QUICK)
 
     def _show(self, id: str) -> tuple[dict[str, str], str]:
         """The files of the viewer, and the run whose files are listed; nothing of either while it goes on."""
         try:
-            over = bool(id) and self._actions.jobs.get(id).over
+            over = bool(id) and self._actions.jobs.get(id).is_over
         except ValueError:
             over = False
         if not over:
@@ -152,37 +159,39 @@ class Finished:
             return ""
 
 
-class Pickers:
+class ConfigPickers:
     """Preset, prior, objective, scene, noise times, and the advanced fields that go with them."""
 
     def __init__(
         self,
-        place: str,
-        only: tuple[str, ...] = ("preset", "prior", "objective", "scene", "times"),
+        tab_name: str,
+        only: tuple[str, ...] = ("preset", "prior", "objective", "scene", "timesteps"),
         without: tuple[str, ...] = (),
     ) -> None:
         """`without` names groups of fields that are left out, by how their titles begin."""
         first = next(iter(PRESETS))
-        made: dict[str, Callable[[], Any]] = {
+        builders: dict[str, Callable[[], Any]] = {
             "preset": lambda: gr.Radio(
-                list(PRESETS), value=first, label="Preset", info="; ".join(text for text, _ in presets())
+                list(PRESETS), value=first, label="Preset", info="; ".join(text for text, _ in preset_choices())
             ),
-            "prior": lambda: gr.Dropdown(priors(), value="mini", label="Prior"),
-            "objective": lambda: gr.Dropdown(objectives(), value=PRESETS[first].objective, label="Objective"),
-            "scene": lambda: gr.Dropdown(scenes(), value="splats", label="Scene", filterable=False),
-            "times": lambda: gr.Dropdown(
-                [("as the objective has them", ""), *time_rules()], value="", label="Noise times"
+            "prior": lambda: gr.Dropdown(prior_choices(), value="mini", label="Prior"),
+            "objective": lambda: gr.Dropdown(objective_choices(), value=PRESETS[first].objective, label="Objective"),
+            "scene": lambda: gr.Dropdown(scene_names(), value="splats", label="Scene", filterable=False),
+            "timesteps": lambda: gr.Dropdown(
+                [("as the objective has them", ""), *timestep_sampler_choices()], value="", label="Noise times"
             ),
         }
         self.only, self._without = only, without
         self.boxes = []
         if "preset" in only:
-            self.boxes.append(made["preset"]())
-        with gr.Accordion("Prior, objective, scene", open=False, elem_id=f"choices-{place}") as self.more:
-            self.boxes += [made[name]() for name in only if name != "preset"]
-            self.advanced = component("fields", [], {"place": place, "groups": self.groups(self._choice())}, {})
+            self.boxes.append(builders["preset"]())
+        with gr.Accordion("Prior, objective, scene", open=False, elem_id=f"choices-{tab_name}") as self.accordion:
+            self.boxes += [builders[name]() for name in only if name != "preset"]
+            self.advanced = component(
+                "fields", [], {"place": tab_name, "groups": self.field_groups(self._choice())}, {}
+            )
         for box in self.boxes:
-            box.input(self._groups, self.boxes, [self.advanced], trigger_mode="always_last", **QUICK)
+            box.input(self._update_groups, self.boxes, [self.advanced], trigger_mode="always_last", **QUICK)
 
     @property
     def inputs(self) -> list[Any]:
@@ -193,15 +202,15 @@ class Pickers:
         """The choice from the values of the boxes. Raises ValueError."""
         return self._choice(*values)
 
-    def groups(self, choice: Choice) -> list[dict[str, Any]]:
+    def field_groups(self, choice: Choice) -> list[dict[str, Any]]:
         """The advanced fields of a choice. Raises ValueError, ImportError."""
-        return [group for group in defaults(choice) if not group["title"].startswith(self._without or ("-",))]
+        return [group for group in default_fields(choice) if not group["title"].startswith(self._without or ("-",))]
 
     def _choice(self, *values: Any) -> Choice:
         return Choice(**{name: str(value or "") for name, value in zip(self.only, values, strict=False)})
 
-    def _groups(self, *values: Any) -> Any:
+    def _update_groups(self, *values: Any) -> Any:
         try:
-            return gr.HTML(groups=self.groups(self._choice(*values)))
+            return gr.HTML(groups=self.field_groups(self._choice(*values)))
         except (ValueError, ImportError) as error:
             raise gr.Error(one_line(error)) from None

@@ -5,8 +5,8 @@ const verdict = (row) => {
   if (making.has(row.name)) return make("span", { class: "mark busy" }, row.state === "ready" ? "checking" : "making");
   if (row.state === "failed") return make("span", { class: "mark bad", title: row.reason }, "failed: " + row.reason);
   if (!row.checked) return "";
-  return row.wrong.length
-    ? make("span", { class: "mark bad", title: row.wrong.join("; ") }, "✗ " + row.wrong.join("; "))
+  return row.problems.length
+    ? make("span", { class: "mark bad", title: row.problems.join("; ") }, "✗ " + row.problems.join("; "))
     : make("span", { class: "mark good", title: "sds3d check finds nothing wrong" }, "✓ checked");
 };
 
@@ -18,7 +18,7 @@ const button = (row) => row.state === "ready"
 const draw = () => {
   find(".files").hidden = rows.length === 0;
   find("ul").replaceChildren(...rows.map((row) => make("li", { "data-row": row.name },
-    make("div", { class: "what" }, make("b", {}, row.name), make("span", { class: "quiet" }, row.about)),
+    make("div", { class: "what" }, make("b", {}, row.name), make("span", { class: "quiet" }, row.description)),
     make("div", { class: "facts" }, make("span", { class: "quiet" }, size(row)), verdict(row)),
     button(row))));
 };

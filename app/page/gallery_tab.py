@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.actions import Actions
 from app.page.compare_tab import CompareTab
-from app.page.components import QUICK, component, done, one_line, resuming, told
+from app.page.components import QUICK, component, error_result, one_line, resume_function, run_action
 from app.page.generate_tab import GenerateTab
 
 
@@ -18,28 +18,28 @@ class GalleryTab:
     def __init__(self, actions: Actions) -> None:
         self.actions = actions
 
-        def runs(asked: dict[str, Any]) -> dict[str, Any]:
+        def runs(query: dict[str, Any]) -> dict[str, Any]:
             try:
-                return actions.runs(str(asked.get("text", ""))[:200], int(asked.get("page", 0)))
+                return actions.runs(str(query.get("text", ""))[:200], int(query.get("page", 0)))
             except (ValueError, TypeError, AttributeError) as error:
-                return told(error)
+                return error_result(error)
 
         def remove(id: str) -> dict[str, Any]:
-            return done(lambda: actions.jobs.delete(str(id)))
+            return run_action(lambda: actions.jobs.delete(str(id)))
 
-        self.shelf = component("gallery", [runs, resuming(actions), remove], {}, 0)
+        self.run_list = component("gallery", [runs, resume_function(actions), remove], {}, 0)
 
     def listen(self, tabs: gr.Tabs, generating: GenerateTab, comparing: CompareTab, tab: gr.Tab) -> None:
         """Ties the buttons to the other tabs."""
-        seen = gr.State(0)
+        visit_count = gr.State(0)
 
         def again(count: int) -> tuple[int, int]:
             return count + 1, count + 1
 
-        tab.select(again, [seen], [seen, self.shelf], **QUICK)
-        self.shelf.open(self._open, None, [tabs, generating.card, comparing.card], **QUICK)
+        tab.select(again, [visit_count], [visit_count, self.run_list], **QUICK)
+        self.run_list.open(self._open, None, [tabs, generating.card, comparing.card], **QUICK)
         form = [generating.prompt, generating.negative, generating.seed, *generating.pickers.inputs]
-        self.shelf.again(self._again, None, [tabs, generating.pickers.more, *form], **QUICK)
+        self.run_list.again(self._refill_form, None, [tabs, generating.pickers.accordion, *form], **QUICK)
 
     def _open(self, event: gr.EventData) -> tuple[Any, Any, Any]:
         id = _id(event)
@@ -51,12 +51,12 @@ class GalleryTab:
             return gr.Tabs(selected="compare"), gr.skip(), id
         return gr.Tabs(selected="generate"), id, gr.skip()
 
-    def _again(self, event: gr.EventData) -> tuple[Any, ...]:
+    def _refill_form(self, event: gr.EventData) -> tuple[Any, ...]:
         try:
-            form = self.actions.asked(_id(event))
+            form = self.actions.form_for(_id(event))
         except (ValueError, ImportError) as error:
             raise gr.Error(one_line(error)) from None
-        return gr.Tabs(selected="generate"), gr.Accordion(open=True), *GenerateTab.filled(form)
+        return gr.Tabs(selected="generate"), gr.Accordion(open=True), *GenerateTab.values_for(form)
 
 
 def _id(event: gr.EventData) -> str:

@@ -7,11 +7,21 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.forms.fields import start
-from app.forms.form import PROMPT, Form, defaults, number, remark
-from app.page.components import PRIVATE, QUICK, Finished, Pickers, component, live, one_line, owner, said
+from app.forms.fields import base_config
+from app.forms.form import MAX_PROMPT_CHARS, Form, default_fields, parse_float, prompt_warning
+from app.page.components import (
+    PRIVATE,
+    QUICK,
+    ConfigPickers,
+    ResultPanel,
+    component,
+    one_line,
+    owner,
+    run_card,
+    status_html,
+)
 from configs.registry import objective_name, scene_name
-from sds3d.models.loading import is_embedded
+from sds3d.models.loading import is_mini
 
 EXAMPLES = (
     *("a teddy bear", "a hamburger", "a snowman", "a blue teapot", "a red armchair"),
@@ -28,32 +38,35 @@ class GenerateTab:
             with gr.Column(scale=5):
                 self._form()
             with gr.Column(scale=6):
-                self.card = live(actions, "generate")
-                self.finished = Finished(actions, self.card, "generate")
+                self.card = run_card(actions, "generate")
+                self.finished = ResultPanel(actions, self.card, "generate")
         self._listen()
 
     def _form(self) -> None:
         self.prompt = gr.Textbox(
             label="What to make",
             placeholder="a teddy bear",
-            max_length=PROMPT,
+            max_length=MAX_PROMPT_CHARS,
             lines=1,
             max_lines=3,
             submit_btn=False,
             elem_id="prompt",
         )
-        self.chips = component("chips", [], {"names": list(EXAMPLES)})
-        self.go = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-        self.said = gr.HTML("", elem_id="said", elem_classes="estimate")
+        self.examples = component("chips", [], {"names": list(EXAMPLES)})
+        self.submit_button = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+        self.message = gr.HTML("", elem_id="said", elem_classes="estimate")
         self.estimate = gr.HTML("", elem_id="estimate", elem_classes="estimate")
-        self.pickers = Pickers("generate")
+        self.pickers = ConfigPickers("generate")
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", info="Another seed, another asset", precision=0, elem_id="seed")
             self.minutes = gr.Textbox(
                 "", label="Time budget, minutes", info="Steps are chosen to fit", max_length=8, elem_id="minutes"
             )
         self.negative = gr.Textbox(
-            label="Negative prompt", placeholder="what it should not look like", max_length=PROMPT, elem_id="negative"
+            label="Negative prompt",
+            placeholder="what it should not look like",
+            max_length=MAX_PROMPT_CHARS,
+            elem_id="negative",
         )
         self.measure = gr.Button("Measure a few steps first", size="sm", elem_id="measure")
 
@@ -67,68 +80,68 @@ class GenerateTab:
         prompt, negative, seed, minutes, *picked, changed = values
         changed = changed if isinstance(changed, dict) else {}
         choice = self.pickers.choice(tuple(picked))
-        budget = number("time budget", minutes) if str(minutes or "").strip() else None
+        budget = parse_float("time budget", minutes) if str(minutes or "").strip() else None
         return Form(str(prompt or ""), choice, str(negative or ""), seed or 0, budget, changed)
 
     @staticmethod
-    def filled(form: Form) -> tuple[Any, ...]:
+    def values_for(form: Form) -> tuple[Any, ...]:
         """Values for prompt, negative, seed and what is picked, to show a form again."""
-        choice, preset = form.choice, start(form.choice)
+        choice, preset = form.choice, base_config(form.choice)
         objective, scene = objective_name(preset.objective), scene_name(preset.scene)
-        picked = (choice.preset, choice.prior, objective, scene, choice.times)
+        picked = (choice.preset, choice.prior, objective, scene, choice.timesteps)
         return (
             form.prompt,
             form.negative,
             form.seed,
             *picked,
-            gr.HTML(groups=defaults(choice), value=dict(form.changed)),
+            gr.HTML(groups=default_fields(choice), value=dict(form.overrides)),
         )
 
     def first_estimate(self) -> str:
         """The estimate for the form as it is when the page opens."""
-        return self._told(("", "", 0, "", *(box.value for box in self.pickers.boxes), {}), measure=False)
+        return self._estimate_html(("", "", 0, "", *(box.value for box in self.pickers.boxes), {}), measure=False)
 
     def _listen(self) -> None:
-        start = [self.go.click, self.prompt.submit]
-        gr.on(start, self._start, self.inputs, [self.card, self.said], trigger_mode="once", **PRIVATE)
-        self.chips.picked(self._pick, None, [self.prompt], **QUICK)
+        start = [self.submit_button.click, self.prompt.submit]
+        gr.on(start, self._start, self.inputs, [self.card, self.message], trigger_mode="once", **PRIVATE)
+        self.examples.picked(self._use_example, None, [self.prompt], **QUICK)
         again = [box.input for box in self.pickers.boxes]
         again += [self.minutes.change, self.pickers.advanced.change]
         gr.on(again, self._estimate, self.inputs, [self.estimate], trigger_mode="always_last", **QUICK)
-        self.prompt.change(self._remark, self.inputs, [self.said], trigger_mode="always_last", **QUICK)
+        self.prompt.change(self._warn, self.inputs, [self.message], trigger_mode="always_last", **QUICK)
         self.measure.click(
             self._measure, self.inputs, [self.estimate], api_visibility="private", show_progress="minimal"
         )
 
-    def _pick(self, event: gr.EventData) -> str:
-        return str(event._data.get("text", ""))[:PROMPT] if isinstance(event._data, dict) else ""
+    def _use_example(self, event: gr.EventData) -> str:
+        return str(event._data.get("text", ""))[:MAX_PROMPT_CHARS] if isinstance(event._data, dict) else ""
 
     def _start(self, request: gr.Request, *values: Any) -> tuple[Any, str]:
         try:
             form = self.form(values)
             id = self.actions.generate(form, owner(request))
-            note = remark(form.prompt) if is_embedded(form.choice.prior) else ""
+            warning = prompt_warning(form.prompt) if is_mini(form.choice.prior) else ""
         except (ValueError, ImportError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
-        return id, said(note)
+            return gr.skip(), status_html(one_line(error), error=True)
+        return id, status_html(warning)
 
-    def _remark(self, *values: Any) -> str:
+    def _warn(self, *values: Any) -> str:
         """Words that the prior passes over, told while one writes."""
         try:
             form = self.form(values)
-            return said(remark(form.prompt) if form.prompt and is_embedded(form.choice.prior) else "")
+            return status_html(prompt_warning(form.prompt) if form.prompt and is_mini(form.choice.prior) else "")
         except ValueError:
             return ""
 
     def _estimate(self, *values: Any) -> str:
-        return self._told(values, measure=False)
+        return self._estimate_html(values, measure=False)
 
     def _measure(self, *values: Any) -> str:
-        return self._told(values, measure=True)
+        return self._estimate_html(values, measure=True)
 
-    def _told(self, values: tuple[Any, ...], measure: bool) -> str:
+    def _estimate_html(self, values: tuple[Any, ...], measure: bool) -> str:
         try:
             prompt, *rest = values
-            return said(self.actions.estimate(self.form((prompt or "a cat", *rest)), measure))
+            return status_html(self.actions.estimate(self.form((prompt or "a cat", *rest)), measure))
         except (ValueError, ImportError) as error:
-            return said(one_line(error), bad=True)
+            return status_html(one_line(error), error=True)

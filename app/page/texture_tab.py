@@ -10,16 +10,16 @@ from typing import Any
 import gradio as gr
 
 from app.actions import Actions
-from app.forms.form import PROMPT, Form
+from app.forms.form import MAX_PROMPT_CHARS, Form
 from app.jobs.job import Job
-from app.page.components import PRIVATE, QUICK, Finished, Pickers, live, one_line, owner, said
+from app.page.components import PRIVATE, QUICK, ConfigPickers, ResultPanel, one_line, owner, run_card, status_html
 
-OWN = ("Scene", "Noise times")
+FIXED_GROUPS = ("Scene", "Noise times")
 """Groups of fields that these commands choose themselves."""
-NEWEST = 60
+MAX_OFFERED = 60
 """Runs that are offered."""
-KEEPING = "keeps what the prompt does not change"
-FREE = "freely, by the objective below"
+KEEP_UNCHANGED = "keeps what the prompt does not change"
+BY_OBJECTIVE = "freely, by the objective below"
 
 
 class TextureTab:
@@ -36,29 +36,29 @@ class TextureTab:
                         self._refining()
                     with gr.Tab("Edit a run"):
                         self._editing()
-                self.pickers = Pickers("texture", ("preset", "prior", "objective"), OWN)
+                self.pickers = ConfigPickers("texture", ("preset", "prior", "objective"), FIXED_GROUPS)
                 self.seed = gr.Number(0, label="Seed", precision=0)
             with gr.Column(scale=6):
-                self.card = live(actions, "texture")
-                self.finished = Finished(actions, self.card, "texture")
+                self.card = run_card(actions, "texture")
+                self.finished = ResultPanel(actions, self.card, "texture")
         more = [self.seed, *self.pickers.inputs]
-        both = [self.card, self.said]
-        self.file.upload(self._take, [self.file], [self.upload, self.about], **PRIVATE)
-        self.file.clear(lambda: ("", ""), None, [self.upload, self.about], **QUICK)
+        both = [self.card, self.paint_message]
+        self.file.upload(self._upload, [self.file], [self.upload, self.upload_message], **PRIVATE)
+        self.file.clear(lambda: ("", ""), None, [self.upload, self.upload_message], **QUICK)
         gr.on([self.paint.click], self._paint, [self.upload, self.prompt, *more], both, trigger_mode="once", **PRIVATE)
         gr.on(
             [self.refine.click],
             self._refine,
             [self.run, *more],
-            [self.card, self.heard],
+            [self.card, self.refine_message],
             trigger_mode="once",
             **PRIVATE,
         )
         gr.on(
             [self.edit.click],
             self._edit,
-            [self.source, self.change, self.how, *more],
-            [self.card, self.answer],
+            [self.source, self.edit_prompt, self.edit_mode, *more],
+            [self.card, self.edit_message],
             trigger_mode="once",
             **PRIVATE,
         )
@@ -66,47 +66,55 @@ class TextureTab:
     def _painting(self) -> None:
         self.file = gr.File(label="Model, GLB or OBJ", file_types=[".glb", ".obj"], height=130, elem_id="model")
         self.upload = gr.State("")
-        self.about = gr.HTML("", elem_classes="estimate", elem_id="model-about")
+        self.upload_message = gr.HTML("", elem_classes="estimate", elem_id="model-about")
         self.prompt = gr.Textbox(
-            label="What it should look like", placeholder="a red armchair", max_length=PROMPT, elem_id="texture-prompt"
+            label="What it should look like",
+            placeholder="a red armchair",
+            max_length=MAX_PROMPT_CHARS,
+            elem_id="texture-prompt",
         )
         self.paint = gr.Button("Paint", variant="primary", size="lg", elem_id="paint")
-        self.said = gr.HTML("", elem_classes="estimate", elem_id="texture-said")
+        self.paint_message = gr.HTML("", elem_classes="estimate", elem_id="texture-said")
 
     def _refining(self) -> None:
         self.run = gr.Dropdown([], label="Run", elem_id="refine-run", allow_custom_value=False)
         self.refine = gr.Button("Refine", variant="primary", size="lg", elem_id="refine")
-        self.heard = gr.HTML("", elem_classes="estimate")
+        self.refine_message = gr.HTML("", elem_classes="estimate")
 
     def _editing(self) -> None:
         self.source = gr.Dropdown([], label="Run", elem_id="edit-run", allow_custom_value=False)
-        self.change = gr.Textbox(
-            label="What it should become", placeholder="a blue armchair", max_length=PROMPT, elem_id="edit-prompt"
+        self.edit_prompt = gr.Textbox(
+            label="What it should become",
+            placeholder="a blue armchair",
+            max_length=MAX_PROMPT_CHARS,
+            elem_id="edit-prompt",
         )
-        self.how = gr.Radio([KEEPING, FREE], value=KEEPING, label="Changes", info="The prior is that of the run")
+        self.edit_mode = gr.Radio(
+            [KEEP_UNCHANGED, BY_OBJECTIVE], value=KEEP_UNCHANGED, label="Changes", info="The prior is that of the run"
+        )
         self.edit = gr.Button("Edit", variant="primary", size="lg", elem_id="edit")
-        self.answer = gr.HTML("", elem_classes="estimate", elem_id="edit-said")
+        self.edit_message = gr.HTML("", elem_classes="estimate", elem_id="edit-said")
 
-    def offer(self) -> tuple[Any, Any]:
+    def update_choices(self) -> tuple[Any, Any]:
         """The runs that can be refined and those that can be edited, the newest first."""
         runs, actions = self.actions.jobs.store.runs, self.actions
         return (
-            self._offered(lambda job: job.over and (runs / job.id / "asset.glb").is_file()),
-            self._offered(lambda job: actions.editable(job.id)),
+            self._run_choices(lambda job: job.is_over and (runs / job.id / "asset.glb").is_file()),
+            self._run_choices(lambda job: actions.editable(job.id)),
         )
 
-    def _offered(self, fits: Callable[[Job], bool]) -> Any:
+    def _run_choices(self, fits: Callable[[Job], bool]) -> Any:
         found = [job for job in self.actions.jobs.list() if fits(job)]
-        return gr.Dropdown(choices=[(f"{job.prompt or job.id} ({job.id})", job.id) for job in found[:NEWEST]])
+        return gr.Dropdown(choices=[(f"{job.prompt or job.id} ({job.id})", job.id) for job in found[:MAX_OFFERED]])
 
-    def _take(self, request: gr.Request, path: str | None) -> tuple[str, str]:
+    def _upload(self, request: gr.Request, path: str | None) -> tuple[str, str]:
         if path is None:
             return "", ""
         try:
-            found = self.actions.uploads.take(Path(path), Path(path).name, self.actions.in_use(), owner(request))
+            found = self.actions.uploads.add(Path(path), Path(path).name, self.actions.uploads_in_use(), owner(request))
         except (ValueError, OSError) as error:
-            return "", said(one_line(error), bad=True)
-        return found.id, said(" ".join([found.told() + ".", *found.remarks]))
+            return "", status_html(one_line(error), error=True)
+        return found.id, status_html(" ".join([found.describe() + ".", *found.remarks]))
 
     def _form(self, prompt: str, values: tuple[Any, ...]) -> Form:
         seed, *picked, changed = values
@@ -118,7 +126,7 @@ class TextureTab:
                 raise ValueError("there is no model yet; upload a GLB or OBJ")
             return self.actions.texture(upload, self._form(prompt, values), owner(request)), ""
         except (ValueError, ImportError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
+            return gr.skip(), status_html(one_line(error), error=True)
 
     def _refine(self, request: gr.Request, run: str | None, *values: Any) -> tuple[Any, str]:
         try:
@@ -126,16 +134,18 @@ class TextureTab:
                 raise ValueError("choose a finished run first")
             return self.actions.refine(run, self._form("", values), owner(request)), ""
         except (ValueError, ImportError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
+            return gr.skip(), status_html(one_line(error), error=True)
 
-    def _edit(self, request: gr.Request, source: str | None, prompt: str, how: str, *values: Any) -> tuple[Any, str]:
+    def _edit(
+        self, request: gr.Request, source: str | None, prompt: str, edit_mode: str, *values: Any
+    ) -> tuple[Any, str]:
         try:
             if not source:
                 raise ValueError("choose a finished run first")
             form = self._form(prompt, values)
-            if how == KEEPING:
-                others = {name: value for name, value in form.changed.items() if not name.startswith("objective.")}
-                form = replace(form, choice=replace(form.choice, objective=""), changed=others)
+            if edit_mode == KEEP_UNCHANGED:
+                others = {name: value for name, value in form.overrides.items() if not name.startswith("objective.")}
+                form = replace(form, choice=replace(form.choice, objective=""), overrides=others)
             return self.actions.edit(source, form, owner(request)), ""
         except (ValueError, ImportError) as error:
-            return gr.skip(), said(one_line(error), bad=True)
+            return gr.skip(), status_html(one_line(error), error=True)

@@ -13,7 +13,7 @@ _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 def theme() -> gr.themes.Base:
     """Quiet greys, one accent, fonts of the visitor's own system."""
-    made = gr.themes.Base(
+    result = gr.themes.Base(
         primary_hue=gr.themes.colors.teal,
         neutral_hue=gr.themes.colors.stone,
         font=_SANS,
@@ -77,12 +77,12 @@ def theme() -> gr.themes.Base:
         "checkbox_background_color_selected": "#58b3a8",
         "checkbox_border_color_selected": "#58b3a8",
     }
-    made.set(**light_and_dark, **{f"{name}_dark": value for name, value in dark.items()})
-    made.set(block_shadow="none", block_shadow_dark="none", block_radius="10px", button_large_radius="8px")
-    made.set(block_border_width="1px", block_label_background_fill="transparent", input_radius="7px")
-    made.set(button_border_width="1px", button_border_width_dark="1px", checkbox_label_border_width="1px")
-    made.set(block_label_background_fill_dark="transparent", button_small_radius="7px", layout_gap="14px")
-    return made
+    result.set(**light_and_dark, **{f"{name}_dark": value for name, value in dark.items()})
+    result.set(block_shadow="none", block_shadow_dark="none", block_radius="10px", button_large_radius="8px")
+    result.set(block_border_width="1px", block_label_background_fill="transparent", input_radius="7px")
+    result.set(button_border_width="1px", button_border_width_dark="1px", checkbox_label_border_width="1px")
+    result.set(block_label_background_fill_dark="transparent", button_small_radius="7px", layout_gap="14px")
+    return result
 
 
 def head() -> str:
@@ -93,15 +93,15 @@ def head() -> str:
 
 def styles() -> str:
     """The style sheet."""
-    return text("page.css")
+    return read_text("page.css")
 
 
-def text(name: str) -> str:
+def read_text(name: str) -> str:
     """A file beside this one."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def script(name: str) -> str:
+def read_script(name: str) -> str:
     """A script of a component, with what all of them share before it."""
-    shelf = text("shelf.js") if name in ("gallery.js", "batch.js") else ""
-    return text("shared.js") + shelf + text(name)
+    run_list = read_text("shelf.js") if name in ("gallery.js", "batch.js") else ""
+    return read_text("shared.js") + run_list + read_text(name)

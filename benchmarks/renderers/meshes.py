@@ -15,14 +15,13 @@ import torch
 from splats import ball as ball_of_splats
 from timing import on_two_threads, ratio, rounds, say, timed, told_of_threads
 
-from renderers.cameras import looking_at_origin
+from renderers.cameras import look_at_origin
 from renderers.meshes import cpu_kernels
 from renderers.meshes import reference as meshes_reference
-from renderers.meshes.config import Solid
-from renderers.meshes.rasterization import places
-from renderers.meshes.welded_mesh import Body, ball
+from renderers.meshes.config import MeshConfig
+from renderers.meshes.welded_mesh import WeldedMesh, cube_sphere
 from renderers.splats import reference as splats_reference
-from renderers.splats.gaussians import Lenses
+from renderers.splats.gaussians import CameraMatrices
 
 CASES = ((3_888, 128), (19_200, 128), (99_372, 128), (3_888, 256), (19_200, 256), (99_372, 256), (19_200, 512))
 """Faces and pixels along a side."""
@@ -37,8 +36,8 @@ PRODUCTS = 24
 
 def mesh(faces: int, size: int, kernels: bool = True) -> Callable[[], None]:
     """One picture of a ball with a colour at every point, and the gradients of colours and points."""
-    body = Body.of(ball(0.7, faces, 16))
-    triangles, camera = body.triangles, looking_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size)
+    body = WeldedMesh.from_mesh(cube_sphere(0.7, faces, 16))
+    triangles, camera = body.triangles, look_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size)
     way = cpu_kernels if kernels else meshes_reference
     pull = torch.randn(1, size, size, 4, generator=torch.Generator().manual_seed(0))
     points, colours = body.points.clone().requires_grad_(), torch.rand_like(body.points).requires_grad_()
@@ -46,11 +45,11 @@ def mesh(faces: int, size: int, kernels: bool = True) -> Callable[[], None]:
 
     def step() -> None:
         points.grad = colours.grad = None
-        at = places(points, camera)
-        fragments = way.rasterise(at, triangles, size, size)
-        painted = way.blend(colours, triangles.corners, at, triangles, fragments)
+        at = project_points(points, camera)
+        fragments = way.rasterize(at, triangles, size, size)
+        painted = way.interpolate(colours, triangles.corners, at, triangles, fragments)
         layers = torch.cat([painted, fragments.seen[..., None].float()], -1)
-        smooth = way.antialias(layers, at, triangles, way.outline(at, triangles, fragments))
+        smooth = way.antialias(layers, at, triangles, way.find_silhouettes(at, triangles, fragments))
         smooth.backward(pull)
 
     return step
@@ -58,13 +57,13 @@ def mesh(faces: int, size: int, kernels: bool = True) -> Callable[[], None]:
 
 def scene(size: int, **knobs: object) -> Callable[[], None]:
     """One view of the whole scene, 20 thousand faces, penalty included."""
-    made = Solid(**knobs).build("cpu", torch.Generator().manual_seed(0))  # type: ignore[arg-type]
-    camera = looking_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size)
+    made = MeshConfig(**knobs).build("cpu", torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    camera = look_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size)
 
     def step() -> None:
         made.zero_grad(set_to_none=True)
         frame = made.render(camera, torch.zeros(1, 3))
-        (frame.rgb.sum() + made.penalty(frame)).backward()
+        (frame.rgb.sum() + made.regularization_loss(frame)).backward()
 
     return step
 
@@ -72,7 +71,7 @@ def scene(size: int, **knobs: object) -> Callable[[], None]:
 def splats(count: int = 20_000, size: int = 128) -> Callable[[], None]:
     """The torch twin of the splats."""
     gaussians = ball_of_splats(count)
-    lenses = Lenses.of(looking_at_origin(torch.zeros(1), torch.zeros(1), size), gaussians.means.detach())
+    lenses = CameraMatrices.from_cameras(look_at_origin(torch.zeros(1), torch.zeros(1), size), gaussians.means.detach())
 
     def step() -> None:
         colour, alpha, _ = splats_reference.draw(gaussians, lenses)

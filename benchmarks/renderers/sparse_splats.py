@@ -12,17 +12,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from renderers.splats import surfel_reference
-from renderers.splats.gaussians import Gaussians, Lenses
-from renderers.splats.reference import FAINTEST, FINISHED, OPAQUE, Projected, project
+from renderers.splats.gaussians import CameraMatrices, Gaussians
+from renderers.splats.reference import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Projected, project
 
 
-def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "H W 1"]]:
+def draw(gaussians: Gaussians, lenses: CameraMatrices) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "H W 1"]]:
     """Colour and depth times alpha, and alpha, over nothing, of the first camera."""
     projected = project(gaussians, lenses)
     splat, pixel = live_pairs(gaussians.opacities, projected, lenses)
     alpha = alphas(gaussians.opacities, projected, splat, pixel, lenses.width)
     before, _ = let_through(alpha, pixel)
-    features = torch.cat([gaussians.colours, projected.depths[0, :, None], torch.ones_like(gaussians.means[:, :1])], -1)
+    features = torch.cat([gaussians.colors, projected.depths[0, :, None], torch.ones_like(gaussians.means[:, :1])], -1)
     shown = (alpha * before)[:, None] * features.index_select(0, splat)
     layers = shown.new_zeros(lenses.height * lenses.width, 5).index_add(0, pixel, shown)
     layers = layers.view(lenses.height, lenses.width, 5)
@@ -31,13 +31,13 @@ def draw(gaussians: Gaussians, lenses: Lenses) -> tuple[Float[Tensor, "H W 4"], 
 
 @torch.no_grad()
 def live_pairs(
-    opacities: Float[Tensor, " N"], projected: Projected, lenses: Lenses
+    opacities: Float[Tensor, " N"], projected: Projected, lenses: CameraMatrices
 ) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
     """Splats and pixels of the pairs that show, pixel by pixel, nearest first."""
     splats = projected.visible[0].nonzero()[:, 0]
     splats = splats[projected.depths[0, splats].argsort(stable=True)]
     xx, xy, yy = projected.conics[0, splats].unbind(-1)
-    squared = 2 * (opacities[splats] / FAINTEST).clamp_min(1).log() / (xx * yy - xy * xy)
+    squared = 2 * (opacities[splats] / MIN_ALPHA).clamp_min(1).log() / (xx * yy - xy * xy)
     reach = torch.stack([squared * yy, squared * xx], -1).sqrt()
     owner, pixel = spread(projected.means2d[0, splats], reach, lenses)
     splat = splats[owner]
@@ -46,7 +46,7 @@ def live_pairs(
     return before_opaque(splat[kept], pixel[kept], alpha[kept])
 
 
-def spread(centres: Float[Tensor, "N 2"], reach: Float[Tensor, "N 2"], lenses: Lenses) -> tuple[Tensor, Tensor]:
+def spread(centres: Float[Tensor, "N 2"], reach: Float[Tensor, "N 2"], lenses: CameraMatrices) -> tuple[Tensor, Tensor]:
     """Every pixel in the box around each centre: the number of the box, and the pixel."""
     last = torch.tensor([lenses.width - 1, lenses.height - 1])
     first = (centres - reach - 0.5).ceil().clamp_min(0).long()
@@ -64,12 +64,12 @@ def before_opaque(splat: Tensor, pixel: Tensor, alpha: Float[Tensor, " P"]) -> t
     pixel, order = pixel.to(torch.int32).sort(stable=True)
     splat, alpha, pixel = splat[order], alpha[order], pixel.long()
     _, after = let_through(alpha, pixel)
-    kept = (after > FINISHED).nonzero()[:, 0]
+    kept = (after > MIN_TRANSMITTANCE).nonzero()[:, 0]
     return splat[kept], pixel[kept]
 
 
 @torch.no_grad()
-def live_surfels(gaussians: Gaussians, lenses: Lenses) -> int:
+def live_surfels(gaussians: Gaussians, lenses: CameraMatrices) -> int:
     """How many pairs of a surfel and a pixel show."""
     placed = surfel_reference.project(gaussians, lenses)
     order = placed.visible[0].nonzero()[:, 0]
@@ -83,8 +83,8 @@ def live_surfels(gaussians: Gaussians, lenses: Lenses) -> int:
         row = pixel.div(lenses.width, rounding_mode="floor")
         places = torch.stack([pixel - row * lenses.width, row], -1) + 0.5
         s = surfel_reference.exponents(places, *(each[owner][:, None] for each in given))[:, 0]
-        alpha = (gaussians.opacities[order[owner]] * torch.exp(-s)).clamp_max(OPAQUE)
-        kept = alpha >= FAINTEST
+        alpha = (gaussians.opacities[order[owner]] * torch.exp(-s)).clamp_max(MAX_ALPHA)
+        kept = alpha >= MIN_ALPHA
         found.append((owner[kept], pixel[kept], alpha[kept]))
     return len(before_opaque(*(torch.cat(each) for each in zip(*found, strict=True)))[0])
 
@@ -97,8 +97,8 @@ def alphas(opacities: Tensor, projected: Projected, splat: Tensor, pixel: Tensor
     dx, dy = (splats[:, :2] - places).unbind(-1)
     xx, xy, yy, opacity = splats[:, 2:].unbind(-1)
     s = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-    alpha = (opacity * torch.exp(-s)).clamp_max(OPAQUE)
-    return torch.where((s >= 0) & (alpha >= FAINTEST), alpha, 0.0)
+    alpha = (opacity * torch.exp(-s)).clamp_max(MAX_ALPHA)
+    return torch.where((s >= 0) & (alpha >= MIN_ALPHA), alpha, 0.0)
 
 
 def let_through(alpha: Float[Tensor, " P"], pixel: Int64[Tensor, " P"]) -> tuple[Tensor, Tensor]:

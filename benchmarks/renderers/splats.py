@@ -27,9 +27,9 @@ from timing import multiply_adds, on_two_threads, ratio, rounds, say, settle, to
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.cameras import looking_at_origin
+from renderers.cameras import look_at_origin
 from renderers.splats import cpu_kernels
-from renderers.splats.gaussians import Gaussians, Lenses, Wish
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationOptions
 from renderers.splats.reference import project
 
 SIZES = (64, 128, 256, 512)
@@ -67,7 +67,7 @@ class Case:
     size: int
     count: int
     splats: Gaussians
-    lenses: Lenses
+    lenses: CameraMatrices
     pulls: tuple[Tensor, Tensor]
     """Gradients of colour and depth, and of alpha."""
 
@@ -75,18 +75,18 @@ class Case:
     def of(cls, size: int, count: int, views: int = 1) -> Case:
         splats = ball(count)
         turns = torch.arange(views) * 2.4
-        cameras = looking_at_origin(0.3 + turns, torch.full((views,), 0.2), size, 2.5, 0.87)
+        cameras = look_at_origin(0.3 + turns, torch.full((views,), 0.2), size, 2.5, 0.87)
         pull = torch.randn(views, size, size, 5, generator=torch.Generator().manual_seed(1))
         pulls = pull[..., :4].contiguous(), pull[..., 4:].contiguous()
-        return cls(size, count, splats, Lenses.of(cameras, splats.means), pulls)
+        return cls(size, count, splats, CameraMatrices.from_cameras(cameras, splats.means), pulls)
 
     def pairs(self) -> int:
         """Pairs of a splat and a pixel that show."""
         with torch.no_grad():
             return len(live_pairs(self.splats.opacities, project(self.splats, self.lenses), self.lenses)[0])
 
-    def kernels(self, wish: Wish | None = None) -> tuple[Tensor, Tensor]:
-        return cpu_kernels.draw(self.splats, self.lenses, wish or Wish())[:2]
+    def kernels(self, wish: RasterizationOptions | None = None) -> tuple[Tensor, Tensor]:
+        return cpu_kernels.draw(self.splats, self.lenses, wish or RasterizationOptions())[:2]
 
     def torch(self) -> tuple[Tensor, Tensor]:
         return draw(self.splats, self.lenses)
@@ -136,7 +136,10 @@ def compared(case: Case, repeats: int, least: float) -> dict[str, Any]:
 def surfels(case: Case, repeats: int) -> dict[str, Any]:
     """One row: the same splats as flat discs."""
     pairs = live_surfels(case.splats, case.lenses)
-    some = [case.timed(lambda: case.kernels(Wish(surfels=True)), time.process_time) for _ in range(5 * repeats)]
+    some = [
+        case.timed(lambda: case.kernels(RasterizationOptions(surfels=True)), time.process_time)
+        for _ in range(5 * repeats)
+    ]
     forward, both = (statistics.median(column) for column in zip(*some[repeats:], strict=True))
     row = {"pixels": case.size, "splats": case.count, "forward_ms": forward, "both_ms": both}
     row["ns_per_pair"] = 1e6 * both / pairs
@@ -147,11 +150,11 @@ def surfels(case: Case, repeats: int) -> dict[str, Any]:
 def options(case: Case, repeats: int) -> dict[str, float]:
     """How many times as long both ways take with what else can be drawn."""
     wishes = {
-        "antialiasing": Wish(antialiased=True),
-        "normals": Wish(normals=True),
-        "sizes of gradients": Wish(absolute=True),
-        "all three": Wish(True, True, True),
-        "plain": Wish(),
+        "antialiasing": RasterizationOptions(antialiased=True),
+        "normals": RasterizationOptions(return_normals=True),
+        "sizes of gradients": RasterizationOptions(absgrad=True),
+        "all three": RasterizationOptions(True, True, True),
+        "plain": RasterizationOptions(),
     }
     ways = {
         name: lambda wish=wish: case.timed(lambda: plain(case, wish), time.process_time)[1]
@@ -164,7 +167,7 @@ def options(case: Case, repeats: int) -> dict[str, float]:
     return ratios
 
 
-def plain(case: Case, wish: Wish) -> tuple[Tensor, Tensor]:
+def plain(case: Case, wish: RasterizationOptions) -> tuple[Tensor, Tensor]:
     """A wish's normals are drawn and get a gradient of their own, by the sum with the colour."""
     colour, alpha = case.kernels(wish)
     if colour.shape[-1] > 4:
@@ -194,9 +197,9 @@ def several_cameras(repeats: int) -> dict[str, float]:
     return told
 
 
-def one(lenses: Lenses, k: int) -> Lenses:
-    viewmats, intrinsics = lenses.viewmats[k : k + 1].contiguous(), lenses.intrinsics[k : k + 1].contiguous()
-    return Lenses(viewmats, intrinsics, lenses.height, lenses.width)
+def one(lenses: CameraMatrices, k: int) -> CameraMatrices:
+    viewmats, intrinsics = lenses.viewmats[k : k + 1].contiguous(), lenses.Ks[k : k + 1].contiguous()
+    return CameraMatrices(viewmats, intrinsics, lenses.height, lenses.width)
 
 
 def measured(quick: bool, repeats: int) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from timing import bytes_copied, multiply_adds, on_two_threads, ratio, rounds, s
 from torch import Tensor, nn
 from torch.nn import functional
 
-from renderers.cameras import looking_at_origin
+from renderers.cameras import look_at_origin
 from renderers.volumes import cpu_kernels
-from renderers.volumes.hash_field import HashField, decode_slowly, encode_slowly
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import March, Rays
-from renderers.volumes.rendering import draw
+from renderers.volumes.hash_field import HashGridField, decode_reference, encode_reference
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MarchOptions, Rays
+from renderers.volumes.rendering import render_rays
 from renderers.volumes.voxel_field import Field, VoxelField, lattice_points
 
 SCALE = 20.0
@@ -54,7 +54,7 @@ def body(resolution: int) -> VoxelField:
 class Others:
     """The same picture by library calls, every sample of a ray or only those in occupied cells."""
 
-    def __init__(self, rays: Rays, occupancy: Occupancy, march: March, samples: int) -> None:
+    def __init__(self, rays: Rays, occupancy: OccupancyGrid, march: MarchOptions, samples: int) -> None:
         self.rays, self.step, self.samples = rays, march.step, samples
         directions = rays.directions.reshape(-1, 3)
         origins = rays.origins.repeat_interleave(rays.height * rays.width, 0)
@@ -64,7 +64,7 @@ class Others:
         middle = self.starts + 0.5 * march.step
         self.points = origins[:, None] + middle[..., None] * directions[:, None]
         inside = (self.points.norm(dim=-1) < 1).flatten()
-        self.occupied = (occupancy.holds(self.points.view(-1, 3)) & inside).nonzero()[:, 0]
+        self.occupied = (occupancy.contains(self.points.view(-1, 3)) & inside).nonzero()[:, 0]
 
     def interpolated(self, values: Tensor, points: Tensor) -> Tensor:
         place = points.flip(-1).view(1, -1, 1, 1, 3)
@@ -90,13 +90,13 @@ class Others:
         raw = self.interpolated(values, self.points.view(-1, 3)[self.occupied])
         return self.composited(SCALE * functional.softplus(raw[:, 0]), raw[:, 1:].sigmoid())
 
-    def hashed(self, field: HashField) -> Tensor:
+    def hashed(self, field: HashGridField) -> Tensor:
         """The hash grid in plain torch, on the samples in occupied cells."""
         return self.composited(*self.looked_up(field, self.points.view(-1, 3)[self.occupied]))
 
-    def looked_up(self, field: HashField, points: Tensor) -> tuple[Tensor, Tensor]:
-        features = encode_slowly(points, field.tables, field.resolutions, field.shares)
-        return decode_slowly(features, field.hidden, field.out, field.blob(points), field.scale)
+    def looked_up(self, field: HashGridField, points: Tensor) -> tuple[Tensor, Tensor]:
+        features = encode_reference(points, field.tables, field.resolutions, field.level_weights)
+        return decode_reference(features, field.hidden, field.out, field.blob(points), field.scale)
 
     def composited(self, density: Tensor, colour: Tensor) -> Tensor:
         count = self.starts.numel()
@@ -143,15 +143,15 @@ def hide_compilers() -> None:
     os.environ["PATH"] = os.pathsep.join(folder for folder in folders if not (Path(folder) / "nvcc").exists())
 
 
-def setting(size: int, samples: int, occupancy: Occupancy) -> tuple[Rays, March, Others]:
-    march = March(step=2 / samples, normals=False)
-    rays = Rays.of(looking_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size), torch.zeros(1))
+def setting(size: int, samples: int, occupancy: OccupancyGrid) -> tuple[Rays, MarchOptions, Others]:
+    march = MarchOptions(step=2 / samples, normals=False)
+    rays = Rays.from_cameras(look_at_origin(torch.tensor([0.4]), torch.tensor([0.3]), size), torch.zeros(1))
     return rays, march, Others(rays, occupancy, march, samples)
 
 
 def voxels(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
     field = body(64)
-    occupancy = Occupancy.of(field.densest(32), 0.5)
+    occupancy = OccupancyGrid.from_density(field.max_density(32), 0.5)
     rays, march, others = setting(size, samples, occupancy)
     shaded = replace(march, normals=True, spread=True)
     ways: dict[str, Callable[[], Tensor]] = {NERFACC: lambda: others.nerfacc(field.values)}
@@ -162,7 +162,7 @@ def voxels(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
     ways |= {
         ALL: lambda: others.grid_sample(field.values),
         SHADED: lambda: cpu_kernels.draw(field.values, SCALE, occupancy, rays, shaded)[0],
-        OURS: lambda: draw(field, occupancy, rays, march).colour,
+        OURS: lambda: render_rays(field, occupancy, rays, march).rgb,
     }
     share = 100 * len(others.occupied) / others.starts.numel()
     title = f"voxels 64^3, {size} x {size} pixels, {samples} samples, {share:.0f} % in occupied cells"
@@ -171,17 +171,17 @@ def voxels(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
 
 
 def hashes(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
-    field = HashField(torch.Generator().manual_seed(0), scale=SCALE)
+    field = HashGridField(torch.Generator().manual_seed(0), scale=SCALE)
     # The same body decides what is occupied, so that the work is that of a trained scene.
-    body_cells = Occupancy.of(body(64).densest(32), 0.5)
+    body_cells = OccupancyGrid.from_density(body(64).max_density(32), 0.5)
     rows = []
-    for occupancy in (Occupancy.everywhere(32, "cpu"), body_cells):
+    for occupancy in (OccupancyGrid.full(32, "cpu"), body_cells):
         rays, march, others = setting(size, samples, occupancy)
         share = f"{100 * len(others.occupied) / others.starts.numel():.0f} % of the samples"
         ways = {
             f"hash grid, torch, {share}": lambda others=others: others.hashed(field),
             f"hash grid, ours, {share}": lambda occupancy=occupancy, rays=rays, march=march: (
-                draw(field, occupancy, rays, march).colour
+                render_rays(field, occupancy, rays, march).rgb
             ),
         }
         found = compared(f"hash grid, {size} x {size} pixels, {share}", ways, list(field.parameters()), repeats)
@@ -192,9 +192,9 @@ def hashes(size: int, samples: int, repeats: int) -> list[dict[str, Any]]:
 
 def point_in_tables(repeats: int) -> dict[str, float]:
     """Nanoseconds of a point, there and back, beside the least that it could cost."""
-    field = HashField(torch.Generator().manual_seed(0), scale=SCALE)
-    rays, march, _ = setting(64, 64, Occupancy.everywhere(32, "cpu"))
-    points = cpu_kernels.walked(Occupancy.everywhere(32, "cpu"), rays, march).points
+    field = HashGridField(torch.Generator().manual_seed(0), scale=SCALE)
+    rays, march, _ = setting(64, 64, OccupancyGrid.full(32, "cpu"))
+    points = cpu_kernels.march_rays(OccupancyGrid.full(32, "cpu"), rays, march).points
     pull = torch.randn(len(points), 4)
 
     def both() -> float:
@@ -202,7 +202,7 @@ def point_in_tables(repeats: int) -> dict[str, float]:
         return timed(lambda: (said() * pull).sum().backward())
 
     def said() -> Tensor:
-        found = field.sample(points, False)
+        found = field.query(points, False)
         return torch.cat([found.density[:, None], found.albedo], -1)
 
     found = rounds({"both": both}, 3 * repeats)
@@ -225,17 +225,17 @@ def second_thread(repeats: int) -> list[dict[str, Any]]:
     rows = []
     fields: dict[str, Field] = {
         "voxels": body(64),
-        "hash grid": HashField(torch.Generator().manual_seed(0), scale=SCALE),
+        "hash grid": HashGridField(torch.Generator().manual_seed(0), scale=SCALE),
     }
     for name, field in fields.items():
         size, samples = (128, 128) if name == "voxels" else (64, 64)
-        occupancy = Occupancy.of(body(64).densest(32), 0.5)
+        occupancy = OccupancyGrid.from_density(body(64).max_density(32), 0.5)
         rays, march, _ = setting(size, samples, occupancy)
 
         def work(
-            field: Field = field, occupancy: Occupancy = occupancy, rays: Rays = rays, march: March = march
+            field: Field = field, occupancy: OccupancyGrid = occupancy, rays: Rays = rays, march: MarchOptions = march
         ) -> None:
-            draw(field, occupancy, rays, march).colour.square().sum().backward()
+            render_rays(field, occupancy, rays, march).rgb.square().sum().backward()
 
         rows.append(on_two_threads(f"{name}, {size} px, {samples} samples", work, 3 * repeats))
     return rows

@@ -14,30 +14,32 @@ from typing import Any
 
 import torch
 
-from guidance.priors.mini.vocabulary import VIEWS
+from guidance.priors.mini.vocabulary import VIEW_LABELS
 
-THRESHOLD = 0.95
+RATIO_THRESHOLD = 0.95
 """A word goes where the view's chance with it is less than this share of the mean of those with and without it."""
 
 
-def debiased(text: str, views: Callable[[str], dict[str, float]]) -> dict[str, str]:
+def debias_prompt(text: str, view_probabilities: Callable[[str], dict[str, float]]) -> dict[str, str]:
     """For each word of `VIEWS` the text that is left of `text`; all of it where nothing would be.
 
-    `views` gives the chance of each view of what a text describes; they sum to one. Words are tried one by one.
+    `view_probabilities` gives the probability of each view for a text; they sum to one. Words are tried one by one.
     """
     words = text.split()
-    whole = views(text)
-    without = [views(" ".join(words[:place] + words[place + 1 :])) for place in range(len(words))]
-    left = {}
-    for view in VIEWS:
-        kept = [word for word, rest in zip(words, without, strict=True) if _argues_for(whole[view], rest[view])]
-        left[view] = " ".join(kept) if kept else text
-    return left
+    full_probs = view_probabilities(text)
+    probs_without = [view_probabilities(" ".join(words[:index] + words[index + 1 :])) for index in range(len(words))]
+    texts = {}
+    for view in VIEW_LABELS:
+        kept_words = [
+            word for word, probs in zip(words, probs_without, strict=True) if _keeps_word(full_probs[view], probs[view])
+        ]
+        texts[view] = " ".join(kept_words) if kept_words else text
+    return texts
 
 
-def _argues_for(whole: float, without: float) -> bool:
+def _keeps_word(prob_with: float, prob_without: float) -> bool:
     """Whether a word does a view no harm, by the view's chance with and without it."""
-    return whole >= THRESHOLD * 0.5 * (whole + without)
+    return prob_with >= RATIO_THRESHOLD * 0.5 * (prob_with + prob_without)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LanguageModel:
             raise ImportError(
                 "debias needs a language model; get its library by: pip install 'transformers>=4.45'"
             ) from None
-        with _silent(transformers):
+        with _silence_transformers(transformers):
             try:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
                 model = transformers.AutoModelForMaskedLM.from_pretrained(name)
@@ -73,28 +75,28 @@ class LanguageModel:
         if tokenizer.mask_token is None:
             raise ValueError(f"debias: {name} is no masked language model: its tokenizer has no mask")
         loaded = LanguageModel(model.eval().requires_grad_(False), tokenizer)
-        if wordless := [view for view in VIEWS if loaded._number(view) is None]:
-            raise ValueError(f"debias: {name} does not know {', '.join(wordless)} as a single word")
+        if missing_views := [view for view in VIEW_LABELS if loaded._token_id(view) is None]:
+            raise ValueError(f"debias: {name} does not know {', '.join(missing_views)} as a single word")
         return loaded
 
     @torch.no_grad()
-    def views(self, text: str) -> dict[str, float]:
+    def view_probabilities(self, text: str) -> dict[str, float]:
         """The chance of each view of what a text describes, among the four."""
         sentence = f"This image is depicting a {self.tokenizer.mask_token} view of {text}"
-        read = self.tokenizer(sentence, return_tensors="pt", truncation=True)
-        place = (read["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[0, 0]
-        told = self.model(**read).logits[0, place]
-        chances = told[[self._number(view) for view in VIEWS]].double().softmax(0)
-        return dict(zip(VIEWS, chances.tolist(), strict=True))
+        inputs = self.tokenizer(sentence, return_tensors="pt", truncation=True)
+        mask_index = (inputs["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[0, 0]
+        logits = self.model(**inputs).logits[0, mask_index]
+        probs = logits[[self._token_id(view) for view in VIEW_LABELS]].double().softmax(0)
+        return dict(zip(VIEW_LABELS, probs.tolist(), strict=True))
 
-    def _number(self, word: str) -> int | None:
+    def _token_id(self, word: str) -> int | None:
         """The number of a word inside a sentence, or None where it has not one of its own."""
-        numbers = self.tokenizer.encode(f" {word}", add_special_tokens=False)
-        return numbers[0] if len(numbers) == 1 and numbers[0] != self.tokenizer.unk_token_id else None
+        token_ids = self.tokenizer.encode(f" {word}", add_special_tokens=False)
+        return token_ids[0] if len(token_ids) == 1 and token_ids[0] != self.tokenizer.unk_token_id else None
 
 
 @contextlib.contextmanager
-def _silent(transformers: Any) -> Iterator[None]:
+def _silence_transformers(transformers: Any) -> Iterator[None]:
     """Without the library's progress bars and warnings about weights it leaves out."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.priors.base import Condition, Denoiser, per_view, together
+from guidance.priors.base import Condition, Denoiser, expand_like_latents, views_per_group
 
 
 @dataclass(frozen=True)
@@ -25,46 +25,51 @@ class PerpNeg:
     """
 
     prior: Denoiser
-    empty: Condition
+    uncond: Condition
     """No prompt; the first row stands for every view."""
 
     @property
-    def together(self) -> int:
+    def views_per_group(self) -> int:
         """Views that the prior has to be shown at once."""
-        return together(self.prior)
+        return views_per_group(self.prior)
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.prior.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.prior.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        negatives = [other.condition for condition in conditions for other in condition.against]
+        negatives = [other.condition for condition in conditions for other in condition.perp_negatives]
         if not negatives:
-            return self.prior.predict(x_t, t, conditions)
+            return self.prior.predict_noise(x_t, t, conditions)
         # Most rules ask about the empty prompt themselves.
-        place = next((k for k, condition in enumerate(conditions) if self._is_empty(condition)), len(conditions))
-        here = self.empty.rows(torch.zeros(len(x_t), dtype=torch.long, device=x_t.device))
-        asked = [*conditions, *([here] if place == len(conditions) else []), *negatives]
-        answers = self.prior.predict(x_t, t, asked)
-        empty, rest = answers[place], iter(answers[len(asked) - len(negatives) :])
-        told = []
-        for answer, condition in zip(answers, conditions, strict=False):
-            e = answer - empty
-            away = [per_view(other.weight.to(e)) * perpendicular(next(rest) - empty, e) for other in condition.against]
-            told.append(answer + sum(away[1:], start=away[0]) if away else answer)
-        return torch.stack(told)
+        uncond_index = next(
+            (k for k, condition in enumerate(conditions) if self._is_uncond(condition)), len(conditions)
+        )
+        uncond_rows = self.uncond.select(torch.zeros(len(x_t), dtype=torch.long, device=x_t.device))
+        all_conditions = [*conditions, *([uncond_rows] if uncond_index == len(conditions) else []), *negatives]
+        noise_preds = self.prior.predict_noise(x_t, t, all_conditions)
+        uncond, negative_preds = noise_preds[uncond_index], iter(noise_preds[len(all_conditions) - len(negatives) :])
+        outputs = []
+        for noise_pred, condition in zip(noise_preds, conditions, strict=False):
+            e = noise_pred - uncond
+            perpendicular = [
+                expand_like_latents(other.weight.to(e)) * perpendicular_component(next(negative_preds) - uncond, e)
+                for other in condition.perp_negatives
+            ]
+            outputs.append(noise_pred + sum(perpendicular[1:], start=perpendicular[0]) if perpendicular else noise_pred)
+        return torch.stack(outputs)
 
-    def _is_empty(self, condition: Condition) -> bool:
+    def _is_uncond(self, condition: Condition) -> bool:
         """Whether a condition says what the empty one says, for every view."""
-        if condition.camera is not None or condition.image is not None or condition.against:
+        if condition.camera is not None or condition.image_embeds is not None or condition.perp_negatives:
             return False
-        tokens, mask = self.empty.tokens[:1], self.empty.mask[:1]
-        same = condition.tokens.shape[1:] == tokens.shape[1:]
-        return same and bool((condition.mask == mask).all() and (condition.tokens == tokens).all())
+        tokens, mask = self.uncond.text_embeds[:1], self.uncond.attention_mask[:1]
+        same_shape = condition.text_embeds.shape[1:] == tokens.shape[1:]
+        return same_shape and bool((condition.attention_mask == mask).all() and (condition.text_embeds == tokens).all())
 
 
-def perpendicular(other: Float[Tensor, "B C h w"], e: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+def perpendicular_component(other: Float[Tensor, "B C h w"], e: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """What of `other` is at right angles to `e`, view by view."""
-    along = (other * e).flatten(1).sum(1) / e.square().flatten(1).sum(1).clamp_min(1e-6)
-    return other - per_view(along) * e
+    coefficient = (other * e).flatten(1).sum(1) / e.square().flatten(1).sum(1).clamp_min(1e-6)
+    return other - expand_like_latents(coefficient) * e

@@ -16,221 +16,227 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from guidance.priors.base import Condition, Denoiser, noised, per_view, together
+from guidance.priors.base import Condition, Denoiser, add_noise, expand_like_latents, views_per_group
 
 
 @dataclass(frozen=True)
-class Twin:
+class LoRATarget:
     """A denoiser around a network of its own, which starts as a copy of a prior's."""
 
     denoiser: Denoiser
     """Answers under grad; told a text and a camera, or no camera."""
     network: nn.Module
     """Its network. Parameters that require grad are new, such as those that read a camera, and learn as a whole."""
-    layers: tuple[str, ...]
+    target_modules: tuple[str, ...]
     """Names of the layers of `network`, or endings of names, that get additions: linear ones and convolutions."""
 
 
 @runtime_checkable
-class Trainable(Denoiser, Protocol):
+class SupportsLoRA(Denoiser, Protocol):
     """A prior that a critic can be made of."""
 
-    def twin(self) -> Twin:
+    def lora_target(self) -> LoRATarget:
         """A copy with nothing in common that learning would change."""
         ...
 
 
 @dataclass(frozen=True)
-class LoRA:
+class CriticConfig:
     """Knobs of what learns beside the scene, where the objective needs it."""
 
     rank: int = 8
     """Rank of the additions to each layer."""
-    rate: float = 1e-3
+    lr: float = 1e-3
     """AdamW's rate. ProlificDreamer used 1e-4 over 25000 steps."""
     camera_dropout: float = 0.1
     """Share of the views, 0..1, for which the critic learns without the camera."""
-    steps: int = 1
+    steps_per_update: int = 1
     """Steps of the critic for one of the scene."""
-    samples: int = 32
+    num_prior_samples: int = 32
     """Pictures drawn by the prior before the first step, where renders have to be told from them."""
-    stages: int = 4
+    num_stages: int = 4
     """Stages of the prior that are kept on its way to the first renders, where an objective goes that way back."""
     stage_steps: int = 25
     """Steps of the critic from one of them to the next."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "steps", "samples", "stages", "stage_steps"):
+        for name in ("rank", "steps_per_update", "num_prior_samples", "num_stages", "stage_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate is {self.rate}; expected a number between 0 and 1, such as 0.001")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"lr is {self.lr}; expected a number between 0 and 1, such as 0.001")
         if not 0 <= self.camera_dropout <= 1:
             raise ValueError(f"camera_dropout is {self.camera_dropout}; expected a share from 0 to 1")
 
-    def build(self, prior: Trainable, rng: torch.Generator) -> Critic:
+    def build(self, prior: SupportsLoRA, rng: torch.Generator) -> Critic:
         """A critic that agrees with the prior; `rng` also draws all chance that it needs later.
 
         Raises:
             ImportError: peft is not installed.
         """
-        return Critic(self, Adapted(prior, self.rank, rng), rng)
+        return Critic(self, LoRADenoiser(prior, self.rank, rng), rng)
 
 
-class Adapted:
+class LoRADenoiser:
     """A `Denoiser`: a prior with additions to the layers of its network, which say nothing until they are changed."""
 
-    def __init__(self, prior: Trainable, rank: int, rng: torch.Generator) -> None:
+    def __init__(self, prior: SupportsLoRA, rank: int, rng: torch.Generator) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
             raise ImportError(f'a critic needs peft ({error}); install it with: pip install "sds3d[hub]"') from error
-        twin = prior.twin()
-        whole = {name for name, parameter in twin.network.named_parameters() if parameter.requires_grad}
-        with seeded(rng):
-            inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(twin.layers)), twin.network)
-        self.network, self._denoiser = twin.network, twin.denoiser
+        target = prior.lora_target()
+        fully_trained = {name for name, parameter in target.network.named_parameters() if parameter.requires_grad}
+        with fork_rng_from(rng):
+            inject_adapter_in_model(
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target.target_modules)), target.network
+            )
+        self.network, self._denoiser = target.network, target.denoiser
         # peft wraps a layer: what was `conv.weight` is `conv.base_layer.weight` now.
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_("lora_" in name or name.replace(".base_layer", "") in whole)
+            parameter.requires_grad_("lora_" in name or name.replace(".base_layer", "") in fully_trained)
             if parameter.requires_grad:
                 # Small steps vanish in half precision, whatever the network itself is in.
                 parameter.data = parameter.data.float()
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self._denoiser.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self._denoiser.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        return self._denoiser.predict(x_t, t, conditions)
+        return self._denoiser.predict_noise(x_t, t, conditions)
 
     @property
-    def together(self) -> int:
+    def views_per_group(self) -> int:
         """Views that have to be shown at once."""
-        return together(self._denoiser)
+        return views_per_group(self._denoiser)
 
-    def trained(self) -> dict[str, nn.Parameter]:
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
-    def weights(self) -> dict[str, Tensor]:
+    def lora_state(self) -> dict[str, Tensor]:
         """Copies of what learns, for `load`."""
-        return {name: parameter.detach().clone() for name, parameter in self.trained().items()}
+        return {name: parameter.detach().clone() for name, parameter in self.trainable_parameters().items()}
 
     @torch.no_grad()
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Takes over what `weights` gave. Raises ValueError if it is of another network or rank."""
-        mine = self.trained()
-        if {n: w.shape for n, w in weights.items()} != {n: p.shape for n, p in mine.items()}:
+    def load_lora_state(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave. Raises ValueError if it is of another network or rank."""
+        own = self.trainable_parameters()
+        if {n: w.shape for n, w in state.items()} != {n: p.shape for n, p in own.items()}:
             raise ValueError("the saved critic does not fit this prior and rank")
-        for name, parameter in mine.items():
-            parameter.copy_(weights[name])
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
 
 
 class Critic:
     """A `Denoiser` that learns; make it with `LoRA.build`. No classifier-free guidance belongs on its answers."""
 
-    def __init__(self, knobs: LoRA, adapted: Adapted, rng: torch.Generator) -> None:
-        self.knobs, self.adapted, self.rng = knobs, adapted, rng
-        self._trained = adapted.trained()
-        self._optimiser = torch.optim.AdamW(self._trained.values(), lr=knobs.rate, betas=(0.9, 0.99), fused=True)
+    def __init__(self, config: CriticConfig, denoiser: LoRADenoiser, rng: torch.Generator) -> None:
+        self.config, self.denoiser, self.rng = config, denoiser, rng
+        self._trainable = denoiser.trainable_parameters()
+        self._optimizer = torch.optim.AdamW(self._trainable.values(), lr=config.lr, betas=(0.9, 0.99), fused=True)
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.adapted.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.denoiser.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        return self.adapted.predict(x_t, t, conditions)
+        return self.denoiser.predict_noise(x_t, t, conditions)
 
     @torch.enable_grad()
-    def learn(self, x: Float[Tensor, "B C h w"], condition: Condition, parts: int = 1) -> float:
-        """Learns from clean latents of renders, in `parts` one after another for small memories; returns the mean
+    def train_step(self, latents: Float[Tensor, "B C h w"], condition: Condition, num_chunks: int = 1) -> float:
+        """Learns from clean latents of renders, in `num_chunks` one after another for small memories; returns the mean
         square error of its velocity before the last step."""
-        x, error, many = x.detach(), x.new_zeros(len(x)), self.adapted.together
-        size = -(-(len(x) // many) // parts) * many
-        for _ in range(self.knobs.steps):
-            noise = torch.randn(x.shape, generator=self.rng).to(x)
-            t = spread_times(len(x) // many, self.rng).repeat_interleave(many).to(x)
-            shown = torch.rand(len(x) // many, generator=self.rng) >= self.knobs.camera_dropout
-            shown = shown.repeat_interleave(many).to(x.device)
-            self._optimiser.zero_grad(set_to_none=True)
-            errors = []
-            for rows in torch.arange(len(x), device=x.device).split(size):
-                wrong = self.error(x[rows], noise[rows], t[rows], condition.rows(rows), shown[rows])
+        latents, loss, group_size = latents.detach(), latents.new_zeros(len(latents)), self.denoiser.views_per_group
+        chunk_size = -(-(len(latents) // group_size) // num_chunks) * group_size
+        for _ in range(self.config.steps_per_update):
+            noise = torch.randn(latents.shape, generator=self.rng).to(latents)
+            t = stratified_timesteps(len(latents) // group_size, self.rng).repeat_interleave(group_size).to(latents)
+            camera_mask = torch.rand(len(latents) // group_size, generator=self.rng) >= self.config.camera_dropout
+            camera_mask = camera_mask.repeat_interleave(group_size).to(latents.device)
+            self._optimizer.zero_grad(set_to_none=True)
+            chunk_losses = []
+            for rows in torch.arange(len(latents), device=latents.device).split(chunk_size):
+                chunk_loss = self.per_view_loss(
+                    latents[rows], noise[rows], t[rows], condition.select(rows), camera_mask[rows]
+                )
                 # The sum over a latent: gradients of its mean would vanish in half precision; AdamW sees no difference.
-                (wrong.mean() * x[0].numel() * (len(rows) / len(x))).backward()
-                errors.append(wrong.detach())
-            self._optimiser.step()
-            error = torch.cat(errors)
-        return float(error.mean())
+                (chunk_loss.mean() * latents[0].numel() * (len(rows) / len(latents))).backward()
+                chunk_losses.append(chunk_loss.detach())
+            self._optimizer.step()
+            loss = torch.cat(chunk_losses)
+        return float(loss.mean())
 
-    def error(
+    def per_view_loss(
         self,
-        x: Float[Tensor, "B C h w"],
+        latents: Float[Tensor, "B C h w"],
         noise: Float[Tensor, "B C h w"],
         t: Float[Tensor, " B"],
         condition: Condition,
-        shown: Bool[Tensor, " B"],
+        camera_mask: Bool[Tensor, " B"],
     ) -> Float[Tensor, " B"]:
-        """Mean square error of the velocity in each view, where the camera is known if `shown`.
+        """Mean square error of the velocity in each view, where the camera is known if `camera_mask`.
 
         In velocity no time outweighs the others, and it is what the embedded prior's network says itself. With
         v = alpha * noise - sigma * x, and with v = noise - x where alpha + sigma = 1, the error of the noise is alpha
         times that of v.
         """
-        alpha, sigma = self.levels(t)
-        x_t, wrong = noised(x, noise, alpha, sigma), torch.empty_like(x)
-        for views, told in ((shown, condition), (~shown, replace(condition, camera=None))):
-            rows = views.nonzero()[:, 0]
+        alpha, sigma = self.alpha_sigma(t)
+        x_t, velocity_error = add_noise(latents, noise, alpha, sigma), torch.empty_like(latents)
+        for mask, masked_condition in ((camera_mask, condition), (~camera_mask, replace(condition, camera=None))):
+            rows = mask.nonzero()[:, 0]
             if len(rows):
-                answer = self.predict(x_t[rows], t[rows], [told.rows(rows)])[0]
-                wrong[rows] = (answer - noise[rows]) / per_view(alpha[rows]).clamp_min(1e-3)
-        return wrong.square().flatten(1).mean(1)
+                noise_pred = self.predict_noise(x_t[rows], t[rows], [masked_condition.select(rows)])[0]
+                velocity_error[rows] = (noise_pred - noise[rows]) / expand_like_latents(alpha[rows]).clamp_min(1e-3)
+        return velocity_error.square().flatten(1).mean(1)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that `restore` needs to go on bit for bit, but for the generator."""
-        return {f"weights.{name}": value for name, value in self.adapted.weights().items()} | {
-            f"adam.{name}": value for name, value in moments(self._optimiser, self._trained).items()
+    def training_state(self) -> dict[str, Tensor]:
+        """All that `load_training_state` needs to go on bit for bit, but for the generator."""
+        return {f"weights.{name}": value for name, value in self.denoiser.lora_state().items()} | {
+            f"adam.{name}": value for name, value in optimizer_state(self._optimizer, self._trainable).items()
         }
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` gave. Raises ValueError if it is of another critic."""
-        self.adapted.load(part(state, "weights"))
-        restore_moments(self._optimiser, self._trained, part(state, "adam"))
+        self.denoiser.load_lora_state(strip_prefix(state, "weights"))
+        load_optimizer_state(self._optimizer, self._trainable, strip_prefix(state, "adam"))
 
 
-def moments(optimiser: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copies of what Adam remembers of parameters, for `restore_moments`."""
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copies of what Adam remembers of parameters, for `load_optimizer_state`."""
     return {
         f"{key}.{name}": value.clone()
-        for name, parameter in named.items()
-        for key, value in optimiser.state.get(parameter, {}).items()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def restore_moments(optimiser: torch.optim.Optimizer, named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]
+) -> None:
     """Takes over what `moments` gave; nothing of a parameter means that it was never stepped."""
-    optimiser.state.clear()
+    optimizer.state.clear()
     for key, value in state.items():
         kind, name = key.split(".", 1)
-        optimiser.state[named[name]][kind] = value.to(named[name].device, copy=True)
+        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
 
 
-def spread_times(count: int, rng: torch.Generator) -> Float[Tensor, " B"]:
+def stratified_timesteps(count: int, rng: torch.Generator) -> Float[Tensor, " B"]:
     """Noise times over the whole schedule, one in each of `count` equal parts, in random order."""
     return (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
 
 
 @contextmanager
-def seeded(rng: torch.Generator) -> Iterator[None]:
+def fork_rng_from(rng: torch.Generator) -> Iterator[None]:
     """Inside, torch's own chance comes from `rng`; outside, it is as it was. For layers, which start by that chance."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=rng)))
         yield
 
 
-def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def strip_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries of a state that start with a name and a dot, without it."""
-    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(name + ".")}
+    return {key[len(prefix) + 1 :]: value for key, value in state.items() if key.startswith(prefix + ".")}

@@ -18,112 +18,124 @@ from guidance.priors.base import Condition, Denoiser
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ViewConditions:
     """What the views of a batch should show, under every condition an objective may ask about."""
 
     text: Condition
     """The prompt, as seen from each view's camera."""
-    empty: Condition
+    uncond: Condition
     """No prompt."""
     negative: Condition
     """What should not be seen; `empty` itself where no negative prompt was given."""
-    posed: Condition
+    text_with_camera: Condition
     """The prompt without words for the view, and always with the camera: what a critic is told."""
 
-    def rows(self, index: Int[Tensor, " N"]) -> Wanted:
+    def select(self, index: Int[Tensor, " N"]) -> ViewConditions:
         """These views alone."""
-        empty = self.empty.rows(index)
-        negative = empty if self.negative is self.empty else self.negative.rows(index)
-        return Wanted(self.text.rows(index), empty, negative, self.posed.rows(index))
+        uncond = self.uncond.select(index)
+        negative = uncond if self.negative is self.uncond else self.negative.select(index)
+        return ViewConditions(self.text.select(index), uncond, negative, self.text_with_camera.select(index))
 
 
 @dataclass(frozen=True)
-class Source:
+class EditSource:
     """What an edit starts from, seen by the same cameras."""
 
-    x: Float[Tensor, "B C h w"]
+    latents: Float[Tensor, "B C h w"]
     """Clean latents of its renders."""
     text: Condition
     """What it shows."""
 
 
 @dataclass(frozen=True)
-class Regions:
+class RegionMasks:
     """Parts of the views that have a text of their own."""
 
     masks: Float[Tensor, "K B h w"]
     """1 where a latent is of region k, 0 elsewhere."""
-    texts: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
     """K conditions of B views."""
 
 
 @dataclass(frozen=True)
-class View:
+class ViewBatch:
     """One noised look at the scene, with every random number an objective may want."""
 
-    x: Float[Tensor, "B C h w"]
+    latents: Float[Tensor, "B C h w"]
     """Clean latents of the renders, detached."""
     noise: Float[Tensor, "B C h w"]
     t: Float[Tensor, " B"]
     """Fraction of the noise schedule, 0 clean to 1 noise."""
-    wanted: Wanted
-    second: Float[Tensor, "B C h w"]
+    conditions: ViewConditions
+    extra_noise: Float[Tensor, "B C h w"]
     """Noise independent of `noise`, for rules that need two."""
-    uniform: Float[Tensor, " B"]
+    u: Float[Tensor, " B"]
     """Numbers from 0 to 1, for rules that draw something of their own."""
     progress: float = 0.0
     """Of the run, 0 to 1."""
-    lowest: float = 0.0
+    t_min: float = 0.0
     """The lowest `t` that could have been drawn at this progress."""
-    source: Source | None = None
-    regions: Regions | None = None
+    source: EditSource | None = None
+    regions: RegionMasks | None = None
 
     @staticmethod
-    def drawn(x: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], wanted: Wanted, rng: torch.Generator) -> View:
+    def sample(
+        latents: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: ViewConditions, rng: torch.Generator
+    ) -> ViewBatch:
         """A view with its chance drawn from `rng`."""
-        noise, second = (torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device) for _ in range(2))
-        return View(x, noise, t, wanted, second, torch.rand(len(x), generator=rng, dtype=x.dtype).to(x.device))
+        noise, extra_noise = (
+            torch.randn(latents.shape, generator=rng, dtype=latents.dtype).to(latents.device) for _ in range(2)
+        )
+        return ViewBatch(
+            latents,
+            noise,
+            t,
+            conditions,
+            extra_noise,
+            torch.rand(len(latents), generator=rng, dtype=latents.dtype).to(latents.device),
+        )
 
-    def rows(self, index: Int[Tensor, " N"]) -> View:
+    def select(self, index: Int[Tensor, " N"]) -> ViewBatch:
         """These views alone."""
         source, regions = self.source, self.regions
         return replace(
             self,
-            x=self.x[index],
+            latents=self.latents[index],
             noise=self.noise[index],
             t=self.t[index],
-            wanted=self.wanted.rows(index),
-            second=self.second[index],
-            uniform=self.uniform[index],
-            source=source and Source(source.x[index], source.text.rows(index)),
-            regions=regions and Regions(regions.masks[:, index], tuple(text.rows(index) for text in regions.texts)),
+            conditions=self.conditions.select(index),
+            extra_noise=self.extra_noise[index],
+            u=self.u[index],
+            source=source and EditSource(source.latents[index], source.text.select(index)),
+            regions=regions
+            and RegionMasks(regions.masks[:, index], tuple(text.select(index) for text in regions.conditions)),
         )
 
 
 @dataclass(frozen=True)
-class Update:
+class ObjectiveOutput:
     """The gradient of the loss with respect to `View.x`, and figures worth a log line."""
 
-    gradient: Float[Tensor, "B C h w"]
+    grad: Float[Tensor, "B C h w"]
     logs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class About:
+class ObjectiveInfo:
     """What one wants to know before choosing an objective."""
 
     title: str
-    source: str
+    reference: str
     """Paper and equation, or the code that was read."""
-    passes: tuple[int, int]
+    forward_passes: tuple[int, int]
     """Fewest and most answers of the prior for a view in a step."""
-    scale: str
-    """The published classifier-free guidance in our form (`guided`)."""
-    times: str
+    guidance_scale: str
+    """The published classifier-free guidance in our form (`classifier_free_guidance`)."""
+    timestep_range: str
     """The published range of noise times, as fractions of the schedule."""
-    good_for: str
+    summary: str
     """One line."""
-    critic: int = 0
+    critic_passes: int = 0
     """Answers of a critic for a view in a step, beside those it learns from."""
 
 
@@ -131,7 +143,7 @@ class About:
 class Objective(ABC):
     """A rule of score distillation. Fields are its hyper-parameters; subclasses are final."""
 
-    about: ClassVar[About | None] = None
+    info: ClassVar[ObjectiveInfo | None] = None
     """A row in the table of `sds3d objectives`."""
     needs_critic: ClassVar[bool] = False
     """Whether a trainable companion of the prior has to learn beside the scene."""
@@ -139,31 +151,31 @@ class Objective(ABC):
     """Whether it edits an existing scene: `View.source` is there."""
     needs_regions: ClassVar[bool] = False
     """Whether parts of the scene have texts of their own: `View.regions` is there."""
-    needs_flow: ClassVar[bool] = False
+    needs_flow_prior: ClassVar[bool] = False
     """Whether the prior has to be a flow-matching model: alpha + sigma = 1."""
-    needs_ratio: ClassVar[bool] = False
-    """Whether the critic also has to tell samples of the prior from renders (`variational.f_vsd.Weighing`)."""
-    needs_stages: ClassVar[bool] = False
-    """Whether the prior comes with the stages of its way to the first renders (`variational.disback.Staged`)."""
-    needs_contrast: ClassVar[bool] = False
+    needs_discriminator: ClassVar[bool] = False
+    """Whether the critic must also estimate the ratio of densities (`variational.f_vsd.DensityRatioCritic`)."""
+    needs_prior_stages: ClassVar[bool] = False
+    """Whether the prior comes with the stages of its way to the first renders (`variational.disback.StagedPrior`)."""
+    needs_undistilled_prior: ClassVar[bool] = False
     """Whether it is made of what a text changes in the answers, at any scale: a prior with guidance in its weights has
     changed that already."""
 
     @property
-    def hears_negative(self) -> bool:
+    def uses_negative_prompt(self) -> bool:
         """Whether, with these values, it asks about the negative prompt."""
         return False
 
     @abstractmethod
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
         """The update for one view. `critic` is the prior itself unless `needs_critic`."""
 
 
-def guided(
-    empty: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], scale: float | Float[Tensor, "B 1 1 1"]
+def classifier_free_guidance(
+    uncond: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], guidance_scale: float | Float[Tensor, "B 1 1 1"]
 ) -> Float[Tensor, "B C h w"]:
     """Classifier-free guidance: empty + scale * (text - empty) (Ho & Salimans 2022, eq. 6, with scale = 1 + w).
 
     Scale 1 is none, 0 is unconditional. Code that writes text + s * (text - empty) means scale = s + 1 here.
     """
-    return empty + scale * (text - empty)
+    return uncond + guidance_scale * (text - uncond)

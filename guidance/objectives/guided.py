@@ -8,60 +8,61 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import Objective, guided
-from guidance.priors.base import Denoiser, cleaned, per_view, together
+from guidance.objectives.base import Objective, classifier_free_guidance
+from guidance.priors.base import Denoiser, expand_like_latents, predict_x0, views_per_group
 
 
 @dataclass(frozen=True)
-class Guided(Objective, ABC):
+class GuidedObjective(Objective, ABC):
     """A rule that asks about the text with classifier-free guidance.
 
     What the text is told apart from is `Wanted.negative`: no prompt, or the negative one where there is one.
     """
 
-    rescale: float = field(default=0.0, kw_only=True)
+    guidance_rescale: float = field(default=0.0, kw_only=True)
     """Share, 0..1, by which the guided clean picture is brought back to the spread of the unguided one
     (Lin et al. 2023, section 3.4): less saturation at high scales."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale is {self.rescale}; expected a share from 0 to 1")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale is {self.guidance_rescale}; expected a share from 0 to 1")
 
     @property
-    def hears_negative(self) -> bool:
+    def uses_negative_prompt(self) -> bool:
         return True
 
-    def answer(
+    def guided_noise(
         self,
         prior: Denoiser,
         x_t: Float[Tensor, "B C h w"],
         t: Float[Tensor, " B"],
-        against: Float[Tensor, "B C h w"],
+        negative: Float[Tensor, "B C h w"],
         text: Float[Tensor, "B C h w"],
-        scale: float | Float[Tensor, "B 1 1 1"],
+        guidance_scale: float | Float[Tensor, "B 1 1 1"],
     ) -> Float[Tensor, "B C h w"]:
         """The guided answer made of two answers for x_t at t."""
-        answer = guided(against, text, scale)
-        if self.rescale == 0:
-            return answer
-        return rescaled(answer, text, x_t, *prior.levels(t), self.rescale, together(prior))
+        noise_pred = classifier_free_guidance(negative, text, guidance_scale)
+        if self.guidance_rescale == 0:
+            return noise_pred
+        return rescale_cfg(noise_pred, text, x_t, *prior.alpha_sigma(t), self.guidance_rescale, views_per_group(prior))
 
 
-def rescaled(
-    answer: Float[Tensor, "B C h w"],
+def rescale_cfg(
+    noise_pred: Float[Tensor, "B C h w"],
     text: Float[Tensor, "B C h w"],
     x_t: Float[Tensor, "B C h w"],
     alpha: Float[Tensor, " B"],
     sigma: Float[Tensor, " B"],
-    share: float,
-    many: int = 1,
+    guidance_rescale: float,
+    views_per_group: int = 1,
 ) -> Float[Tensor, "B C h w"]:
-    """The noise answer whose clean picture has its spread moved by `share` towards that of the text's answer.
+    """Rescales a guided noise prediction: the std of its x0 moves by `guidance_rescale` (0..1) towards that
+    of the prediction under the text alone (Lin et al. 2024, section 3.4, applied to x0 instead of the noise).
 
-    The spread is of each group of `many` views, which a prior that sees several at once takes for one sample.
+    The standard deviation is that of each group of `views_per_group` views, one sample of a multi-view prior.
     """
-    guided_x, text_x = cleaned(x_t, answer, alpha, sigma), cleaned(x_t, text, alpha, sigma)
-    wanted, found = (x.unflatten(0, (-1, many)).flatten(1).std(1) for x in (text_x, guided_x))
-    ratio = (wanted / found.clamp_min(1e-6)).repeat_interleave(many)
-    x = guided_x * per_view(1 - share + share * ratio)
-    return (x_t - per_view(alpha) * x) / per_view(sigma).clamp_min(1e-6)
+    guided_x, text_x = predict_x0(x_t, noise_pred, alpha, sigma), predict_x0(x_t, text, alpha, sigma)
+    text_std, guided_std = (x.unflatten(0, (-1, views_per_group)).flatten(1).std(1) for x in (text_x, guided_x))
+    ratio = (text_std / guided_std.clamp_min(1e-6)).repeat_interleave(views_per_group)
+    x = guided_x * expand_like_latents(1 - guidance_rescale + guidance_rescale * ratio)
+    return (x_t - expand_like_latents(alpha) * x) / expand_like_latents(sigma).clamp_min(1e-6)

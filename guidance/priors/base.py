@@ -20,46 +20,50 @@ from torch import Tensor
 class Condition:
     """What a batch of pictures should show: text tokens, a pooled text, and where the camera stands."""
 
-    tokens: Float[Tensor, "B L D"]
-    mask: Bool[Tensor, "B L"]
+    text_embeds: Float[Tensor, "B L D"]
+    attention_mask: Bool[Tensor, "B L"]
     """True where a token is present."""
     camera: Float[Tensor, "B 2"] | None
     """Azimuth and elevation in radians for priors that take them; None drops the camera."""
-    image: Float[Tensor, "B N E"] | None = None
+    image_embeds: Float[Tensor, "B N E"] | None = None
     """Tokens of a picture that shows what is wanted, for priors that see pictures."""
-    against: tuple[Against, ...] = ()
+    perp_negatives: tuple[WeightedNegative, ...] = ()
     """What it should be told apart from; only `guidance.conditioning.perp_neg` reads it."""
-    pooled: Float[Tensor, "B P"] | None = None
+    pooled_embeds: Float[Tensor, "B P"] | None = None
     """The text as one row of numbers, for networks that want that beside its tokens."""
 
     def __len__(self) -> int:
-        return self.tokens.shape[0]
+        return self.text_embeds.shape[0]
 
-    def rows(self, index: Int[Tensor, " N"]) -> Condition:
+    def select(self, index: Int[Tensor, " N"]) -> Condition:
         """The conditions of these pictures alone."""
         return Condition(
-            self.tokens[index],
-            self.mask[index],
+            self.text_embeds[index],
+            self.attention_mask[index],
             None if self.camera is None else self.camera[index],
-            None if self.image is None else self.image[index],
-            tuple(Against(other.condition.rows(index), other.weight[index]) for other in self.against),
-            None if self.pooled is None else self.pooled[index],
+            None if self.image_embeds is None else self.image_embeds[index],
+            tuple(
+                WeightedNegative(other.condition.select(index), other.weight[index]) for other in self.perp_negatives
+            ),
+            None if self.pooled_embeds is None else self.pooled_embeds[index],
         )
 
 
-def chained(conditions: Sequence[Condition]) -> Condition:
+def cat_conditions(conditions: Sequence[Condition]) -> Condition:
     """Conditions of the same kind one after another; what they keep away from is left out."""
 
     def joined(name: str) -> Tensor | None:
         rows = [getattr(condition, name) for condition in conditions]
         return None if any(row is None for row in rows) else torch.cat(rows)
 
-    tokens, mask = (torch.cat([getattr(condition, name) for condition in conditions]) for name in ("tokens", "mask"))
-    return Condition(tokens, mask, joined("camera"), joined("image"), pooled=joined("pooled"))
+    tokens, mask = (
+        torch.cat([getattr(condition, name) for condition in conditions]) for name in ("text_embeds", "attention_mask")
+    )
+    return Condition(tokens, mask, joined("camera"), joined("image_embeds"), pooled_embeds=joined("pooled_embeds"))
 
 
 @dataclass(frozen=True)
-class Against:
+class WeightedNegative:
     """A condition to keep away from, and how strongly."""
 
     condition: Condition
@@ -71,11 +75,11 @@ class Against:
 class Denoiser(Protocol):
     """A role that the frozen prior and a trainable critic both play."""
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """(alpha, sigma) of x_t = alpha * x + sigma * noise at fraction `t` of the schedule."""
         ...
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
         """The noise in `x_t` under each of K conditions, in one pass of the network."""
@@ -87,20 +91,20 @@ class Prior(Denoiser, Protocol):
     """A pretrained text-to-image model."""
 
     @property
-    def picture_size(self) -> int:
+    def image_size(self) -> int:
         """Height and width, in pixels, of the pictures the model was trained on."""
         ...
 
     @property
-    def sees_camera(self) -> bool:
+    def camera_conditioned(self) -> bool:
         """Whether the model takes the camera as a condition (then words for the view are not needed)."""
         ...
 
-    def read(self, texts: list[str]) -> Condition:
+    def encode_prompt(self, texts: list[str]) -> Condition:
         """Texts as a condition without a camera. Raises ValueError for text the model cannot take."""
         ...
 
-    def check(self, text: str) -> str | None:
+    def validate_prompt(self, text: str) -> str | None:
         """A remark about what of a text will be passed over, or None. Raises ValueError for text it cannot take."""
         ...
 
@@ -114,58 +118,58 @@ class Prior(Denoiser, Protocol):
 
 
 @runtime_checkable
-class Joint(Prior, Protocol):
+class MultiViewPrior(Prior, Protocol):
     """A prior that sees several views of one object at once, and is told every one's camera under every condition."""
 
     @property
-    def together(self) -> int:
+    def views_per_group(self) -> int:
         """Views in a group. A batch holds whole groups, one after another, each at one noise time."""
         ...
 
 
-def together(denoiser: Denoiser) -> int:
-    """Views that a denoiser has to be shown at once, as `Joint` says; 1 for one that sees each alone."""
-    return int(getattr(denoiser, "together", 1))
+def views_per_group(denoiser: Denoiser) -> int:
+    """Views that a denoiser has to be shown at once, as `MultiViewPrior` says; 1 for one that sees each alone."""
+    return int(getattr(denoiser, "views_per_group", 1))
 
 
 @runtime_checkable
-class Seeing(Prior, Protocol):
+class ImagePromptPrior(Prior, Protocol):
     """A prior that can be shown what is wanted, by an image encoder and attention of its own (IP-Adapter)."""
 
-    def look(self, rgb: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 N E"]:
+    def encode_image_prompt(self, rgb: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 N E"]:
         """Tokens of a picture in 0..1, for `Condition.image`."""
         ...
 
 
-def per_view(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
+def expand_like_latents(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
     """A number per view, shaped to multiply latents."""
     return values[:, None, None, None]
 
 
-def noised(
+def add_noise(
     x: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
 ) -> Float[Tensor, "B C h w"]:
     """x_t = alpha * x + sigma * noise."""
-    return per_view(alpha) * x + per_view(sigma) * noise
+    return expand_like_latents(alpha) * x + expand_like_latents(sigma) * noise
 
 
-def cleaned(
+def predict_x0(
     x_t: Float[Tensor, "B C h w"],
     noise: Float[Tensor, "B C h w"],
     alpha: Float[Tensor, " B"],
     sigma: Float[Tensor, " B"],
 ) -> Float[Tensor, "B C h w"]:
     """The clean latent that a noise answer implies: x = (x_t - sigma * noise) / alpha."""
-    return (x_t - per_view(sigma) * noise) / per_view(alpha)
+    return (x_t - expand_like_latents(sigma) * noise) / expand_like_latents(alpha)
 
 
 def noise_from_velocity(
     x_t: Float[Tensor, "B C h w"], v: Float[Tensor, "B C h w"], alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
 ) -> Float[Tensor, "B C h w"]:
     """v = alpha * noise - sigma * x implies noise = sigma * x_t + alpha * v (Salimans & Ho 2022, appendix D)."""
-    return per_view(sigma) * x_t + per_view(alpha) * v
+    return expand_like_latents(sigma) * x_t + expand_like_latents(alpha) * v
 
 
-def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+def make_rng(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for one component of a run."""
     return torch.Generator(device=device).manual_seed(seed)

@@ -14,47 +14,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.priors.base import Condition, Denoiser, Prior, per_view
-from guidance.priors.schedule import Flow, Schedule
+from guidance.priors.base import Condition, Denoiser, Prior, expand_like_latents
+from guidance.priors.schedule import RectifiedFlowSchedule, Schedule
 
-HALVINGS = 40
+BISECTION_STEPS = 40
 """Of the schedule, in the search for a time: to 1e-12 of it."""
 
 
 @dataclass(frozen=True)
-class FlowReading:
+class FlowMatchingAdapter:
     """The `Prior` given, with straight levels: alpha + sigma = 1.
 
     A ratio beyond those that the prior was trained on, at the two ends, is answered as the nearest it knows.
     """
 
     prior: Prior
-    schedule: Schedule = field(default_factory=Flow)
+    schedule: Schedule = field(default_factory=RectifiedFlowSchedule)
 
     @property
-    def picture_size(self) -> int:
-        return self.prior.picture_size
+    def image_size(self) -> int:
+        return self.prior.image_size
 
     @property
-    def sees_camera(self) -> bool:
-        return self.prior.sees_camera
+    def camera_conditioned(self) -> bool:
+        return self.prior.camera_conditioned
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.schedule.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.schedule.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        alpha, sigma = self.levels(t.double())
-        then = time_of(self.prior, alpha, sigma)
-        scale = torch.hypot(*self.prior.levels(then)) / torch.hypot(alpha, sigma)
-        return self.prior.predict(x_t * per_view(scale).to(x_t.dtype), then.to(t.dtype), conditions)
+        alpha, sigma = self.alpha_sigma(t.double())
+        t_prior = t_from_snr(self.prior, alpha, sigma)
+        scale = torch.hypot(*self.prior.alpha_sigma(t_prior)) / torch.hypot(alpha, sigma)
+        return self.prior.predict_noise(x_t * expand_like_latents(scale).to(x_t.dtype), t_prior.to(t.dtype), conditions)
 
-    def read(self, texts: list[str]) -> Condition:
-        return self.prior.read(texts)
+    def encode_prompt(self, texts: list[str]) -> Condition:
+        return self.prior.encode_prompt(texts)
 
-    def check(self, text: str) -> str | None:
-        return self.prior.check(text)
+    def validate_prompt(self, text: str) -> str | None:
+        return self.prior.validate_prompt(text)
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return self.prior.encode(rgb)
@@ -63,12 +63,12 @@ class FlowReading:
         return self.prior.decode(latents)
 
 
-def time_of(prior: Denoiser, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def t_from_snr(prior: Denoiser, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """When a prior has these levels' ratio of noise to signal, or the nearest to it that it ever has."""
     low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
-    for _ in range(HALVINGS):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        signal, noise = prior.levels(middle)
-        later = noise * alpha < sigma * signal
-        low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+        signal, noise = prior.alpha_sigma(middle)
+        go_later = noise * alpha < sigma * signal
+        low, high = torch.where(go_later, middle, low), torch.where(go_later, high, middle)
     return (low + high) / 2

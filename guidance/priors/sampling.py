@@ -8,33 +8,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import guided
-from guidance.priors.base import Condition, Prior, cleaned, noised
+from guidance.objectives.base import classifier_free_guidance
+from guidance.priors.base import Condition, Prior, add_noise, predict_x0
 
 
 @torch.no_grad()
-def sample(
+def sample_ddim(
     prior: Prior,
     noise: Float[Tensor, "B C h w"],
     text: Condition,
-    empty: Condition,
-    scale: float,
+    uncond: Condition,
+    guidance_scale: float,
     steps: int = 30,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Pictures in 0..1 from noise (Song et al. 2021, eq. 12 with no added noise), guided with `scale`.
+    """Pictures in 0..1 from noise (Song et al. 2021, eq. 12 with no added noise), guided with `guidance_scale`.
 
     Raises:
         ValueError: less than one step.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; sampling takes at least 1")
-    times = torch.linspace(0.999, 0.0, steps + 1, device=noise.device)
+    timesteps = torch.linspace(0.999, 0.0, steps + 1, device=noise.device)
     x_t, x = noise, noise
-    for now, then in pairwise(times):
-        t = now.expand(len(noise))
-        alpha, sigma = prior.levels(t)
-        answers = prior.predict(x_t, t, [empty, text])
-        answer = guided(answers[0], answers[1], scale)
-        x = cleaned(x_t, answer, alpha, sigma)
-        x_t = noised(x, answer, *prior.levels(then.expand(len(noise))))
+    for t_from, t_to in pairwise(timesteps):
+        t = t_from.expand(len(noise))
+        alpha, sigma = prior.alpha_sigma(t)
+        noise_preds = prior.predict_noise(x_t, t, [uncond, text])
+        noise_pred = classifier_free_guidance(noise_preds[0], noise_preds[1], guidance_scale)
+        x = predict_x0(x_t, noise_pred, alpha, sigma)
+        x_t = add_noise(x, noise_pred, *prior.alpha_sigma(t_to.expand(len(noise))))
     return prior.decode(x).clamp(0, 1)

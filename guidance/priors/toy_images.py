@@ -11,34 +11,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.priors.gaussian_mixture import ToyPrior
+from guidance.priors.gaussian_mixture import GaussianMixturePrior
 
 SHAPES = ("disc", "ring", "square", "cross")
-COLOURS = {"red": (0.8, 0.15, 0.1), "blue": (0.1, 0.3, 0.8)}
-SIZE = 96
+COLORS = {"red": (0.8, 0.15, 0.1), "blue": (0.1, 0.3, 0.8)}
+IMAGE_SIZE = 96
 """Pixels along a side."""
-DEVIATION = 0.1
+STD = 0.1
 """Standard deviation of every pixel around the picture it belongs to."""
-_PAPER = 0.95
+_BACKGROUND = 0.95
 
 
-def toy_pictures() -> ToyPrior:
+def toy_image_prior() -> GaussianMixturePrior:
     """A prior that knows "disc", "red", "a blue ring", and so on; without text, all eight pictures alike."""
-    kinds = list(product(SHAPES, COLOURS))
-    means = torch.stack([_picture(shape, COLOURS[colour]) for shape, colour in kinds])
-    texts: dict[str, tuple[float, ...]] = {"": (1.0,) * len(kinds)}
-    for shape, colour in product((None, *SHAPES), (None, *COLOURS)):
-        name = " ".join(word for word in (colour, shape) if word)
+    classes = list(product(SHAPES, COLORS))
+    means = torch.stack([_image(shape, COLORS[color]) for shape, color in classes])
+    texts: dict[str, tuple[float, ...]] = {"": (1.0,) * len(classes)}
+    for shape, color in product((None, *SHAPES), (None, *COLORS)):
+        name = " ".join(word for word in (color, shape) if word)
         if name:
-            fits = tuple(float(shape in (None, s) and colour in (None, c)) for s, c in kinds)
-            texts[name] = texts[f"a {name}"] = fits
-    return ToyPrior(means, torch.full((len(kinds),), DEVIATION), texts)
+            weights = tuple(float(shape in (None, s) and color in (None, c)) for s, c in classes)
+            texts[name] = texts[f"a {name}"] = weights
+    return GaussianMixturePrior(means, torch.full((len(classes),), STD), texts)
 
 
-def _picture(shape: str, colour: tuple[float, float, float]) -> Float[Tensor, "3 H W"]:
+def _image(shape: str, color: tuple[float, float, float]) -> Float[Tensor, "3 H W"]:
     """The shape in its colour on light paper, with edges one pixel wide."""
-    place = (torch.arange(SIZE) + 0.5) * (2 / SIZE) - 1
-    y, x = torch.meshgrid(place, place, indexing="ij")
+    axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
     across, down = x.abs(), y.abs()
     distance = {
         "disc": torch.hypot(x, y) - 0.6,
@@ -46,5 +46,5 @@ def _picture(shape: str, colour: tuple[float, float, float]) -> Float[Tensor, "3
         "square": torch.maximum(across, down) - 0.55,
         "cross": torch.minimum(torch.maximum(across - 0.65, down - 0.18), torch.maximum(down - 0.65, across - 0.18)),
     }[shape]
-    ink = (0.5 - distance * SIZE / 2).clamp(0, 1)
-    return ink * torch.tensor(colour)[:, None, None] + (1 - ink) * _PAPER
+    coverage = (0.5 - distance * IMAGE_SIZE / 2).clamp(0, 1)
+    return coverage * torch.tensor(color)[:, None, None] + (1 - coverage) * _BACKGROUND

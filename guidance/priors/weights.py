@@ -24,16 +24,20 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} is damaged or no safetensors file: {error}") from None
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def load_module_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Gives a module all its parameters and buffers, in the module's own precision.
 
     Raises:
         ValueError: names or shapes are not those of the module.
     """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if odd:
-        shapes = f"{wanted.get(odd[0], 'nothing')} is expected, {found.get(odd[0], 'nothing')} was found"
-        raise ValueError(f"{source} does not fit its configuration: {len(odd)} tensors differ; for {odd[0]} {shapes}")
+    mismatched = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if mismatched:
+        shapes = (
+            f"{expected.get(mismatched[0], 'nothing')} is expected, {found.get(mismatched[0], 'nothing')} was found"
+        )
+        raise ValueError(
+            f"{source} does not fit its configuration: {len(mismatched)} tensors differ; for {mismatched[0]} {shapes}"
+        )
     module.load_state_dict(tensors)

@@ -28,13 +28,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import Objective, Regions, Source, Update, View, Wanted
-from guidance.priors.base import Denoiser, generator
-from guidance.priors.gaussian_mixture import ToyPrior
-from guidance.testing.oracles import ExactRatio, ExactStages, counted, toy
+from guidance.objectives.base import EditSource, Objective, ObjectiveOutput, RegionMasks, ViewBatch, ViewConditions
+from guidance.priors.base import Denoiser, make_rng
+from guidance.priors.gaussian_mixture import GaussianMixturePrior
+from guidance.testing.oracles import DensityRatioOracle, StagedOracle, count_calls, mixture_oracle
 
 DTYPES = (torch.float32, torch.float64)
-_TIMES = (0.3, 0.6, 0.9)
+_TIMESTEPS = (0.3, 0.6, 0.9)
 
 
 class ObjectiveChecks(ABC):
@@ -46,28 +46,36 @@ class ObjectiveChecks(ABC):
 
     def prior(self, dtype: torch.dtype) -> Denoiser:
         """What the objective asks: exact, a flow-matching model and with stages if need be."""
-        kind = self.objective()
-        prior = toy(0, dtype, kind.needs_flow)
-        return ExactStages(**vars(prior), first=toy(2, dtype, kind.needs_flow)) if kind.needs_stages else prior
+        objective = self.objective()
+        prior = mixture_oracle(0, dtype, objective.needs_flow_prior)
+        return (
+            StagedOracle(**vars(prior), first=mixture_oracle(2, dtype, objective.needs_flow_prior))
+            if objective.needs_prior_stages
+            else prior
+        )
 
     def critic(self, dtype: torch.dtype) -> Denoiser:
         """What it asks beside the prior if it needs a critic: exact for other data, and for ratios if need be."""
-        kind = self.objective()
-        critic = toy(1, dtype, kind.needs_flow)
-        return ExactRatio(**vars(critic), prior=toy(0, dtype, kind.needs_flow)) if kind.needs_ratio else critic
+        objective = self.objective()
+        critic = mixture_oracle(1, dtype, objective.needs_flow_prior)
+        return (
+            DensityRatioOracle(**vars(critic), prior=mixture_oracle(0, dtype, objective.needs_flow_prior))
+            if objective.needs_discriminator
+            else critic
+        )
 
-    def views(self, dtype: torch.dtype) -> list[View]:
+    def view_batches(self, dtype: torch.dtype) -> list[ViewBatch]:
         """Noised looks at the start, the middle and the end of a run, three views each."""
-        return [look(self.objective(), dtype, progress) for progress in (0.0, 0.5, 1.0)]
+        return [make_view_batch(self.objective(), dtype, progress) for progress in (0.0, 0.5, 1.0)]
 
-    def update(self, view: View, objective: Objective | None = None) -> Update:
+    def run_objective(self, batch: ViewBatch, objective: Objective | None = None) -> ObjectiveOutput:
         """The objective's answer to a view, with the roles that a run would give it."""
         objective = objective or self.objective()
-        prior = self.prior(view.x.dtype)
-        critic = self.critic(view.x.dtype) if objective.needs_critic else prior
-        return objective(prior, critic, view)
+        prior = self.prior(batch.latents.dtype)
+        critic = self.critic(batch.latents.dtype) if objective.needs_critic else prior
+        return objective(prior, critic, batch)
 
-    def test_it_is_a_frozen_record_of_its_values(self) -> None:
+    def test_is_a_frozen_dataclass(self) -> None:
         objective = self.objective()
         kind = type(objective)
         assert is_dataclass(kind) and "__dataclass_params__" in vars(kind), f"{kind.__name__} is no dataclass itself"
@@ -77,144 +85,150 @@ class ObjectiveChecks(ABC):
         bare = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
         assert not bare, f"{', '.join(bare)} need a default, so that a name is enough to choose {kind.__name__}"
 
-    def test_its_values_stay_as_they_are(self) -> None:
+    def test_hyperparameters_are_not_changed(self) -> None:
         objective = self.objective()
         before = deepcopy(vars(objective))
-        self.update(self.views(torch.float64)[1], objective)
+        self.run_objective(self.view_batches(torch.float64)[1], objective)
         assert vars(objective) == before, "a call changed the objective"
 
-    def test_the_gradient_fits_the_view(self) -> None:
+    def test_grad_has_the_shape_of_the_latents(self) -> None:
         for dtype in DTYPES:
-            views = self.views(dtype)
+            views = self.view_batches(dtype)
             ends = [replace(views[0], t=torch.full_like(views[0].t, time)) for time in (0.02, 0.98)]
             for view in views + ends:
-                gradient = self.update(view).gradient
+                grad = self.run_objective(view).grad
                 where = f"{dtype}, t from {float(view.t.min()):.2f}, progress {view.progress}"
-                assert gradient.shape == view.x.shape, (
-                    f"shape {tuple(gradient.shape)} of {tuple(view.x.shape)}: {where}"
+                assert grad.shape == view.latents.shape, (
+                    f"shape {tuple(grad.shape)} of {tuple(view.latents.shape)}: {where}"
                 )
-                assert gradient.dtype == dtype, f"the gradient is {gradient.dtype}: {where}"
-                assert gradient.device == view.x.device, f"the gradient is on {gradient.device}: {where}"
-                assert not gradient.requires_grad, f"the gradient is not detached: {where}"
-                assert bool(gradient.isfinite().all()), f"the gradient is not finite: {where}"
+                assert grad.dtype == dtype, f"the gradient is {grad.dtype}: {where}"
+                assert grad.device == view.latents.device, f"the gradient is on {grad.device}: {where}"
+                assert not grad.requires_grad, f"the gradient is not detached: {where}"
+                assert bool(grad.isfinite().all()), f"the gradient is not finite: {where}"
 
-    def test_figures_are_finite_numbers(self) -> None:
-        for view in self.views(torch.float64):
-            for name, figure in self.update(view).logs.items():
-                assert isinstance(figure, (int, float)), f"{name} is a {type(figure).__name__}, not a number"
-                assert math.isfinite(figure), f"{name} is {figure}"
+    def test_logs_are_finite(self) -> None:
+        for view in self.view_batches(torch.float64):
+            for name, value in self.run_objective(view).logs.items():
+                assert isinstance(value, (int, float)), f"{name} is a {type(value).__name__}, not a number"
+                assert math.isfinite(value), f"{name} is {value}"
 
-    def test_the_same_view_gives_the_same_update(self) -> None:
+    def test_is_deterministic(self) -> None:
         objective = self.objective()
-        view, other, _ = self.views(torch.float64)
-        first = self.update(view, objective)
-        self.update(other, objective)
-        for again in (self.update(view, objective), self.update(view)):
-            assert torch.equal(first.gradient, again.gradient), "the same view gave another gradient"
+        view, other, _ = self.view_batches(torch.float64)
+        first = self.run_objective(view, objective)
+        self.run_objective(other, objective)
+        for again in (self.run_objective(view, objective), self.run_objective(view)):
+            assert torch.equal(first.grad, again.grad), "the same view gave another gradient"
             assert first.logs == again.logs, "the same view gave other figures"
 
-    def test_a_batch_is_its_views_one_by_one(self) -> None:
-        for view in self.views(torch.float64):
-            together = self.update(view).gradient
-            for place in range(len(view.x)):
-                alone = self.update(view.rows(torch.tensor([place]))).gradient[0]
-                close = torch.allclose(together[place], alone, rtol=1e-7, atol=1e-9)
-                assert close, f"view {place} is pulled otherwise alone than among others, at progress {view.progress}"
+    def test_batch_equals_per_view(self) -> None:
+        for view in self.view_batches(torch.float64):
+            batched = self.run_objective(view).grad
+            for index in range(len(view.latents)):
+                alone = self.run_objective(view.select(torch.tensor([index]))).grad[0]
+                close = torch.allclose(batched[index], alone, rtol=1e-7, atol=1e-9)
+                assert close, f"view {index} is pulled otherwise alone than among others, at progress {view.progress}"
 
-    def test_it_draws_no_chance_of_its_own(self) -> None:
-        for view in self.views(torch.float64):
-            before = _global_chance()
-            with _draws_of_python() as draws:
-                self.update(view)
-            drawn = [name for name, state in _global_chance().items() if state != before[name]]
-            told = ", ".join([*drawn, "random"] if draws else drawn)
-            assert not told, f"it drew from the global generator of {told}; a view brings all chance along"
+    def test_uses_no_global_rng(self) -> None:
+        for view in self.view_batches(torch.float64):
+            before = _global_rng_state()
+            with _track_python_random() as draws:
+                self.run_objective(view)
+            drawn = [name for name, state in _global_rng_state().items() if state != before[name]]
+            names = ", ".join([*drawn, "random"] if draws else drawn)
+            assert not names, f"it drew from the global generator of {names}; a view brings all chance along"
 
-    def test_the_view_is_left_as_it_was(self) -> None:
-        for view in self.views(torch.float64):
-            before = list(_tensors(deepcopy(view)))
-            self.update(view)
-            after = list(_tensors(view))
+    def test_view_batch_is_not_modified(self) -> None:
+        for view in self.view_batches(torch.float64):
+            before = list(_iter_tensors(deepcopy(view)))
+            self.run_objective(view)
+            after = list(_iter_tensors(view))
             same = len(before) == len(after) and all(map(torch.equal, before, after))
             assert same, f"a call changed the view, at progress {view.progress}"
             assert not any(tensor.requires_grad for tensor in after), "a call made the view require gradients"
 
-    def test_it_works_with_gradients_off(self) -> None:
-        view = self.views(torch.float64)[1]
+    def test_works_without_grad(self) -> None:
+        view = self.view_batches(torch.float64)[1]
         with torch.enable_grad():
-            on = self.update(view).gradient
+            on = self.run_objective(view).grad
             assert torch.is_grad_enabled(), "a call switched gradients off"
         with torch.no_grad():
-            off = self.update(view).gradient
+            off = self.run_objective(view).grad
             assert not torch.is_grad_enabled(), "a call switched gradients on"
         assert torch.equal(on, off), "the gradient changes where torch.no_grad() is on, as it is in a run"
 
-    def test_its_questions_are_as_many_as_it_says(self) -> None:
+    def test_number_of_forward_passes_matches_info(self) -> None:
         objective = self.objective()
-        if objective.about is None:
+        if objective.info is None:
             return
-        fewest, most = objective.about.passes
-        for view in self.views(torch.float64):
-            for place in range(len(view.x)):
+        fewest, most = objective.info.forward_passes
+        for view in self.view_batches(torch.float64):
+            for index in range(len(view.latents)):
                 of_prior: list[int] = []
                 of_critic: list[int] = []
-                prior = counted(self.prior(torch.float64), of_prior)
-                critic = counted(self.critic(torch.float64), of_critic) if objective.needs_critic else prior
-                objective(prior, critic, view.rows(torch.tensor([place])))
-                when = f"at time {float(view.t[place]):.2f}"
-                count, told = sum(of_prior), objective.about.critic
+                prior = count_calls(self.prior(torch.float64), of_prior)
+                critic = count_calls(self.critic(torch.float64), of_critic) if objective.needs_critic else prior
+                objective(prior, critic, view.select(torch.tensor([index])))
+                when = f"at time {float(view.t[index]):.2f}"
+                count, declared = sum(of_prior), objective.info.critic_passes
                 assert fewest <= count <= most, f"{count} answers {when}; told {fewest} to {most}"
-                assert sum(of_critic) == told, f"{sum(of_critic)} answers of the critic {when}; told {told}"
+                assert sum(of_critic) == declared, f"{sum(of_critic)} answers of the critic {when}; told {declared}"
 
-    def test_it_hears_the_negative_prompt_where_it_says_so(self) -> None:
-        heard = False
-        for view in self.views(torch.float64):
-            without = replace(view, wanted=replace(view.wanted, negative=view.wanted.empty))
-            heard |= not torch.equal(self.update(view).gradient, self.update(without).gradient)
-        told = self.objective().hears_negative
-        assert heard == told, (
-            f"hears_negative is {told}; the negative prompt {'changes' if heard else 'leaves'} updates"
+    def test_negative_prompt_usage_is_declared(self) -> None:
+        used = False
+        for view in self.view_batches(torch.float64):
+            without = replace(view, conditions=replace(view.conditions, negative=view.conditions.uncond))
+            used |= not torch.equal(self.run_objective(view).grad, self.run_objective(without).grad)
+        declared = self.objective().uses_negative_prompt
+        assert used == declared, (
+            f"uses_negative_prompt is {declared}; the negative prompt {'changes' if used else 'leaves'} updates"
         )
 
-    def test_what_it_tells_about_itself_is_complete(self) -> None:
-        about = self.objective().about
-        if about is None:
+    def test_info_is_complete(self) -> None:
+        info = self.objective().info
+        if info is None:
             return
-        for name in ("title", "source", "scale", "times", "good_for"):
-            text = getattr(about, name)
+        for name in ("title", "reference", "guidance_scale", "timestep_range", "summary"):
+            text = getattr(info, name)
             assert text.strip() and "\n" not in text, f"{name} is {text!r}; expected one line"
-        assert 0 <= about.passes[0] <= about.passes[1], f"passes are {about.passes}; expected fewest and most"
+        assert 0 <= info.forward_passes[0] <= info.forward_passes[1], (
+            f"forward_passes are {info.forward_passes}; expected fewest and most"
+        )
 
 
-def look(objective: Objective, dtype: torch.dtype, progress: float) -> View:
+def make_view_batch(objective: Objective, dtype: torch.dtype, progress: float) -> ViewBatch:
     """Three views at three times; with what they were before, and with regions, only for an objective in need."""
-    chance = generator(7 + round(progress * 100))
-    prior, count = toy(0, dtype), len(_TIMES)
+    rng = make_rng(7 + round(progress * 100))
+    prior, count = mixture_oracle(0, dtype), len(_TIMESTEPS)
 
     def drawn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=chance, dtype=torch.float64).to(dtype)
+        return torch.randn(*shape, generator=rng, dtype=torch.float64).to(dtype)
 
-    text = prior.read(["wanted"] * count)
-    text = replace(text, camera=drawn(count, 2), image=drawn(count, 2, 3))
-    empty, negative = prior.read([""] * count), prior.read(["unwanted"] * count)
-    posed = replace(prior.read(["wanted"] * count), camera=drawn(count, 2))
+    text = prior.encode_prompt(["wanted"] * count)
+    text = replace(text, camera=drawn(count, 2), image_embeds=drawn(count, 2, 3))
+    uncond, negative = prior.encode_prompt([""] * count), prior.encode_prompt(["unwanted"] * count)
+    text_with_camera = replace(prior.encode_prompt(["wanted"] * count), camera=drawn(count, 2))
     x = drawn(count, 3, 4, 4)
-    view = View.drawn(x, torch.tensor(_TIMES, dtype=dtype), Wanted(text, empty, negative, posed), chance)
-    source = Source(drawn(count, 3, 4, 4), prior.read(["before"] * count)) if objective.needs_source else None
-    return replace(view, progress=progress, lowest=0.1, source=source, regions=_halves(objective, prior, x))
+    batch = ViewBatch.sample(
+        x, torch.tensor(_TIMESTEPS, dtype=dtype), ViewConditions(text, uncond, negative, text_with_camera), rng
+    )
+    source = (
+        EditSource(drawn(count, 3, 4, 4), prior.encode_prompt(["before"] * count)) if objective.needs_source else None
+    )
+    return replace(batch, progress=progress, t_min=0.1, source=source, regions=_half_masks(objective, prior, x))
 
 
-def _halves(objective: Objective, prior: ToyPrior, x: Float[Tensor, "B C h w"]) -> Regions | None:
+def _half_masks(objective: Objective, prior: GaussianMixturePrior, x: Float[Tensor, "B C h w"]) -> RegionMasks | None:
     """The left and the right half, with a latent of neither and one of both."""
     if not objective.needs_regions:
         return None
     masks = torch.zeros(2, len(x), *x.shape[2:], dtype=x.dtype)
     masks[0, ..., :2], masks[1, ..., 2:] = 1, 1
     masks[0, :, 0, 0], masks[0, :, 0, 3] = 0, 1
-    return Regions(masks, tuple(prior.read([text] * len(x)) for text in ("left", "right")))
+    return RegionMasks(masks, tuple(prior.encode_prompt([text] * len(x)) for text in ("left", "right")))
 
 
-def _global_chance() -> dict[str, object]:
+def _global_rng_state() -> dict[str, object]:
     """The state of generators that code may draw from without saying so, by the name of their module."""
     _, keys, *place = np.random.get_state()
     numpy_state = (np.asarray(keys).tobytes(), *place)
@@ -222,7 +236,7 @@ def _global_chance() -> dict[str, object]:
 
 
 @contextmanager
-def _draws_of_python() -> Iterator[list[str]]:
+def _track_python_random() -> Iterator[list[str]]:
     """Notes who draws from Python's global generator inside. Its state would not tell: the type checker that tests may
     run under draws from it to choose which elements it looks at."""
     draws: list[str] = []
@@ -240,13 +254,13 @@ def _draws_of_python() -> Iterator[list[str]]:
         sys.setprofile(before)
 
 
-def _tensors(thing: object) -> Iterator[Tensor]:
+def _iter_tensors(value: object) -> Iterator[Tensor]:
     """Every tensor inside records and tuples of records."""
-    if isinstance(thing, Tensor):
-        yield thing
-    elif isinstance(thing, tuple):
-        for part in thing:
-            yield from _tensors(part)
-    elif is_dataclass(thing):
-        for part in fields(thing):
-            yield from _tensors(getattr(thing, part.name))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _iter_tensors(item)
+    elif is_dataclass(value):
+        for item in fields(value):
+            yield from _iter_tensors(getattr(value, item.name))

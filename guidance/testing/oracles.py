@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.variational.disback import Staged
-from guidance.objectives.variational.f_vsd import Weighing
-from guidance.priors.base import Condition, Denoiser, generator
-from guidance.priors.gaussian_mixture import ToyPrior
-from guidance.priors.schedule import Flow, ScaledLinear
+from guidance.objectives.variational.disback import StagedPrior
+from guidance.objectives.variational.f_vsd import DensityRatioCritic
+from guidance.priors.base import Condition, Denoiser, make_rng
+from guidance.priors.gaussian_mixture import GaussianMixturePrior
+from guidance.priors.schedule import RectifiedFlowSchedule, ScaledLinearSchedule
 
 _TEXTS = {
     "": (0.2, 0.3, 0.5),
@@ -27,64 +27,66 @@ _TEXTS = {
 }
 
 
-def toy(seed: int, dtype: torch.dtype, flow: bool = False) -> ToyPrior:
+def mixture_oracle(seed: int, dtype: torch.dtype, flow: bool = False) -> GaussianMixturePrior:
     """Three Gaussians over 3 x 4 x 4 pictures; seeds give different ones that know the same texts."""
-    means = torch.randn(3, 3, 4, 4, generator=generator(seed), dtype=torch.float64).to(dtype)
-    deviations = torch.tensor([0.3, 0.6, 1.0], dtype=dtype)
-    return ToyPrior(means, deviations, _TEXTS, Flow() if flow else ScaledLinear())
+    means = torch.randn(3, 3, 4, 4, generator=make_rng(seed), dtype=torch.float64).to(dtype)
+    stds = torch.tensor([0.3, 0.6, 1.0], dtype=dtype)
+    return GaussianMixturePrior(means, stds, _TEXTS, RectifiedFlowSchedule() if flow else ScaledLinearSchedule())
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountingDenoiser:
     """A `Denoiser` that notes how many answers it gives for a view."""
 
     inner: Denoiser
-    asked: list[int]
+    calls: list[int]
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.inner.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.inner.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        self.asked.append(len(conditions))
-        return self.inner.predict(x_t, t, conditions)
+        self.calls.append(len(conditions))
+        return self.inner.predict_noise(x_t, t, conditions)
 
 
 @dataclass(frozen=True)
-class CountedStages(Counted):
+class CountingStages(CountingDenoiser):
     """One whose stages are counted as itself."""
 
-    inner: Staged
+    inner: StagedPrior
 
     @property
     def stages(self) -> list[Denoiser]:
-        return [Counted(stage, self.asked) for stage in self.inner.stages]
+        return [CountingDenoiser(stage, self.calls) for stage in self.inner.stages]
 
 
 @dataclass(frozen=True)
-class CountedRatio(Counted):
+class CountingRatio(CountingDenoiser):
     """One whose ratios are answers, too."""
 
-    inner: Weighing
+    inner: DensityRatioCritic
 
-    def ratio(self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition) -> Float[Tensor, " B"]:
-        self.asked.append(1)
-        return self.inner.ratio(x_t, t, condition)
+    def density_ratio(
+        self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, " B"]:
+        self.calls.append(1)
+        return self.inner.density_ratio(x_t, t, condition)
 
 
-def counted(inner: Denoiser, asked: list[int]) -> Counted:
-    """The same, noting in `asked` how many answers it gives."""
-    if isinstance(inner, Staged):
-        return CountedStages(inner, asked)
-    return CountedRatio(inner, asked) if isinstance(inner, Weighing) else Counted(inner, asked)
+def count_calls(inner: Denoiser, calls: list[int]) -> CountingDenoiser:
+    """The same, noting in `calls` how many answers it gives."""
+    if isinstance(inner, StagedPrior):
+        return CountingStages(inner, calls)
+    return CountingRatio(inner, calls) if isinstance(inner, DensityRatioCritic) else CountingDenoiser(inner, calls)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactStages(ToyPrior):
+class StagedOracle(GaussianMixturePrior):
     """A prior at the end of a way that begins with another."""
 
-    first: ToyPrior
+    first: GaussianMixturePrior
 
     @property
     def stages(self) -> list[Denoiser]:
@@ -92,10 +94,12 @@ class ExactStages(ToyPrior):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactRatio(ToyPrior):
+class DensityRatioOracle(GaussianMixturePrior):
     """A critic that knows the prior's densities as well as its own."""
 
-    prior: ToyPrior
+    prior: GaussianMixturePrior
 
-    def ratio(self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition) -> Float[Tensor, " B"]:
+    def density_ratio(
+        self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, " B"]:
         return (self.prior.log_density(x_t, t, condition) - self.log_density(x_t, t, condition)).exp()

@@ -112,7 +112,7 @@ static inline uint32_t touched(const Record& s, const Tile& tile) {
 }
 
 // Calls take(row of `records`, blocks that the splat may touch) for the splats of a tile, nearest first, as long as a
-// block is open; `open` starts with those that have pixels, and `take` removes those that are finished. Returns the
+// block is open; `open` starts with those that have pixels, and `add` removes those that are finished. Returns the
 // last row that was taken, -1 for none.
 template <class Take>
 int32_t each_splat(const Plan& plan, const Tile& tile, uint32_t& open, Take take) {
@@ -140,7 +140,7 @@ static inline void read_features(const Scene& scene, const Record& r, int32_t ro
   for (int k = 0; k < 3; ++k) feature[4 + k] = scene.normals ? scene.normals[3 * int64_t(row) + k] : 0.0f;
 }
 
-// A Gaussian as a tile sees it. Of a pixel, u and v of `Record` are those of its block's first pixel less what it is
+// A Gaussian as a tile sees it. Of a pixel, u and v of `RunDirectory` are those of its block's first pixel less what it is
 // away from that: the same for all blocks.
 struct Near {
   alignas(64) float block_u[BLOCKS], block_v[BLOCKS];

@@ -6,7 +6,7 @@
 namespace sds3d {
 namespace {
 
-// The places are less that of the tile's first pixel; the rest is that of `Facet` and `Record`.
+// The places are less that of the tile's first pixel; the rest is that of `Facet` and `RunDirectory`.
 struct Disc {
   float x, y, ux, uy, vx, vy, lean_x, lean_y, blur_x, blur_y, peak, cap;
   float feature[7];

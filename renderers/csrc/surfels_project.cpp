@@ -59,7 +59,7 @@ struct Faced {
 };
 
 // An ellipse around all of a surfel that is no fainter than FAINTEST, in pixels: its middle, and u, v with u^2 + v^2 = 1
-// on it, and the slopes, as of `Record`.
+// on it, and the slopes, as of `RunDirectory`.
 struct Outline {
   float x, y, ux, uy, vy, slope_x, slope_y;
   float reach_x, reach_y;                // half sizes of its box

@@ -12,15 +12,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from renderers.meshes import rasterization
-from renderers.meshes.mesh import Maps, Mesh
-from renderers.meshes.triangles import Fragments, Triangles
-from renderers.meshes.welded_mesh import Body
+from renderers.meshes.mesh import MaterialMaps, Mesh
+from renderers.meshes.triangles import Fragments, Topology
+from renderers.meshes.welded_mesh import WeldedMesh
 
 _ROUGHNESS = 0.6
 
 
-def mesh_of(
-    body: Body,
+def bake_mesh(
+    body: WeldedMesh,
     points: Float[Tensor, "P 3"],
     normals: Float[Tensor, "U 3"],
     values: Float[Tensor, "T T C"] | Float[Tensor, "P C"],
@@ -31,28 +31,28 @@ def mesh_of(
     `values`, 0..1, are colours, or colours, roughness and metal, or these and the x and y of a normal map, -1..1; of
     texels where `size` is None, else of points, and then they are painted on a texture of that size.
     """
-    body = Body.from_state({name: value.cpu() for name, value in body.state().items()})
+    body = WeldedMesh.from_state({name: value.cpu() for name, value in body.state().items()})
     values = values.detach().cpu()
     side = size or len(values)
     triangles, fragments = _unfolded(body, side)
     if size is not None:
         at = _flat(body, side)
-        values = rasterization.blend(values, body.triangles.corners, at, triangles, fragments)[0]
-    texture = filled(values.numpy(), fragments.seen[0].numpy())
+        values = rasterization.interpolate(values, body.triangles.corners, at, triangles, fragments)[0]
+    texture = inpaint_nearest(values.numpy(), fragments.seen[0].numpy())
     maps = None
     if texture.shape[-1] > 3:
-        maps = Maps(_eight_bits(texture[..., 3]), _eight_bits(texture[..., 4]), _normal_map(texture[..., 5:]))
+        maps = MaterialMaps(_to_uint8(texture[..., 3]), _to_uint8(texture[..., 4]), _normal_map(texture[..., 5:]))
     return Mesh(
-        points.cpu().numpy()[body.point_of.numpy()],
+        points.cpu().numpy()[body.weld_index.numpy()],
         body.vertices.numpy(),
         normals.cpu().numpy(),
         body.uv.numpy(),
-        _eight_bits(texture[..., :3]),
+        _to_uint8(texture[..., :3]),
         maps,
     )
 
 
-def filled(values: Float[ndarray, "T T C"], used: Bool[ndarray, "T T"]) -> Float[ndarray, "T T C"]:
+def inpaint_nearest(values: Float[ndarray, "T T C"], used: Bool[ndarray, "T T"]) -> Float[ndarray, "T T C"]:
     """The texture with every texel that is not in use taking over the nearest one that is."""
     from scipy.ndimage import distance_transform_edt
 
@@ -63,18 +63,18 @@ def filled(values: Float[ndarray, "T T C"], used: Bool[ndarray, "T T"]) -> Float
     return nearest
 
 
-def _flat(body: Body, size: int) -> Float[Tensor, "1 U 3"]:
+def _flat(body: WeldedMesh, size: int) -> Float[Tensor, "1 U 3"]:
     """The mesh's vertices where they lie in the texture."""
     return torch.cat([body.uv * size, torch.ones(len(body.uv), 1)], -1)[None]
 
 
-def _unfolded(body: Body, size: int) -> tuple[Triangles, Fragments]:
+def _unfolded(body: WeldedMesh, size: int) -> tuple[Topology, Fragments]:
     """Which triangle every texel lies in."""
-    triangles = Triangles(body.vertices, len(body.uv))
-    return triangles, rasterization.rasterise(_flat(body, size), triangles, size, size)
+    triangles = Topology(body.vertices, len(body.uv))
+    return triangles, rasterization.rasterize(_flat(body, size), triangles, size, size)
 
 
-def _eight_bits(values: ndarray) -> UInt8[ndarray, ...]:
+def _to_uint8(values: ndarray) -> UInt8[ndarray, ...]:
     eight: ndarray = (values.clip(0, 1) * 255).round().astype(np.uint8)
     return eight
 
@@ -84,4 +84,4 @@ def _normal_map(slopes: Float[ndarray, "T T S"]) -> UInt8[ndarray, "T T 3"] | No
     if slopes.shape[-1] == 0:
         return None
     rest = np.sqrt((1 - (slopes**2).sum(-1, keepdims=True)).clip(0.01))
-    return _eight_bits(np.concatenate([slopes, rest], -1) / 2 + 0.5)
+    return _to_uint8(np.concatenate([slopes, rest], -1) / 2 + 0.5)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 from renderers import kernels
-from renderers.meshes.triangles import Crossings, Fragments, Triangles
+from renderers.meshes.triangles import Fragments, SilhouetteCrossings, Topology
 
 _WORTH_THREADS = 150_000
 """Below about this many triangles and pixels one thread is done before others have woken up."""
@@ -43,7 +43,7 @@ class _Crossings(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("edge", "place")]
 
 
-class _Pictures(ctypes.Structure):
+class _Images(ctypes.Structure):
     _fields_ = [
         ("channels", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("picture", "smooth", "d_smooth", "d_picture", "d_places")),
@@ -58,7 +58,7 @@ class _Texture(ctypes.Structure):
     ]
 
 
-def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int, width: int) -> Fragments:
+def rasterize(places: Float[Tensor, "B P 3"], triangles: Topology, height: int, width: int) -> Fragments:
     """The nearest triangle at every pixel's centre."""
     places = _plain(places.detach())
     views = len(places)
@@ -68,49 +68,52 @@ def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int,
     return fragments
 
 
-def outline(places: Float[Tensor, "B P 3"], triangles: Triangles, fragments: Fragments) -> Crossings:
+def find_silhouettes(places: Float[Tensor, "B P 3"], triangles: Topology, fragments: Fragments) -> SilhouetteCrossings:
     """Where outlines pass between pixels."""
     places = _plain(places.detach())
     views, height, width = fragments.face.shape
     edge = torch.empty(views, 2, height, width, dtype=torch.int32)
-    crossings = Crossings(edge, torch.empty(edge.shape))
+    crossings = SilhouetteCrossings(edge, torch.empty(edge.shape))
     _call("outline", _edged(places, triangles, height, width), _seen(fragments), _crossings(crossings))
     return crossings
 
 
-def blend(
+def interpolate(
     values: Float[Tensor, "V C"] | Float[Tensor, "B V C"],
     corners: Int32[Tensor, "F 3"],
     places: Float[Tensor, "B P 3"],
-    triangles: Triangles,
+    triangles: Topology,
     fragments: Fragments,
 ) -> Float[Tensor, "B H W C"]:
     """Values given at corners, at every pixel; 0 where there is no triangle."""
-    picture: Tensor = _Blend.apply(values.contiguous(), places.contiguous(), corners, triangles, fragments)  # type: ignore[no-untyped-call]
+    picture: Tensor = _Interpolate.apply(values.contiguous(), places.contiguous(), corners, triangles, fragments)  # type: ignore[no-untyped-call]
     return picture
 
 
 def antialias(
-    picture: Float[Tensor, "B H W C"], places: Float[Tensor, "B P 3"], triangles: Triangles, crossings: Crossings
+    picture: Float[Tensor, "B H W C"],
+    places: Float[Tensor, "B P 3"],
+    triangles: Topology,
+    crossings: SilhouetteCrossings,
 ) -> Float[Tensor, "B H W C"]:
     """The picture with smooth outlines."""
     smooth: Tensor = _Antialias.apply(picture.contiguous(), places.contiguous(), triangles, crossings)  # type: ignore[no-untyped-call]
     return smooth
 
 
-def look_up(
+def texture_lookup(
     texture: Float[Tensor, "T T C"],
     uv: Float[Tensor, "B H W 2"],
     detail: Float[Tensor, "B H W"],
-    wanted: Bool[Tensor, "B H W"],
+    mask: Bool[Tensor, "B H W"],
     levels: int,
 ) -> Float[Tensor, "B H W C"]:
     """A texture at places in it, trilinear between its halvings; 0 where nothing is wanted."""
-    values: Tensor = _LookUp.apply(texture.contiguous(), uv.contiguous(), detail, wanted, levels)  # type: ignore[no-untyped-call]
+    values: Tensor = _TextureLookup.apply(texture.contiguous(), uv.contiguous(), detail, mask, levels)  # type: ignore[no-untyped-call]
     return values
 
 
-class _Blend(torch.autograd.Function):
+class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         values, places, corners, triangles, fragments = arguments
@@ -151,7 +154,7 @@ class _Antialias(torch.autograd.Function):
         picture, places, triangles, crossings = arguments
         picture, places = _plain(picture), _plain(places)
         smooth = torch.empty_like(picture)
-        table = _Pictures(picture.shape[-1], picture.data_ptr(), smooth.data_ptr())
+        table = _Images(picture.shape[-1], picture.data_ptr(), smooth.data_ptr())
         mesh = _edged(places, triangles, *picture.shape[1:3])
         _call("antialias", mesh, _crossings(crossings), table)
         ctx.save_for_backward(picture, places)
@@ -167,13 +170,13 @@ class _Antialias(torch.autograd.Function):
         d_places = torch.zeros_like(places) if ctx.needs_input_grad[1] else None
         moved = None if d_places is None else d_places.data_ptr()
         channels = picture.shape[-1]
-        table = _Pictures(channels, picture.data_ptr(), None, d_smooth.data_ptr(), d_picture.data_ptr(), moved)
+        table = _Images(channels, picture.data_ptr(), None, d_smooth.data_ptr(), d_picture.data_ptr(), moved)
         mesh = _edged(places, triangles, *picture.shape[1:3])
         _call("antialias_backward", mesh, _crossings(crossings), table)
         return d_picture, d_places, None, None
 
 
-class _LookUp(torch.autograd.Function):
+class _TextureLookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         texture, uv, detail, wanted, levels = arguments
@@ -218,18 +221,18 @@ def _call(name: str, *tables: ctypes.Structure) -> None:
     getattr(library, f"sds3d_mesh_{name}")(*(ctypes.byref(table) for table in tables))
 
 
-def _mesh(places: Tensor, triangles: Triangles, height: int, width: int) -> _Mesh:
+def _mesh(places: Tensor, triangles: Topology, height: int, width: int) -> _Mesh:
     views = len(places)
     threads = torch.get_num_threads() if views * (len(triangles) + height * width) >= _WORTH_THREADS else 1
     sizes = views, triangles.points, len(triangles), 0, height, width, threads
     return _Mesh(*sizes, places.data_ptr(), triangles.corners.data_ptr())
 
 
-def _edged(places: Tensor, triangles: Triangles, height: int, width: int) -> _Mesh:
+def _edged(places: Tensor, triangles: Topology, height: int, width: int) -> _Mesh:
     """The same, with edges, which take time to find."""
     mesh, edges = _mesh(places, triangles, height, width), triangles.edges
-    mesh.edges = len(edges.ends)
-    mesh.ends, mesh.first, mesh.wings = (t.data_ptr() for t in (edges.ends, edges.first, edges.wings))
+    mesh.edges = len(edges.vertices)
+    mesh.ends, mesh.first, mesh.wings = (t.data_ptr() for t in (edges.vertices, edges.face_offsets, edges.edge_faces))
     return mesh
 
 
@@ -238,17 +241,17 @@ def _seen(fragments: Fragments) -> _Seen:
     return _Seen(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _crossings(crossings: Crossings) -> _Crossings:
-    return _Crossings(crossings.edge.data_ptr(), crossings.place.data_ptr())
+def _crossings(crossings: SilhouetteCrossings) -> _Crossings:
+    return _Crossings(crossings.edge.data_ptr(), crossings.offset.data_ptr())
 
 
 def _values(values: Tensor, corners: Tensor) -> _Values:
     return _Values(*values.shape[-2:], int(values.ndim == 3), values.data_ptr(), corners.data_ptr())
 
 
-def _texture(texels: Tensor, uv: Tensor, detail: Tensor, wanted: Tensor, sizes: tuple[int, int]) -> _Texture:
+def _texture(texels: Tensor, uv: Tensor, detail: Tensor, mask: Tensor, sizes: tuple[int, int]) -> _Texture:
     size, levels = sizes
-    count = wanted.numel()
+    count = mask.numel()
     threads = torch.get_num_threads() if count + len(texels) >= _WORTH_THREADS else 1
-    tensors = texels, uv, detail, wanted
+    tensors = texels, uv, detail, mask
     return _Texture(size, texels.shape[-1], levels, count, threads, *(tensor.data_ptr() for tensor in tensors))

@@ -16,9 +16,9 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.cameras import Cameras, looking_at_origin
-from renderers.meshes.zbuffer import Fragments, project, rasterise
-from renderers.scene import Frame, Scene
+from renderers.cameras import Cameras, look_at_origin
+from renderers.meshes.zbuffer import Fragments, project, rasterize
+from renderers.scene import RenderOutput, Scene
 
 BATCH = 8
 """Pictures rendered at once when many are asked for."""
@@ -63,7 +63,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Maps:
+class MaterialMaps:
     """What a surface is made of beside its base colour, glTF's way; textures over the same coordinates."""
 
     roughness: UInt8[ndarray, "T T"]
@@ -86,7 +86,7 @@ class Mesh:
     """0..1, (0, 0) at the upper-left corner of the texture."""
     texture: UInt8[ndarray, "T T 3"]
     """Base colour, sRGB."""
-    maps: Maps | None = None
+    maps: MaterialMaps | None = None
     """None: rough and no metal all over."""
     quads: int = 0
     """Quads: each is two of the first triangles, (a, b, c) and (a, c, d)."""
@@ -113,24 +113,26 @@ def sample(picture: Float[Tensor, "C H W"], uv: Float[ndarray, "N 2"]) -> Float[
     return columns
 
 
-def look(surface: Surface, cameras: Cameras) -> Fragments:
+def rasterize_surface(surface: Surface, cameras: Cameras) -> Fragments:
     """What of a surface the cameras see."""
-    return rasterise(project(surface.vertices, cameras), surface.faces, cameras.height, cameras.width)
+    return rasterize(project(surface.vertices, cameras), surface.faces, cameras.height, cameras.width)
 
 
-def blended(fragments: Fragments, faces: Int[ndarray, "F 3"], values: Float[ndarray, "V C"]) -> Float[ndarray, "N C"]:
+def interpolate_at_pixels(
+    fragments: Fragments, faces: Int[ndarray, "F 3"], values: Float[ndarray, "V C"]
+) -> Float[ndarray, "N C"]:
     """Values given at vertices, at every pixel that sees a triangle (in the order of `fragments.seen`)."""
     corners = values[faces[fragments.face[fragments.seen]]]
     values_there: ndarray = (corners * fragments.bary[fragments.seen][..., None]).sum(1)
     return values_there
 
 
-def finer(cameras: Cameras, times: int) -> Cameras:
+def supersampled(cameras: Cameras, times: int) -> Cameras:
     """The same cameras with `times` as many pixels along each side."""
     return Cameras(cameras.c2w, cameras.fov_y, cameras.height * times, cameras.width * times)
 
 
-class MeshScene(Scene):
+class StaticMeshScene(Scene):
     """A textured mesh as a thing to look at; unlit, nothing to train."""
 
     def __init__(self, mesh: Mesh, supersample: int = 2) -> None:
@@ -142,18 +144,20 @@ class MeshScene(Scene):
         self.supersample = supersample
         self.texture = _planes(mesh.texture)
 
-    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> RenderOutput:
         """Pictures over a solid background per camera; not differentiable."""
-        sharp = finer(cameras, self.supersample)
-        fragments = look(self.mesh.surface, sharp)
+        sharp = supersampled(cameras, self.supersample)
+        fragments = rasterize_surface(self.mesh.surface, sharp)
         seen = torch.from_numpy(fragments.seen)
         rgb = torch.zeros(*seen.shape, 3)
-        rgb[seen] = torch.from_numpy(sample(self.texture, blended(fragments, self.mesh.faces, self.mesh.uv)))
+        rgb[seen] = torch.from_numpy(
+            sample(self.texture, interpolate_at_pixels(fragments, self.mesh.faces, self.mesh.uv))
+        )
         alpha = self._pooled(seen[..., None].float())
         depth = self._pooled(torch.from_numpy(fragments.depth)[..., None]) / alpha.clamp_min(1e-9)
         over = self._pooled(rgb) + (1 - alpha) * background.cpu()[:, None, None]
         device = cameras.c2w.device
-        return Frame(over.to(device), alpha.to(device), depth.to(device))
+        return RenderOutput(over.to(device), alpha.to(device), depth.to(device))
 
     def _pooled(self, samples: Float[Tensor, "B h w C"]) -> Float[Tensor, "B H W C"]:
         """The mean of every pixel's samples."""
@@ -170,12 +174,12 @@ class Agreement:
     """Peak signal-to-noise ratio of the colours inside the union of the silhouettes, all views, dB."""
 
 
-def around(views: int, size: int) -> Cameras:
+def fibonacci_cameras(views: int, size: int) -> Cameras:
     """Cameras spread evenly around the origin, below the horizon too (a Fibonacci lattice on the sphere)."""
     index = torch.arange(views)
     height = 0.95 * (1 - (2 * index + 1) / views)
     azimuth = torch.remainder(index * math.pi * (3 - math.sqrt(5)), 2 * math.pi)
-    return looking_at_origin(azimuth, torch.asin(height), size)
+    return look_at_origin(azimuth, torch.asin(height), size)
 
 
 def iou(a: Bool[Tensor, "B H W"], b: Bool[Tensor, "B H W"]) -> float:
@@ -188,8 +192,8 @@ def iou(a: Bool[Tensor, "B H W"], b: Bool[Tensor, "B H W"]) -> float:
 @torch.no_grad()
 def agreement(scene: Scene, mesh: Mesh, views: int = 24, size: int = 128) -> Agreement:
     """How well `mesh` stands for `scene`, over a grey background, from all around."""
-    cameras = around(views, size)
-    shown = MeshScene(mesh)
+    cameras = fibonacci_cameras(views, size)
+    shown = StaticMeshScene(mesh)
     ious, errors, count = 0.0, 0.0, 0
     for start in range(0, views, BATCH):
         batch = cameras[start : start + BATCH]

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers.meshes import reference
-from renderers.meshes.triangles import Fragments, Triangles
+from renderers.meshes.triangles import Fragments, Topology
 
-_LEAST = 1e-6
+_MIN_DEPTH = 1e-6
 
 
 @cache
@@ -26,7 +26,7 @@ def installed() -> bool:
 
 
 @torch.no_grad()
-def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int, width: int) -> Fragments:
+def rasterize(places: Float[Tensor, "B P 3"], triangles: Topology, height: int, width: int) -> Fragments:
     """The nearest triangle at every pixel's centre.
 
     Raises ImportError where PyTorch3D was built for another torch or another CUDA.
@@ -41,10 +41,10 @@ def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int,
     return fragments(found[..., 0], places, triangles)
 
 
-def batch(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int, width: int) -> dict[str, Any]:
+def batch(places: Float[Tensor, "B P 3"], triangles: Topology, height: int, width: int) -> dict[str, Any]:
     """How `Meshes` is made: x to the left and y up, the shorter side of the picture from -1 to 1, and the depth."""
     w = places[..., 2:]
-    w = torch.where(w.abs() < _LEAST, _LEAST, w)
+    w = torch.where(w.abs() < _MIN_DEPTH, _MIN_DEPTH, w)
     middle = places.new_tensor([width / 2, height / 2])
     flat = (middle - places[..., :2] / w) / (min(width, height) / 2)
     # One that is not a number would spoil the binning; behind the camera it is cut off.
@@ -67,7 +67,7 @@ def settings(height: int, width: int) -> dict[str, Any]:
     }
 
 
-def fragments(found: Tensor, places: Float[Tensor, "B P 3"], triangles: Triangles) -> Fragments:
+def fragments(found: Tensor, places: Float[Tensor, "B P 3"], triangles: Topology) -> Fragments:
     """Weights and depths [B H W] for triangles that were numbered through all pictures; -1 where there is none."""
     first = torch.arange(len(found), device=found.device)[:, None, None] * len(triangles)
     face = torch.where(found >= 0, found - first, -1).int()

@@ -20,36 +20,45 @@ from torch import Tensor
 
 from renderers import kernels
 from renderers.meshes import cpu_kernels, pytorch3d_backend, reference
-from renderers.meshes.triangles import Crossings, Fragments, Triangles, places
+from renderers.meshes.triangles import Fragments, SilhouetteCrossings, Topology, project_points
 
-__all__ = ["antialias", "blend", "detail_of", "levels_of", "look_up", "outline", "places", "rasterise"]
+__all__ = [
+    "antialias",
+    "find_silhouettes",
+    "interpolate",
+    "mip_level",
+    "num_mip_levels",
+    "project_points",
+    "rasterize",
+    "texture_lookup",
+]
 
-MOST_LEVELS = 4
+MAX_MIP_LEVELS = 4
 """Halvings of a texture that are looked up, the texture itself included; coarser ones would mix its pieces."""
-_LARGEST = 16_384
+_MAX_SIDE = 16_384
 
 
-def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int, width: int) -> Fragments:
+def rasterize(places: Float[Tensor, "B P 3"], triangles: Topology, height: int, width: int) -> Fragments:
     """The nearest triangle at every pixel's centre; holds no gradients.
 
     A centre on a common edge belongs to exactly one of the two triangles. What is behind the camera, or has a corner
     that is not a finite number, is not drawn; a triangle that reaches behind the camera is drawn as far as it is ahead.
     Raises ValueError where the sizes do not fit together.
     """
-    if not (1 <= height <= _LARGEST and 1 <= width <= _LARGEST):
-        raise ValueError(f"pictures of {height} x {width} pixels; expected 1 to {_LARGEST} along each side")
+    if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
+        raise ValueError(f"pictures of {height} x {width} pixels; expected 1 to {_MAX_SIDE} along each side")
     if places.shape[1] != triangles.points:
         raise ValueError(f"{places.shape[1]} points are given, but the triangles join {triangles.points}")
     if places.device.type == "cuda" and pytorch3d_backend.installed():
-        return pytorch3d_backend.rasterise(places, triangles, height, width)
-    return _way(places).rasterise(places, triangles, height, width)  # type: ignore[no-any-return]
+        return pytorch3d_backend.rasterize(places, triangles, height, width)
+    return _way(places).rasterize(places, triangles, height, width)  # type: ignore[no-any-return]
 
 
-def blend(
+def interpolate(
     values: Float[Tensor, "V C"] | Float[Tensor, "B V C"],
     corners: Int32[Tensor, "F 3"],
     places: Float[Tensor, "B P 3"],
-    triangles: Triangles,
+    triangles: Topology,
     fragments: Fragments,
 ) -> Float[Tensor, "B H W C"]:
     """Values given at corners, at every pixel, 0 where there is no triangle; differentiable in values and places.
@@ -59,16 +68,19 @@ def blend(
     """
     if len(corners) != len(triangles):
         raise ValueError(f"{len(corners)} triangles have values, but there are {len(triangles)}")
-    return _way(places).blend(values, corners, places, triangles, fragments)  # type: ignore[no-any-return]
+    return _way(places).interpolate(values, corners, places, triangles, fragments)  # type: ignore[no-any-return]
 
 
-def outline(places: Float[Tensor, "B P 3"], triangles: Triangles, fragments: Fragments) -> Crossings:
+def find_silhouettes(places: Float[Tensor, "B P 3"], triangles: Topology, fragments: Fragments) -> SilhouetteCrossings:
     """Where outlines pass between the centres of neighbouring pixels; holds no gradients."""
-    return _way(places).outline(places, triangles, fragments)  # type: ignore[no-any-return]
+    return _way(places).find_silhouettes(places, triangles, fragments)  # type: ignore[no-any-return]
 
 
 def antialias(
-    picture: Float[Tensor, "B H W C"], places: Float[Tensor, "B P 3"], triangles: Triangles, crossings: Crossings
+    picture: Float[Tensor, "B H W C"],
+    places: Float[Tensor, "B P 3"],
+    triangles: Topology,
+    crossings: SilhouetteCrossings,
 ) -> Float[Tensor, "B H W C"]:
     """The picture with smooth outlines; differentiable in the picture and, through the outlines, in the places.
 
@@ -77,30 +89,30 @@ def antialias(
     return _way(places).antialias(picture, places, triangles, crossings)  # type: ignore[no-any-return]
 
 
-def look_up(
+def texture_lookup(
     texture: Float[Tensor, "T T C"],
     uv: Float[Tensor, "B H W 2"],
     detail: Float[Tensor, "B H W"],
-    wanted: Bool[Tensor, "B H W"],
+    mask: Bool[Tensor, "B H W"],
 ) -> Float[Tensor, "B H W C"]:
     """A texture at places in 0..1, (0, 0) its upper-left corner; 0 where nothing is wanted. The border is repeated.
 
-    `detail` is the level between the texture's halvings (0 the texture itself, 1 half its size); see `detail_of`.
+    `detail` is the level between the texture's halvings (0 the texture itself, 1 half its size); see `mip_level`.
     Differentiable in the texture and in the places, not in the level.
     """
-    return _way(uv).look_up(texture, uv, detail, wanted, levels_of(texture.shape[0]))  # type: ignore[no-any-return]
+    return _way(uv).texture_lookup(texture, uv, detail, mask, num_mip_levels(texture.shape[0]))  # type: ignore[no-any-return]
 
 
-def levels_of(size: int) -> int:
+def num_mip_levels(size: int) -> int:
     """Halvings of a texture of `size` texels a side that are looked up, itself included."""
     levels = 1
-    while levels < MOST_LEVELS and size % 2**levels == 0 and size >= 2 ** (levels + 1):
+    while levels < MAX_MIP_LEVELS and size % 2**levels == 0 and size >= 2 ** (levels + 1):
         levels += 1
     return levels
 
 
 @torch.no_grad()
-def detail_of(fragments: Fragments, flat: Float[Tensor, " F"], size: int) -> Float[Tensor, "B H W"]:
+def mip_level(fragments: Fragments, flat: Float[Tensor, " F"], size: int) -> Float[Tensor, "B H W"]:
     """The level of a texture of `size` texels a side at which a texel is about as large as a pixel.
 
     `flat` are the doubled areas of the triangles in texture coordinates.

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.meshes.triangles import Crossings, Fragments, Triangles
+from renderers.meshes.triangles import Fragments, SilhouetteCrossings, Topology
 
 DRAWN_FROM = 0.01
 """Least depth that is drawn."""
@@ -22,19 +22,19 @@ BEHIND = 1e-4
 """Share of its depth that a surface must lie behind an outline to be hidden by it."""
 PAIRS = 4_000_000
 """Pairs of a triangle and a pixel that are looked at at once."""
-_FARTHEST = 1e5
+_MAX_DEPTH = 1e5
 _NONE = 2.0
 
 
 @torch.no_grad()
-def rasterise(places: Float[Tensor, "B P 3"], triangles: Triangles, height: int, width: int) -> Fragments:
+def rasterize(places: Float[Tensor, "B P 3"], triangles: Topology, height: int, width: int) -> Fragments:
     """The nearest triangle at every pixel's centre, of all whose box has the pixel."""
-    pictures = [_one_picture(view, triangles, height, width) for view in places]
+    pictures = [_rasterize_view(view, triangles, height, width) for view in places]
     face, bary, depth, area = (torch.stack(part) for part in zip(*pictures, strict=True))
     return Fragments(face, bary, depth, area)
 
 
-def _one_picture(places: Tensor, triangles: Triangles, height: int, width: int) -> tuple[Tensor, ...]:
+def _rasterize_view(places: Tensor, triangles: Topology, height: int, width: int) -> tuple[Tensor, ...]:
     pixels = height * width
     face = torch.full((pixels,), -1, dtype=torch.int32, device=places.device)
     depth = places.new_full((pixels,), torch.inf)
@@ -78,8 +78,8 @@ def _boxes(
     used = torch.cat([ahead, ahead != ahead.roll(-1, 1)], 1)[..., None]
     finite = corners.isfinite().flatten(1).all(1)[:, None, None]
     last = points.new_tensor([width - 1, height - 1])
-    lowest = torch.where(used & finite, points, torch.inf).amin(1).clamp(-_FARTHEST, _FARTHEST)
-    highest = torch.where(used & finite, points, -torch.inf).amax(1).clamp(-_FARTHEST, _FARTHEST)
+    lowest = torch.where(used & finite, points, torch.inf).amin(1).clamp(-_MAX_DEPTH, _MAX_DEPTH)
+    highest = torch.where(used & finite, points, -torch.inf).amax(1).clamp(-_MAX_DEPTH, _MAX_DEPTH)
     low = (lowest - 0.51).ceil().clamp_min(0)
     high = torch.minimum((highest - 0.49).floor(), last)
     return low.long(), (high - low + 1).clamp_min(0).long()
@@ -121,11 +121,11 @@ def _edges(corners: Float[Tensor, "S 3 3"], centre: Float[Tensor, "S 2"]) -> Flo
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
-def blend(
+def interpolate(
     values: Float[Tensor, "V C"] | Float[Tensor, "B V C"],
     corners: Int32[Tensor, "F 3"],
     places: Float[Tensor, "B P 3"],
-    triangles: Triangles,
+    triangles: Topology,
     fragments: Fragments,
 ) -> Float[Tensor, "B H W C"]:
     """Values given at corners, at every pixel; 0 where there is no triangle."""
@@ -154,7 +154,7 @@ class _Found:
 
 
 @torch.no_grad()
-def outline(places: Float[Tensor, "B P 3"], triangles: Triangles, fragments: Fragments) -> Crossings:
+def find_silhouettes(places: Float[Tensor, "B P 3"], triangles: Topology, fragments: Fragments) -> SilhouetteCrossings:
     """Where outlines pass between pixels."""
     height, width = fragments.face.shape[1:]
     edge = torch.full((len(places), 2, height * width), -1, dtype=torch.int32, device=places.device)
@@ -170,34 +170,34 @@ def outline(places: Float[Tensor, "B P 3"], triangles: Triangles, fragments: Fra
             order = order[torch.cat([pair.new_ones(1), pair.diff()]) != 0] if len(order) else order
             edge[view, axis, found.pair[order]] = found.edge[order].int()
             place[view, axis, found.pair[order]] = found.place[order]
-    return Crossings(edge.unflatten(-1, (height, width)), place.unflatten(-1, (height, width)))
+    return SilhouetteCrossings(edge.unflatten(-1, (height, width)), place.unflatten(-1, (height, width)))
 
 
-def _sides(places: Float[Tensor, "P 3"], triangles: Triangles) -> Int64[Tensor, " E"]:
+def _sides(places: Float[Tensor, "P 3"], triangles: Topology) -> Int64[Tensor, " E"]:
     """On which side of each edge all its triangles lie, 1 or -1; 0 where it is no outline."""
     a, b, c = places[triangles.corners.long()].unbind(1)
     facing = (torch.linalg.cross(a, b) * c).sum(-1).sign()
-    wings = triangles.edges.wings.long()
+    wings = triangles.edges.edge_faces.long()
     here = facing[wings // 2] * (1 - 2 * (wings % 2))
-    edge = torch.arange(len(triangles.edges.ends), device=places.device).repeat_interleave(triangles.edges.first.diff())
-    count = torch.zeros(2, len(triangles.edges.ends), device=places.device, dtype=places.dtype)
+    edge = torch.arange(len(triangles.edges.vertices), device=places.device).repeat_interleave(
+        triangles.edges.face_offsets.diff()
+    )
+    count = torch.zeros(2, len(triangles.edges.vertices), device=places.device, dtype=places.dtype)
     plus, minus = (
         row.index_add(0, edge, (here == sign).to(places)) > 0 for row, sign in zip(count, (1, -1), strict=True)
     )
     return torch.where(plus & ~minus, 1, torch.where(minus & ~plus, -1, 0))
 
 
-def _crossings(
-    places: Float[Tensor, "P 3"], triangles: Triangles, fragments: Fragments, view: int, axis: int
-) -> _Found:
+def _crossings(places: Float[Tensor, "P 3"], triangles: Topology, fragments: Fragments, view: int, axis: int) -> _Found:
     """All crossings of outlines with rows (axis 0) or columns (axis 1) of pixel centres between two pixels."""
     height, width = fragments.face.shape[1:]
     lines, steps = (height, width) if axis == 0 else (width, height)
     side = _sides(places, triangles)
     edge = side.nonzero()[:, 0]
-    a, b = places[triangles.edges.ends[edge].long()].unbind(1)
+    a, b = places[triangles.edges.vertices[edge].long()].unbind(1)
     edge, line = _lines(edge, torch.stack([a, b], 1)[..., [1 - axis, 2]], lines)
-    a, b = places[triangles.edges.ends[edge].long()].unbind(1)
+    a, b = places[triangles.edges.vertices[edge].long()].unbind(1)
     at, share = _place(a, b, line.to(places) + 0.5, axis)
     w = a[:, 2] + share * (b[:, 2] - a[:, 2])
     function = torch.linalg.cross(a, b)[:, axis] * side[edge]
@@ -221,7 +221,7 @@ def _lines(
     place, w = ends.unbind(-1)
     ahead = w >= DRAWN_FROM
     cut = (place + (DRAWN_FROM - w) / (w.flip(1) - w) * (place.flip(1) - place)) / DRAWN_FROM
-    flat = torch.where(ahead, place / w, cut).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST)
+    flat = torch.where(ahead, place / w, cut).nan_to_num(0.0).clamp(-_MAX_DEPTH, _MAX_DEPTH)
     low = (flat.amin(1) - 0.5).floor().clamp(0, lines - 1).long()
     high = (flat.amax(1) - 0.5).ceil().clamp(0, lines - 1).long()
     count = torch.where(ahead.any(1), high - low + 1, 0)
@@ -243,11 +243,14 @@ def _place(
 
 
 def antialias(
-    picture: Float[Tensor, "B H W C"], places: Float[Tensor, "B P 3"], triangles: Triangles, crossings: Crossings
+    picture: Float[Tensor, "B H W C"],
+    places: Float[Tensor, "B P 3"],
+    triangles: Topology,
+    crossings: SilhouetteCrossings,
 ) -> Float[Tensor, "B H W C"]:
     """The picture with smooth outlines: pixels take from a neighbour what the outline leaves of them."""
     view, axis, row, column = (crossings.edge >= 0).nonzero(as_tuple=True)
-    ends = triangles.edges.ends[crossings.edge[view, axis, row, column].long()].long()
+    ends = triangles.edges.vertices[crossings.edge[view, axis, row, column].long()].long()
     a, b = places[view, ends[:, 0]], places[view, ends[:, 1]]
     across = _place(a, b, row.to(places) + 0.5, 0)[0] - column
     down = _place(a, b, column.to(places) + 0.5, 1)[0] - row
@@ -272,16 +275,16 @@ def _moved(distance: Float[Tensor, "B H W"], dim: int) -> Float[Tensor, "B H W"]
     return torch.cat([coming, distance.narrow(dim, 0, distance.shape[dim] - 1)], dim)
 
 
-def look_up(
+def texture_lookup(
     texture: Float[Tensor, "T T C"],
     uv: Float[Tensor, "B H W 2"],
     detail: Float[Tensor, "B H W"],
-    wanted: Bool[Tensor, "B H W"],
+    mask: Bool[Tensor, "B H W"],
     levels: int,
 ) -> Float[Tensor, "B H W C"]:
     """A texture at places in it, trilinear between its halvings; 0 where nothing is wanted."""
-    level = detail[wanted].clamp(0, levels - 1)
-    grid = uv[wanted][None, None] * 2 - 1
+    level = detail[mask].clamp(0, levels - 1)
+    grid = uv[mask][None, None] * 2 - 1
     picture = texture.permute(2, 0, 1)[None]
     values = texture.new_zeros(len(level), texture.shape[-1])
     for number in range(levels):
@@ -290,4 +293,4 @@ def look_up(
         values = values + share[:, None] * shown[0, :, 0].T
         if number + 1 < levels:
             picture = functional.avg_pool2d(picture, 2)
-    return texture.new_zeros(*wanted.shape, texture.shape[-1]).index_put((wanted,), values)
+    return texture.new_zeros(*mask.shape, texture.shape[-1]).index_put((mask,), values)

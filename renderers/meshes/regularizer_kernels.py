@@ -13,7 +13,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from renderers import kernels
-from renderers.meshes.triangles import Triangles
+from renderers.meshes.triangles import Topology
 
 
 class _Shape(ctypes.Structure):
@@ -30,34 +30,36 @@ def usable(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and kernels.library() is not None
 
 
-def unevenness(moved: Float[Tensor, "P 3"], triangles: Triangles, length: float) -> Float[Tensor, ""]:
+def laplacian_loss(moved: Float[Tensor, "P 3"], triangles: Topology, length: float) -> Float[Tensor, ""]:
     """The mean over points of the squared difference to the mean of their neighbours, in lengths `length`."""
-    value: Tensor = _Unevenness.apply(moved.contiguous(), triangles, length)  # type: ignore[no-untyped-call]
+    value: Tensor = _LaplacianLoss.apply(moved.contiguous(), triangles, length)  # type: ignore[no-untyped-call]
     return value
 
 
-def creasing(points: Float[Tensor, "P 3"], triangles: Triangles, rest: Float[Tensor, " E"]) -> Float[Tensor, ""]:
+def normal_consistency_loss(
+    points: Float[Tensor, "P 3"], triangles: Topology, rest: Float[Tensor, " E"]
+) -> Float[Tensor, ""]:
     """The mean over neighbouring triangles of what 1 - cosine between them exceeds `rest` by."""
-    value: Tensor = _Creasing.apply(points.contiguous(), triangles, rest)  # type: ignore[no-untyped-call]
+    value: Tensor = _NormalConsistencyLoss.apply(points.contiguous(), triangles, rest)  # type: ignore[no-untyped-call]
     return value
 
 
 def summed(
-    points: Float[Tensor, "P 3"], triangles: Triangles, rows: Int32[Tensor, "F 3"], count: int
+    points: Float[Tensor, "P 3"], triangles: Topology, rows: Int32[Tensor, "F 3"], count: int
 ) -> Float[Tensor, "N 3"]:
     """The vectors across the triangles, twice as long as their areas, summed into `count` rows at their corners."""
     sums: Tensor = _Summed.apply(points.contiguous(), triangles, rows, count)  # type: ignore[no-untyped-call]
     return sums
 
 
-class _Unevenness(torch.autograd.Function):
+class _LaplacianLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         moved, triangles, length = arguments
         shape = _shape(triangles)
         edges, gradient = triangles.edges, torch.zeros_like(moved)
-        shape.edges, shape.length = len(edges.ends), length
-        shape.moved, shape.ends, shape.d_moved = (t.data_ptr() for t in (moved, edges.ends, gradient))
+        shape.edges, shape.length = len(edges.vertices), length
+        shape.moved, shape.ends, shape.d_moved = (t.data_ptr() for t in (moved, edges.vertices, gradient))
         ctx.save_for_backward(gradient)
         return torch.tensor(_call("unevenness", shape), dtype=torch.float32)
 
@@ -67,7 +69,7 @@ class _Unevenness(torch.autograd.Function):
         return gradient * gradients[0], None, None
 
 
-class _Creasing(torch.autograd.Function):
+class _NormalConsistencyLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         points, triangles, rest = arguments
@@ -107,7 +109,7 @@ class _Summed(torch.autograd.Function):
         return d_points, None, None, None
 
 
-def _shape(triangles: Triangles) -> _Shape:
+def _shape(triangles: Topology) -> _Shape:
     shape = _Shape(triangles.points, len(triangles))
     shape.corners = triangles.corners.data_ptr()
     return shape

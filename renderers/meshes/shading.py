@@ -20,11 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.splats.spherical_harmonics import basis
+from renderers.splats.spherical_harmonics import eval_sh_bases
 
 DIELECTRIC = 0.04
 """What a surface that is no metal reflects head-on (glTF)."""
-SMOOTHEST = 0.05
+MIN_ROUGHNESS = 0.05
 """Roughness below this is taken for this."""
 BLURS = 6
 """Degrees of blur of an environment, roughness 0 to 1."""
@@ -32,7 +32,7 @@ _ANGLES, _ROUGHNESSES, _SAMPLES = 32, 32, 512
 
 
 @dataclass(frozen=True)
-class Light:
+class EnvironmentLight:
     """An environment, blurred for every kind of surface."""
 
     diffuse: Float[Tensor, "9 3"]
@@ -54,23 +54,23 @@ class Material:
 
 
 def shade(
-    material: Material, normals: Float[Tensor, "N 3"], toward: Float[Tensor, "N 3"], light: Light
+    material: Material, normals: Float[Tensor, "N 3"], toward: Float[Tensor, "N 3"], light: EnvironmentLight
 ) -> Float[Tensor, "N 3"]:
     """What points send to the eye; `normals` and `toward` (from the point to the eye) are unit vectors."""
     facing = (normals * toward).sum(-1, keepdim=True).clamp(1e-4, 1)
-    roughness = material.roughness.clamp(SMOOTHEST, 1)
-    scale, offset = _sent_on(facing, roughness).unbind(-1)
+    roughness = material.roughness.clamp(MIN_ROUGHNESS, 1)
+    scale, offset = _brdf_lookup(facing, roughness).unbind(-1)
     mirrored = functional.normalize(2 * facing * normals - toward, dim=-1)
-    coat, coat_again = _bounced(torch.full_like(facing, DIELECTRIC), scale[:, None], offset[:, None])
-    metal, metal_again = _bounced(material.albedo, scale[:, None], offset[:, None])
+    coat, coat_again = _multi_scatter(torch.full_like(facing, DIELECTRIC), scale[:, None], offset[:, None])
+    metal, metal_again = _multi_scatter(material.albedo, scale[:, None], offset[:, None])
     # A mixture of a metal and of a diffuse surface under a clear coat, which gets what the coat does not send on.
     once = torch.lerp(coat.expand_as(metal), metal, material.metallic)
     again = torch.lerp(coat_again + material.albedo * (1 - coat - coat_again), metal_again, material.metallic)
-    around = (basis(normals[None], 9)[0] @ light.diffuse).clamp_min(0)
+    around = (eval_sh_bases(normals[None], 9)[0] @ light.diffuse).clamp_min(0)
     return once * _mirrored(light, mirrored, roughness) + again * around
 
 
-def _bounced(
+def _multi_scatter(
     head_on: Float[Tensor, "N C"], scale: Float[Tensor, "N 1"], offset: Float[Tensor, "N 1"]
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
     """Shares of even light sent on after one bounce, and after several, by a surface that reflects `head_on` so."""
@@ -80,7 +80,7 @@ def _bounced(
     return once, left * once * average / (1 - average * left)
 
 
-def lit(environment: Float[Tensor, "h w 3"]) -> Light:
+def prefilter_environment(environment: Float[Tensor, "h w 3"]) -> EnvironmentLight:
     """An environment made ready for shading; linear in it, and differentiable.
 
     Raises ValueError for one of fewer than 4 x 8 or more than 64 x 128 texels: every texel lights every other one.
@@ -102,9 +102,9 @@ def lit(environment: Float[Tensor, "h w 3"]) -> Light:
         blurred.append((weights / weights.sum(1, keepdim=True) @ texels).view(height, width, 3))
     weights = cosine.clamp_min(0) * solid
     sent = weights / weights.sum(1, keepdim=True) @ texels
-    functions = basis(directions[None], 9)[0]
+    functions = eval_sh_bases(directions[None], 9)[0]
     weighted = functions * solid[:, None]
-    return Light(torch.linalg.solve(weighted.T @ functions, weighted.T @ sent), torch.stack(blurred))
+    return EnvironmentLight(torch.linalg.solve(weighted.T @ functions, weighted.T @ sent), torch.stack(blurred))
 
 
 def sphere(height: int, width: int, like: Tensor) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
@@ -118,7 +118,7 @@ def sphere(height: int, width: int, like: Tensor) -> tuple[Float[Tensor, "N 3"],
     return directions.reshape(-1, 3).to(like), solid.reshape(-1).to(like)
 
 
-def studio(height: int = 16) -> Float[Tensor, "h w 3"]:
+def studio_environment(height: int = 16) -> Float[Tensor, "h w 3"]:
     """A soft room: a large lamp above at the front left, a dimmer one at the right, a rim light behind, a dark floor.
 
     Scaled so that a white diffuse surface sends on 0.8 on average.
@@ -133,17 +133,20 @@ def studio(height: int = 16) -> Float[Tensor, "h w 3"]:
         cosine = directions @ functional.normalize(torch.tensor(toward), dim=0)
         radiance = radiance + strength * torch.exp(sharpness * (cosine[:, None] - 1)) * torch.tensor(colour)
     environment = radiance.view(height, 2 * height, 3)
-    return environment * (0.8 / float(lit(environment).diffuse[0].mean() * basis(directions[None, :1], 1)[0, 0, 0]))
+    return environment * (
+        0.8
+        / float(prefilter_environment(environment).diffuse[0].mean() * eval_sh_bases(directions[None, :1], 1)[0, 0, 0])
+    )
 
 
-def turned(directions: Float[Tensor, "N 3"], angle: float) -> Float[Tensor, "N 3"]:
+def rotate_y(directions: Float[Tensor, "N 3"], angle: float) -> Float[Tensor, "N 3"]:
     """Directions turned around +Y, so that what was in front is at azimuth `angle` (radians)."""
     x, y, z = directions.unbind(-1)
     cosine, sine = math.cos(angle), math.sin(angle)
     return torch.stack([cosine * x + sine * z, y, cosine * z - sine * x], -1)
 
 
-def bent(
+def apply_normal_map(
     normals: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 4"], bumps: Float[Tensor, "N 2"]
 ) -> Float[Tensor, "N 3"]:
     """Unit normals after a glTF normal map.
@@ -158,27 +161,29 @@ def bent(
     return functional.normalize(bumps[:, :1] * along + bumps[:, 1:] * up + rest * normals, dim=-1)
 
 
-def linear(srgb: Tensor) -> Tensor:
+def srgb_to_linear(srgb: Tensor) -> Tensor:
     """Linear values of sRGB ones, 0..1 each."""
     bright = ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
     return torch.where(srgb <= 0.04045, srgb / 12.92, bright)
 
 
-def displayed(values: Tensor) -> Tensor:
+def linear_to_srgb(values: Tensor) -> Tensor:
     """sRGB values, 0..1, of linear ones; what is brighter than white is white."""
     values = values.clamp(0, 1)
     bright = 1.055 * values.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(values <= 0.0031308, 12.92 * values, bright)
 
 
-def _sent_on(facing: Float[Tensor, "N 1"], roughness: Float[Tensor, "N 1"]) -> Float[Tensor, "N 2"]:
+def _brdf_lookup(facing: Float[Tensor, "N 1"], roughness: Float[Tensor, "N 1"]) -> Float[Tensor, "N 2"]:
     """(scale, offset): a surface that reflects F head-on sends on F * scale + offset of even light at once."""
     table = _table().to(facing)
     grid = torch.cat([facing, roughness], -1)[None, None] * 2 - 1
     return functional.grid_sample(table, grid, padding_mode="border", align_corners=True)[0, :, 0].T
 
 
-def _mirrored(light: Light, directions: Float[Tensor, "N 3"], roughness: Float[Tensor, "N 1"]) -> Float[Tensor, "N 3"]:
+def _mirrored(
+    light: EnvironmentLight, directions: Float[Tensor, "N 3"], roughness: Float[Tensor, "N 1"]
+) -> Float[Tensor, "N 3"]:
     """The environment in these directions, as blurred as the roughness asks."""
     levels, _, width, _ = light.specular.shape
     x, y, z = directions.unbind(-1)
@@ -203,7 +208,7 @@ def _table() -> Float[Tensor, "1 2 R A"]:
     bits = sum((((steps.long() >> k) & 1).double() * 0.5 ** (k + 1) for k in range(16)), torch.zeros(_SAMPLES).double())
     turn, share = 2 * math.pi * bits, (steps + 0.5) / _SAMPLES
     cosine = torch.linspace(0, 1, _ANGLES, dtype=torch.float64).clamp_min(1e-3)[None, :, None]
-    alpha2 = torch.linspace(0, 1, _ROUGHNESSES, dtype=torch.float64).clamp_min(SMOOTHEST / 2)[:, None, None] ** 4
+    alpha2 = torch.linspace(0, 1, _ROUGHNESSES, dtype=torch.float64).clamp_min(MIN_ROUGHNESS / 2)[:, None, None] ** 4
     up = ((1 - share) / (1 + (alpha2 - 1) * share)).sqrt()
     level = (1 - up**2).clamp_min(0).sqrt() * turn.cos()
     meeting = ((1 - cosine**2).clamp_min(0).sqrt() * level + cosine * up).clamp_min(0)

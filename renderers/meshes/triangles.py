@@ -21,26 +21,26 @@ from renderers.cameras import Cameras
 class Edges:
     """The sides of triangles, each once."""
 
-    ends: Int32[Tensor, "E 2"]
+    vertices: Int32[Tensor, "E 2"]
     """The two points."""
-    first: Int32[Tensor, " E1"]
+    face_offsets: Int32[Tensor, " E1"]
     """Where the wings of each edge begin; one more at the end."""
-    wings: Int32[Tensor, " K"]
+    edge_faces: Int32[Tensor, " K"]
     """Twice a triangle's number, and 1 more where it runs from the edge's second end to its first."""
 
     @cached_property
     def neighbours(self) -> Int32[Tensor, "N 2"]:
         """Pairs of triangles, at every edge that exactly two share."""
-        begin = self.first.long()[:-1][self.first.diff() == 2]
-        return torch.stack([self.wings[begin], self.wings[begin + 1]], -1) // 2
+        begin = self.face_offsets.long()[:-1][self.face_offsets.diff() == 2]
+        return torch.stack([self.edge_faces[begin], self.edge_faces[begin + 1]], -1) // 2
 
     @property
     def crowded(self) -> int:
         """Edges that more than two triangles share."""
-        return int((self.first.diff() > 2).sum())
+        return int((self.face_offsets.diff() > 2).sum())
 
 
-class Triangles:
+class Topology:
     """How points are joined; both sides of a triangle are drawn."""
 
     def __init__(self, corners: Int32[Tensor, "F 3"], points: int) -> None:
@@ -89,7 +89,7 @@ class Fragments:
 
 
 @dataclass(frozen=True)
-class Crossings:
+class SilhouetteCrossings:
     """Where outlines pass between the centres of neighbouring pixels; holds no gradients.
 
     The second axis: 0 between a pixel and the one to its right, 1 between it and the one below.
@@ -97,7 +97,7 @@ class Crossings:
 
     edge: Int32[Tensor, "B 2 H W"]
     """The edge that crosses, -1 where there is none."""
-    place: Float[Tensor, "B 2 H W"]
+    offset: Float[Tensor, "B 2 H W"]
     """How far it is from the pixel's centre, 0..1."""
 
 
@@ -110,7 +110,7 @@ def check_corners(corners: Int32[Tensor, "F 3"], points: int) -> None:
         raise ValueError(f"a triangle names point {least if least < 0 else most}; there are {points}, counted from 0")
 
 
-def places(points: Float[Tensor, "P 3"], cameras: Cameras) -> Float[Tensor, "B P 3"]:
+def project_points(points: Float[Tensor, "P 3"], cameras: Cameras) -> Float[Tensor, "B P 3"]:
     """Points of the world in the pictures of every camera, differentiable in the points."""
     view = cameras.viewmats().double()
     onto = cameras.intrinsics().double() @ view[:, :3]

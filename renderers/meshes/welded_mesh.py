@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from renderers.meshes import regularizer_kernels
 from renderers.meshes.mesh import Mesh
-from renderers.meshes.triangles import Triangles, check_corners
+from renderers.meshes.triangles import Topology, check_corners
 
 _SAME_NORMAL = 1e-3
 _MARGIN = 0.06
@@ -27,23 +27,23 @@ _MARGIN = 0.06
 
 
 @dataclass(frozen=True)
-class Body:
+class WeldedMesh:
     """The fixed parts of a mesh under training."""
 
     points: Float[Tensor, "P 3"]
     """Where they are at the start."""
-    triangles: Triangles
+    triangles: Topology
     uv: Float[Tensor, "U 2"]
     """Texture coordinates of the mesh's vertices, (0, 0) the upper-left corner."""
     vertices: Int32[Tensor, "F 3"]
     """The mesh's vertices at each triangle's corners."""
-    point_of: Int64[Tensor, " U"]
+    weld_index: Int64[Tensor, " U"]
     """The point that each vertex is a copy of."""
     normal_of: Int64[Tensor, " U"]
     """Its row among the normals; copies on a sharp edge have normals of their own."""
 
     @staticmethod
-    def of(mesh: Mesh, device: torch.device | str = "cpu") -> Body:
+    def from_mesh(mesh: Mesh, device: torch.device | str = "cpu") -> WeldedMesh:
         """Joins the copies of each point. Raises ValueError for a mesh that cannot be drawn."""
         if not len(mesh.faces):
             raise ValueError("the mesh has no triangles")
@@ -61,26 +61,26 @@ class Body:
             "corners": torch.from_numpy(point_of.astype(np.int32))[faces.long()],
             "uv": torch.from_numpy(np.ascontiguousarray(mesh.uv, np.float32)),
             "vertices": faces,
-            "point_of": torch.from_numpy(point_of.astype(np.int64)),
+            "weld_index": torch.from_numpy(point_of.astype(np.int64)),
             "normal_of": torch.from_numpy(normal_of.reshape(-1).astype(np.int64)),
         }
-        return Body.from_state({name: tensor.to(device) for name, tensor in tensors.items()})
+        return WeldedMesh.from_state({name: tensor.to(device) for name, tensor in tensors.items()})
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as `from_state` takes it."""
-        names = ("points", "uv", "vertices", "point_of", "normal_of")
+        names = ("points", "uv", "vertices", "weld_index", "normal_of")
         return {name: getattr(self, name) for name in names} | {"corners": self.triangles.corners}
 
     @staticmethod
-    def from_state(state: dict[str, Tensor]) -> Body:
+    def from_state(state: dict[str, Tensor]) -> WeldedMesh:
         """The body that gave this state. Raises ValueError if something is missing or does not fit."""
-        wanted = ("points", "corners", "uv", "vertices", "point_of", "normal_of")
+        wanted = ("points", "corners", "uv", "vertices", "weld_index", "normal_of")
         missing = [name for name in wanted if name not in state]
         if missing:
             raise ValueError(f"the saved mesh lacks {', '.join(missing)}; all of {', '.join(wanted)} are needed")
         points, corners, *rest = (state[name] for name in wanted)
         check_corners(rest[1], len(rest[0]))
-        return Body(points, Triangles(corners, len(points)), *rest)
+        return WeldedMesh(points, Topology(corners, len(points)), *rest)
 
     @cached_property
     def _normal_rows(self) -> tuple[Int32[Tensor, "F 3"], int]:
@@ -90,10 +90,10 @@ class Body:
     @property
     def length(self) -> float:
         """Mean length of an edge at the start."""
-        a, b = self.points[self.triangles.edges.ends.long()].unbind(1)
+        a, b = self.points[self.triangles.edges.vertices.long()].unbind(1)
         return float((a - b).norm(dim=-1).mean())
 
-    def across(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "F 3"]:
+    def face_area_vectors(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "F 3"]:
         """A vector across each triangle, to its front, twice as long as its area."""
         a, b, c = points[self.triangles.corners.long()].unbind(1)
         cross: Tensor = torch.linalg.cross(b - a, c - a)
@@ -105,7 +105,7 @@ class Body:
         if regularizer_kernels.usable(points):
             summed = regularizer_kernels.summed(points, self.triangles, rows, count)
         else:
-            around = self.across(points).repeat_interleave(3, 0)
+            around = self.face_area_vectors(points).repeat_interleave(3, 0)
             summed = points.new_zeros(count, 3).index_add(0, rows.flatten().long(), around)
         unit: Tensor = functional.normalize(summed, dim=-1, eps=1e-20)
         return unit[self.normal_of]
@@ -124,41 +124,41 @@ class Body:
         sign = torch.where(summed[:, 3:] < 0, -1.0, 1.0).to(points)
         return torch.cat([functional.normalize(summed[:, :3], dim=-1, eps=1e-20), sign], -1)
 
-    def flat(self) -> Float[Tensor, " F"]:
+    def uv_areas(self) -> Float[Tensor, " F"]:
         """Doubled areas of the triangles in texture coordinates."""
         u, v, w = self.uv[self.vertices.long()].unbind(1)
         (du, dv), (eu, ev) = (v - u).unbind(-1), (w - u).unbind(-1)
         return (du * ev - eu * dv).abs()
 
-    def roughened(self, values: Float[Tensor, "P C"]) -> Float[Tensor, "P C"]:
+    def laplacian(self, values: Float[Tensor, "P C"]) -> Float[Tensor, "P C"]:
         """Each point's value less the mean of its neighbours' (the uniform Laplacian); 0 where it has none."""
-        a, b = self.triangles.edges.ends.long().unbind(1)
+        a, b = self.triangles.edges.vertices.long().unbind(1)
         apart = values[a] - values[b]
         count = torch.bincount(torch.cat([a, b]), minlength=len(values)).clamp_min(1)
         return torch.zeros_like(values).index_add(0, a, apart).index_add(0, b, -apart) / count[:, None]
 
-    def creases(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, " E"]:
+    def dihedral_angles(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, " E"]:
         """1 - cosine between the fronts of the two triangles at every edge that has two: 0 flat, 2 folded over."""
-        front = functional.normalize(self.across(points), dim=-1, eps=1e-20)
+        front = functional.normalize(self.face_area_vectors(points), dim=-1, eps=1e-20)
         first, second = self.triangles.edges.neighbours.long().unbind(1)
         return 1 - (front[first] * front[second]).sum(-1)
 
-    def unevenness(self, moved: Float[Tensor, "P 3"], length: float) -> Float[Tensor, ""]:
-        """The mean square of `roughened`, in lengths `length`."""
+    def laplacian_loss(self, moved: Float[Tensor, "P 3"], length: float) -> Float[Tensor, ""]:
+        """The mean square of `laplacian`, in lengths `length`."""
         if regularizer_kernels.usable(moved):
-            return regularizer_kernels.unevenness(moved, self.triangles, length)
-        return (self.roughened(moved) / length).square().sum(-1).mean()
+            return regularizer_kernels.laplacian_loss(moved, self.triangles, length)
+        return (self.laplacian(moved) / length).square().sum(-1).mean()
 
-    def creasing(self, points: Float[Tensor, "P 3"], rest: Float[Tensor, " E"]) -> Float[Tensor, ""]:
+    def normal_consistency_loss(self, points: Float[Tensor, "P 3"], rest: Float[Tensor, " E"]) -> Float[Tensor, ""]:
         """The mean of what `creases` exceed `rest` by; 0 where no triangles are neighbours."""
         if not len(rest):
             return points.new_zeros(())
         if regularizer_kernels.usable(points):
-            return regularizer_kernels.creasing(points, self.triangles, rest)
-        return (self.creases(points) - rest).clamp_min(0).mean()
+            return regularizer_kernels.normal_consistency_loss(points, self.triangles, rest)
+        return (self.dihedral_angles(points) - rest).clamp_min(0).mean()
 
 
-def ball(radius: float, faces: int, size: int) -> Mesh:
+def cube_sphere(radius: float, faces: int, size: int) -> Mesh:
     """A grey sphere of about `faces` triangles, all of a size: a cube blown up, its six sides in the texture."""
     steps = max(1, round(math.sqrt(faces / 12)))
     # Equal angles; the same numbers for the same place on either side of an edge of the cube.

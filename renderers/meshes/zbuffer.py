@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from renderers.cameras import Cameras
 from renderers.meshes import rasterization
-from renderers.meshes.triangles import Triangles
+from renderers.meshes.triangles import Topology
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ def project(vertices: Float[ndarray, "V 3"], cameras: Cameras) -> Float[ndarray,
     return np.concatenate([xy, depth], -1).astype(np.float32)
 
 
-def rasterise(screen: Float[ndarray, "B V 3"], faces: Int[ndarray, "F 3"], height: int, width: int) -> Fragments:
+def rasterize(screen: Float[ndarray, "B V 3"], faces: Int[ndarray, "F 3"], height: int, width: int) -> Fragments:
     """The nearest triangle at every pixel's centre.
 
     Screen positions say nothing of what lies behind the camera: a triangle with a corner there is not drawn.
     Raises ValueError for a triangle that names a vertex which does not exist.
     """
-    triangles = Triangles(torch.from_numpy(np.ascontiguousarray(faces, np.int32)), screen.shape[1])
+    triangles = Topology(torch.from_numpy(np.ascontiguousarray(faces, np.int32)), screen.shape[1])
     positions = screen.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         depth = np.where(positions[..., 2:] > 0, positions[..., 2:], np.nan)
         places = np.concatenate([positions[..., :2] * depth, depth], -1).astype(np.float32)
-    seen = rasterization.rasterise(torch.from_numpy(places), triangles, height, width)
+    seen = rasterization.rasterize(torch.from_numpy(places), triangles, height, width)
     return Fragments(seen.face.numpy(), seen.bary.numpy(), seen.depth.numpy())

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch.nn import functional
 
-from renderers.meshes.mesh import Maps, Mesh, Surface, sample
+from renderers.meshes.mesh import MaterialMaps, Mesh, Surface, sample
 from renderers.meshing.tangents import tangents
-from renderers.meshing.texturing import Texels, spread, texels, texels_of, unfolded
+from renderers.meshing.texturing import Texels, rasterize_to_texture, rasterize_uv, texels, unwrap_uv
 
 CANDIDATES = 4
 """Triangles that are looked at closely for each place."""
@@ -29,7 +29,7 @@ _STEEPEST = 0.1
 
 
 @dataclass(frozen=True)
-class Places:
+class SurfacePoints:
     """Points on a surface."""
 
     face: Int[ndarray, " N"]
@@ -42,73 +42,79 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Frames:
+class TangentFrames:
     """Three unit vectors at each place, across each other: to the right in the texture, up in it, away from the
     surface.
     """
 
     right: Float[ndarray, "N 3"]
     up: Float[ndarray, "N 3"]
-    away: Float[ndarray, "N 3"]
+    normal: Float[ndarray, "N 3"]
 
 
-def taken_over(fine: Mesh, surface: Surface, size: int) -> Mesh:
+def transfer_textures(fine: Mesh, surface: Surface, size: int) -> Mesh:
     """`surface` with all textures of `fine`, of `size` texels a side, and a normal map where that has one."""
-    normals, flat = surface.normals, unfolded(surface)
+    normals, flat = surface.normals, unwrap_uv(surface)
     points = texels(surface, normals, flat, size)
-    places = nearest(fine.surface, points)
+    places = closest_points(fine.surface, points)
     colours = sample(_planes(fine.texture, size), places.of(fine.faces, fine.uv))
-    made = Mesh(surface.vertices[flat.source], flat.faces, normals[flat.source], flat.uv, spread(points, colours, size))
+    made = Mesh(
+        surface.vertices[flat.source],
+        flat.faces,
+        normals[flat.source],
+        flat.uv,
+        rasterize_to_texture(points, colours, size),
+    )
     if fine.maps is None:
         return made
     grain = np.stack([fine.maps.roughness, fine.maps.metallic], -1)
-    rough = spread(points, sample(_planes(grain, size), places.of(fine.faces, fine.uv)), size)
+    rough = rasterize_to_texture(points, sample(_planes(grain, size), places.of(fine.faces, fine.uv)), size)
     slopes = None
     if fine.maps.normals is not None:
         slopes = _slopes(made, points, shown_normals(fine, places), size)
-    return replace(made, maps=Maps(rough[..., 0], rough[..., 1], slopes))
+    return replace(made, maps=MaterialMaps(rough[..., 0], rough[..., 1], slopes))
 
 
-def bumped(mesh: Mesh, fine: Surface) -> Mesh:
+def bake_normal_map(mesh: Mesh, fine: Surface) -> Mesh:
     """The mesh with a normal map, so that light falls on it as on `fine`; what it had of one is left out."""
     size = mesh.texture.shape[0]
-    points = texels_of(mesh.surface, mesh.normals, mesh.uv, size)
-    wanted = _unit(nearest(fine, points).of(fine.faces, fine.normals.astype(np.float64)))
+    points = rasterize_uv(mesh.surface, mesh.normals, mesh.uv, size)
+    wanted = _unit(closest_points(fine, points).of(fine.faces, fine.normals.astype(np.float64)))
     slopes = _slopes(mesh, points, wanted, size)
     if mesh.maps is not None:
         return replace(mesh, maps=replace(mesh.maps, normals=slopes))
     roughness, metallic = (np.full((size, size), value, np.uint8) for value in _PLAIN)
-    return replace(mesh, maps=Maps(roughness, metallic, slopes))
+    return replace(mesh, maps=MaterialMaps(roughness, metallic, slopes))
 
 
-def tilt(mesh: Mesh, fine: Surface, size: int = 256) -> float:
+def normal_deviation_deg(mesh: Mesh, fine: Surface, size: int = 256) -> float:
     """Mean angle between the normals of the mesh, without its map, and those of `fine`, degrees."""
-    points = texels_of(mesh.surface, mesh.normals, mesh.uv, size)
-    wanted = _unit(nearest(fine, points).of(fine.faces, fine.normals.astype(np.float64)))
+    points = rasterize_uv(mesh.surface, mesh.normals, mesh.uv, size)
+    wanted = _unit(closest_points(fine, points).of(fine.faces, fine.normals.astype(np.float64)))
     return float(np.degrees(np.arccos((wanted * points.normals).sum(-1).clip(-1, 1))).mean())
 
 
-def shown_normals(mesh: Mesh, places: Places) -> Float[ndarray, "N 3"]:
+def shown_normals(mesh: Mesh, places: SurfacePoints) -> Float[ndarray, "N 3"]:
     """The unit normals that light meets at places on a mesh: smooth, and bent by its normal map."""
     frames = frames_at(mesh, places)
     if mesh.maps is None or mesh.maps.normals is None:
-        return frames.away
+        return frames.normal
     size = mesh.maps.normals.shape[0]
     x, y, z = (sample(_planes(mesh.maps.normals, size), places.of(mesh.faces, mesh.uv)) * 2 - 1).T[..., None]
-    return _unit(x * frames.right + y * frames.up + z * frames.away)
+    return _unit(x * frames.right + y * frames.up + z * frames.normal)
 
 
-def frames_at(mesh: Mesh, places: Places) -> Frames:
+def frames_at(mesh: Mesh, places: SurfacePoints) -> TangentFrames:
     """What a normal map of the mesh is written in, at places on it."""
     given = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)
     away = _unit(places.of(mesh.faces, mesh.normals.astype(np.float64)))
     along = places.of(mesh.faces, given)
     right = _unit(along[:, :3] - away * (along[:, :3] * away).sum(-1, keepdims=True))
     up = np.cross(away, right) * np.where(along[:, 3:] < 0, -1.0, 1.0)
-    return Frames(right, up, away)
+    return TangentFrames(right, up, away)
 
 
-def nearest(surface: Surface, points: Texels) -> Places:
+def closest_points(surface: Surface, points: Texels) -> SurfacePoints:
     """The nearest places on a surface, of triangles that face as the points do; of any where no such is near."""
     from scipy.spatial import cKDTree
 
@@ -126,7 +132,7 @@ def nearest(surface: Surface, points: Texels) -> Places:
         best = np.where(turned, apart + 1e6, apart).argmin(1)
         one = np.arange(len(best))
         faces[rows], bary[rows] = found[one, best], weights[one, best]
-    return Places(faces, bary)
+    return SurfacePoints(faces, bary)
 
 
 def _seeds(corners: Float[ndarray, "F 3 3"], area: Float[ndarray, " F"]) -> tuple[ndarray, ndarray]:
@@ -184,10 +190,10 @@ def _closest(
 
 def _slopes(mesh: Mesh, points: Texels, wanted: Float[ndarray, "N 3"], size: int) -> UInt8[ndarray, "T T 3"]:
     """The normal map that bends the mesh's normals to the wanted ones."""
-    frames = frames_at(mesh, Places(points.face, points.bary))
-    local = np.stack([(wanted * axis).sum(-1) for axis in (frames.right, frames.up, frames.away)], -1)
+    frames = frames_at(mesh, SurfacePoints(points.face, points.bary))
+    local = np.stack([(wanted * axis).sum(-1) for axis in (frames.right, frames.up, frames.normal)], -1)
     local[:, 2] = local[:, 2].clip(_STEEPEST)
-    return spread(points, _unit(local) / 2 + 0.5, size)
+    return rasterize_to_texture(points, _unit(local) / 2 + 0.5, size)
 
 
 def _unit(vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:

@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from renderers.cameras import Cameras
-from renderers.meshes.mesh import around
-from renderers.region_masks import SOLID
+from renderers.meshes.mesh import fibonacci_cameras
+from renderers.region_masks import MIN_ALPHA
 from renderers.scene import Scene
-from renderers.splats.density_grid import Grid
+from renderers.splats.density_grid import ScalarGrid
 
 VIEWS, SIZE = 40, 128
 """Pictures from all around, and pixels along a side of each."""
-SKIN = 1.0
+SURFACE_MARGIN = 1.0
 """Spacings of the grid behind what a picture shows as far as it is believed to see."""
 
 
 @torch.no_grad()
-def filled(grid: Grid, level: float, scene: Scene) -> Grid:
+def fill_interior(grid: ScalarGrid, level: float, scene: Scene) -> ScalarGrid:
     """The grid with more than `level` at all points that lie behind what is solid in every picture of the scene."""
-    cameras = around(VIEWS, SIZE)
+    cameras = fibonacci_cameras(VIEWS, SIZE)
     frame = scene.render(cameras, torch.zeros(VIEWS, 3))
-    walls = torch.where(frame.alpha > SOLID, frame.depth, torch.inf).cpu()
+    walls = torch.where(frame.alpha > MIN_ALPHA, frame.depth, torch.inf).cpu()
     # Beside an edge one may see as far as what lies there.
     walls = functional.max_pool2d(walls.permute(0, 3, 1, 2), 3, stride=1, padding=1)
     axes = [torch.from_numpy(grid.origin[d] + grid.spacing * np.arange(n)) for d, n in enumerate(grid.values.shape)]
@@ -35,7 +35,7 @@ def filled(grid: Grid, level: float, scene: Scene) -> Grid:
     behind = torch.ones(len(points), dtype=torch.bool)
     for view in range(VIEWS):
         rows = behind.nonzero()[:, 0]
-        behind[rows] = _behind(points[rows], walls[view], cameras[view : view + 1], SKIN * grid.spacing)
+        behind[rows] = _behind(points[rows], walls[view], cameras[view : view + 1], SURFACE_MARGIN * grid.spacing)
     solid = behind.view(grid.values.shape).numpy()
     return replace(grid, values=np.where(solid, np.maximum(grid.values, 2 * level), grid.values))
 

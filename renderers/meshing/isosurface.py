@@ -12,15 +12,15 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from renderers.meshes.mesh import Surface
-from renderers.splats.density_grid import Grid
+from renderers.splats.density_grid import ScalarGrid
 
-FLOATER = 0.02
+MIN_COMPONENT_VOLUME = 0.02
 """Pieces smaller than this fraction of the largest one's volume are dropped."""
 MENDINGS = 20
 """Most rounds of mending a simplified surface."""
 
 
-def surface_at(grid: Grid, level: float) -> Surface:
+def marching_surface(grid: ScalarGrid, level: float) -> Surface:
     """One closed shell per piece of the set where the density is above `level`, cavities filled, floaters dropped.
 
     Raises ValueError where nothing is above the level.
@@ -50,7 +50,7 @@ def _solid(inside: Bool[ndarray, "X Y Z"]) -> tuple[Bool[ndarray, "X Y Z"], Bool
     labels, _ = ndimage.label(inside, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    kept = (sizes >= FLOATER * sizes.max()) & (sizes > 0)
+    kept = (sizes >= MIN_COMPONENT_VOLUME * sizes.max()) & (sizes > 0)
     solid = kept[labels]
     filled: ndarray = ndimage.binary_fill_holes(solid)
     return filled, inside & ~filled
@@ -61,7 +61,7 @@ def outward(surface: Surface) -> Surface:
     return surface if surface.volume >= 0 else replace(surface, faces=surface.faces[:, ::-1].copy())
 
 
-def smoothed(surface: Surface, rounds: int = 10) -> Surface:
+def smooth_taubin(surface: Surface, rounds: int = 10) -> Surface:
     """Taubin's two-step smoothing: irons out the grid's steps and keeps the volume (Taubin 1995, lambda and mu)."""
     from scipy import sparse
 
@@ -78,17 +78,17 @@ def smoothed(surface: Surface, rounds: int = 10) -> Surface:
     return replace(surface, vertices=vertices)
 
 
-def simplified(surface: Surface, faces: int) -> Surface:
+def simplify(surface: Surface, faces: int) -> Surface:
     """At most about `faces` triangles, by quadric error, none of them degenerate; a closed surface stays closed."""
     import fast_simplification
 
     vertices, triangles = surface.vertices.astype(np.float32), surface.faces.astype(np.int32)
     if len(triangles) > faces:
         vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)
-    return outward(mended(Surface(vertices, triangles)))
+    return outward(repair(Surface(vertices, triangles)))
 
 
-def mended(surface: Surface) -> Surface:
+def repair(surface: Surface) -> Surface:
     """Without triangles of no area, edges that more than two triangles share, and vertices that none uses; float32.
 
     Collapsing edges, to simplify, now and then glues two sheets together or leaves a needle. Collapsing what is
@@ -99,7 +99,7 @@ def mended(surface: Surface) -> Surface:
 
     vertices, faces = surface.vertices.astype(np.float64), _without_flaps(surface.faces)
     for _ in range(MENDINGS):
-        a, b = np.concatenate([_crowded(faces), _needles(vertices, faces)]).T
+        a, b = np.concatenate([_nonmanifold_edges(faces), _needles(vertices, faces)]).T
         if len(a) == 0:
             break
         joins = coo_matrix((np.ones(len(a)), (a, b)), (len(vertices), len(vertices)))
@@ -126,7 +126,7 @@ def _without_flaps(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "G 3"]:
     return kept
 
 
-def _crowded(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "E 2"]:
+def _nonmanifold_edges(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "E 2"]:
     """Edges that more than two triangles share."""
     edges, count = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0, return_counts=True)
     crowded: ndarray = edges[count > 2]

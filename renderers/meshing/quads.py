@@ -18,7 +18,7 @@ import numpy as np
 from renderers.meshes.mesh import Mesh, Surface
 
 SECONDS = 300.0
-FEWEST = 50
+MIN_QUADS = 50
 """Quads, at least."""
 _SCRIPT = """
 import sys, pyinstantmeshes
@@ -33,7 +33,7 @@ def needs_instant_meshes() -> None:
         raise ImportError("quads need pyinstantmeshes (Python 3.11 or newer); get it with: pip install 'sds3d[quads]'")
 
 
-def quadrangulated(surface: Surface, count: int) -> Surface:
+def remesh_quads(surface: Surface, count: int) -> Surface:
     """About `count` quads along the curves of the surface: triangles 2 i and 2 i + 1 are quad i.
 
     Raises ImportError without pyinstantmeshes, ValueError where it gives no closed surface of quads.
@@ -45,7 +45,7 @@ def quadrangulated(surface: Surface, count: int) -> Surface:
         lines += [f"f {a} {b} {c}" for a, b, c in (surface.faces + 1).tolist()]
         given.write_text("\n".join([*lines, ""]), encoding="ascii")
         # Pure quads are every face of a first mesh cut in four.
-        command = [sys.executable, "-c", _SCRIPT, str(given), str(made), str(max(count, FEWEST) // 4)]
+        command = [sys.executable, "-c", _SCRIPT, str(given), str(made), str(max(count, MIN_QUADS) // 4)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if done.returncode or not made.exists():
             last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
@@ -65,7 +65,7 @@ def quadrangulated(surface: Surface, count: int) -> Surface:
     return cut
 
 
-def paired(mesh: Mesh) -> Mesh:
+def group_quads(mesh: Mesh) -> Mesh:
     """The mesh, of whose triangles each two in a row were a quad, with the quads that no seam cuts in front."""
     first, second = mesh.faces[0::2], mesh.faces[1::2]
     whole = (first[:, 0] == second[:, 0]) & (first[:, 2] == second[:, 1])

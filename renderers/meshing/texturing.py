@@ -16,9 +16,9 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.cameras import Cameras, looking_at_origin
-from renderers.meshes.mesh import Mesh, Surface, blended, look, sample
-from renderers.meshes.zbuffer import project, rasterise
+from renderers.cameras import Cameras, look_at_origin
+from renderers.meshes.mesh import Mesh, Surface, interpolate_at_pixels, rasterize_surface, sample
+from renderers.meshes.zbuffer import project, rasterize
 from renderers.scene import Scene
 
 GRAZING = 0.2
@@ -30,18 +30,18 @@ Of 1, 2 and 4 on four assets, 4 was 0.2 to 0.4 dB further from the splats than 2
 """
 FAINT = 0.1
 """Alpha below which a pixel says nothing about the surface."""
-SLACK = 0.01
+DEPTH_TOLERANCE = 0.01
 """Depth that a texel may lie behind the surface in a picture and still count as seen."""
-HALO = 3
+SILHOUETTE_MARGIN_PX = 3
 """Pixels around the outline of what is in front that say little about what is behind; splats have soft edges."""
-DOUBT = 1e-3
+SILHOUETTE_WEIGHT = 1e-3
 """Weight of what they say: it counts where no other picture shows the place."""
 GUTTER = 4
 """Texels between the pieces of an unfolded surface."""
 
 
 @dataclass(frozen=True)
-class Unfolded:
+class UVMapping:
     """A surface cut open and laid flat."""
 
     source: Int[ndarray, " U"]
@@ -66,7 +66,7 @@ class Texels:
     """Of unit length."""
 
 
-def unfolded(surface: Surface) -> Unfolded:
+def unwrap_uv(surface: Surface) -> UVMapping:
     """Texture coordinates by xatlas, each piece of the surface with its own place in the square."""
     import xatlas
 
@@ -77,47 +77,47 @@ def unfolded(surface: Surface) -> Unfolded:
     atlas.add_mesh(surface.vertices.astype(np.float32), surface.faces.astype(np.uint32))
     atlas.generate(xatlas.ChartOptions(), pack)
     source, faces, uv = atlas[0]
-    return Unfolded(source.astype(np.int64), faces.astype(np.int32), uv.astype(np.float32))
+    return UVMapping(source.astype(np.int64), faces.astype(np.int32), uv.astype(np.float32))
 
 
-def texels(surface: Surface, normals: Float[ndarray, "V 3"], flat: Unfolded, size: int) -> Texels:
+def texels(surface: Surface, normals: Float[ndarray, "V 3"], flat: UVMapping, size: int) -> Texels:
     """Where on the surface the centre of every texel in use lies."""
-    return texels_of(Surface(surface.vertices[flat.source], flat.faces), normals[flat.source], flat.uv, size)
+    return rasterize_uv(Surface(surface.vertices[flat.source], flat.faces), normals[flat.source], flat.uv, size)
 
 
-def texels_of(surface: Surface, normals: Float[ndarray, "U 3"], uv: Float[ndarray, "U 2"], size: int) -> Texels:
+def rasterize_uv(surface: Surface, normals: Float[ndarray, "U 3"], uv: Float[ndarray, "U 2"], size: int) -> Texels:
     """The same for a surface that is cut open already."""
     screen = np.concatenate([uv * size, np.ones((len(uv), 1))], -1).astype(np.float32)
-    fragments = rasterise(screen[None], surface.faces, size, size)
+    fragments = rasterize(screen[None], surface.faces, size, size)
     _, rows, columns = np.nonzero(fragments.seen)
     face, bary = fragments.face[fragments.seen], fragments.bary[fragments.seen]
-    positions = blended(fragments, surface.faces, surface.vertices)
-    across = blended(fragments, surface.faces, normals)
+    positions = interpolate_at_pixels(fragments, surface.faces, surface.vertices)
+    across = interpolate_at_pixels(fragments, surface.faces, normals)
     across /= np.linalg.norm(across, axis=-1, keepdims=True).clip(1e-9)
     return Texels(rows, columns, face, bary, positions.astype(np.float32), across.astype(np.float32))
 
 
-def painters(size: int) -> Cameras:
+def texture_cameras(size: int) -> Cameras:
     """The cameras whose pictures paint: a ring above the horizon, one below it, the top and the bottom."""
     ring = torch.arange(12) * (2 * math.pi / 12)
     azimuth = torch.cat([ring, ring + math.pi / 12, torch.zeros(2)])
     elevation = torch.cat([torch.full((12,), 0.45), torch.full((12,), -0.35), torch.tensor([1.5, -1.5])])
-    return looking_at_origin(azimuth, elevation, size)
+    return look_at_origin(azimuth, elevation, size)
 
 
-def painted(surface: Surface, scene: Scene, size: int, pictures: int) -> Mesh:
-    """The surface with a texture of `size` texels a side, blended from pictures of `pictures` pixels a side.
+def bake_texture(surface: Surface, scene: Scene, size: int, render_size: int) -> Mesh:
+    """The surface with a texture of `size` texels a side, blended from pictures of `render_size` pixels a side.
 
     Raises ValueError where the pictures show nothing of the surface.
     """
     normals = surface.normals
-    flat = unfolded(surface)
+    flat = unwrap_uv(surface)
     points = texels(surface, normals, flat, size)
     summed = np.zeros((len(points.rows), 4), np.float32)
-    for rows, colours, weights in _looks(surface, scene, points, painters(pictures)):
+    for rows, colours, weights in _looks(surface, scene, points, texture_cameras(render_size)):
         summed[rows, :3] += colours * weights[:, None]
         summed[rows, 3] += weights
-    texture = spread(points, _filled(points, summed), size)
+    texture = rasterize_to_texture(points, _filled(points, summed), size)
     return Mesh(surface.vertices[flat.source], flat.faces, normals[flat.source], flat.uv, texture)
 
 
@@ -138,12 +138,12 @@ def _looks(
         picture = torch.cat([frame.rgb, frame.alpha], -1)[0].permute(2, 0, 1).float().cpu()
         footprint = screen[:, 2] * 2 * math.tan(0.5 * float(camera.fov_y[0])) / camera.height
         rise = footprint * np.sqrt((1 - cosine**2).clip(0)) / cosine  # of the surface, toward the camera, in a pixel
-        drawn = torch.from_numpy(look(surface, camera).depth)
-        clear, near = (_in_front(drawn, place, screen[:, 2], rise, window) for window in (HALO, 1))
+        drawn = torch.from_numpy(rasterize_surface(surface, camera).depth)
+        clear, near = (_in_front(drawn, place, screen[:, 2], rise, window) for window in (SILHOUETTE_MARGIN_PX, 1))
         premultiplied = sample(picture, place)
         alpha = premultiplied[:, 3]
         seen = near & (alpha > FAINT)
-        weights = cosine**SHARPNESS * alpha * np.where(clear, 1.0, DOUBT)
+        weights = cosine**SHARPNESS * alpha * np.where(clear, 1.0, SILHOUETTE_WEIGHT)
         yield rows[seen], premultiplied[seen, :3] / alpha[seen, None], weights[seen].astype(np.float32)
 
 
@@ -163,7 +163,7 @@ def _in_front(
     nearest = -functional.max_pool2d(-drawn, 2 * window + 1, stride=1, padding=window)
     # At the corner of the window, half a pixel on.
     reach = math.sqrt(2) * (window + 0.5)
-    free: ndarray = depth < sample(nearest, place)[:, 0] + SLACK + reach * rise
+    free: ndarray = depth < sample(nearest, place)[:, 0] + DEPTH_TOLERANCE + reach * rise
     return free
 
 
@@ -184,7 +184,7 @@ def _filled(points: Texels, summed: Float[ndarray, "N 4"]) -> Float[ndarray, "N 
     return colours
 
 
-def spread(points: Texels, values: Float[ndarray, "N C"], size: int) -> UInt8[ndarray, "T T C"]:
+def rasterize_to_texture(points: Texels, values: Float[ndarray, "N C"], size: int) -> UInt8[ndarray, "T T C"]:
     """Values 0..1 as a texture; the texels outside of every piece take that of the nearest one inside."""
     from scipy.ndimage import distance_transform_edt
 

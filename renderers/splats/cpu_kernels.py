@@ -16,14 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers import kernels
-from renderers.splats.gaussians import Gaussians, Lenses, Sighting, Wish, normals
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationInfo, RasterizationOptions, normals
 
 _TILE = 16
-_RECORD_FLOATS = _FACET_FLOATS = 16
+_RECORD_FLOATS = _SURFEL_FLOATS = 16
 _PAIR_SUMS = {(False, False): 12, (False, True): 16, (True, False): 16, (True, True): 20}
 """Floats per pair on the way back: of surfels or not, with normals or not."""
-_PLAIN = Wish()
-_MOST_KEPT = 8_000_000
+_PLAIN = RasterizationOptions()
+_MAX_SCRATCH = 8_000_000
 """Floats of scratch that are kept from one call to the next, at most."""
 _PAIRS_WORTH_THREADS = 16_000
 """Below about this many (splat, tile) pairs one thread is done before others have woken up."""
@@ -56,7 +56,7 @@ class _Plan(ctypes.Structure):
     _fields_ = _pointers("records", "radii", "pairs", "starts", "facets")
 
 
-class _Picture(ctypes.Structure):
+class _Image(ctypes.Structure):
     _fields_ = _pointers(
         "colour", "alpha", "normal", "d_colour", "d_alpha", "d_normal", "pair_sums",
         "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_normals", "d_means2d", "d_means2d_absolute",
@@ -65,22 +65,22 @@ class _Picture(ctypes.Structure):
 
 
 def draw(
-    gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN
-) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    gaussians: Gaussians, lenses: CameraMatrices, options: RasterizationOptions = _PLAIN
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], RasterizationInfo]:
     """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7.
 
     Takes float32 tensors on the CPU. Raises OSError where the kernels are missing, ValueError where the splats
     cover too many tiles to be numbered.
     """
-    inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colours]
+    inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors]
     inputs = [tensor.contiguous() for tensor in inputs]
-    axes = normals(gaussians, lenses, wish.surfels).contiguous() if wish.normals else None
+    axes = normals(gaussians, lenses, options.surfels).contiguous() if options.return_normals else None
     gradient = torch.zeros(len(lenses.viewmats), len(gaussians), 2)
-    sighting = _Sums(gradient, torch.zeros_like(gradient) if wish.absolute else None)
-    colour, alpha, radii, normal, distortion = _Draw.apply(*inputs, axes, lenses, wish, sighting)  # type: ignore[no-untyped-call]
+    sighting = _Sums(gradient, torch.zeros_like(gradient) if options.absgrad else None)
+    colour, alpha, radii, normal, distortion = _Draw.apply(*inputs, axes, lenses, options, sighting)  # type: ignore[no-untyped-call]
     if normal is not None:
         colour = torch.cat([colour, normal], -1)
-    return colour, alpha, Sighting(radii, sighting.gradient, sighting.absolute, distortion)
+    return colour, alpha, RasterizationInfo(radii, sighting.gradient, sighting.absolute, distortion)
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _scene(inputs: list[Tensor | None], lenses: Lenses, wish: Wish, threads: int) -> _Scene:
+def _scene(inputs: list[Tensor | None], lenses: CameraMatrices, options: RasterizationOptions, threads: int) -> _Scene:
     """`inputs` are those of `_Draw`, normals last."""
     *splats, axes = inputs
-    tensors = [*splats, lenses.viewmats, lenses.intrinsics, axes]
+    tensors = [*splats, lenses.viewmats, lenses.Ks, axes]
     for tensor in tensors:
         if tensor is None:
             continue
@@ -112,7 +112,7 @@ def _scene(inputs: list[Tensor | None], lenses: Lenses, wish: Wish, threads: int
     means, colours = splats[0], splats[4]
     assert means is not None and colours is not None
     sizes = len(lenses.viewmats), len(means), lenses.height, lenses.width
-    flags = int(colours.ndim == 3), int(wish.antialiased), int(wish.surfels)
+    flags = int(colours.ndim == 3), int(options.antialiased), int(options.surfels)
     return _Scene(*sizes, threads, *flags, *map(_address, tensors))
 
 
@@ -120,8 +120,8 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _picture(**tensors: Tensor | None) -> _Picture:
-    return _Picture(**{name: _address(tensor) for name, tensor in tensors.items()})
+def _image(**tensors: Tensor | None) -> _Image:
+    return _Image(**{name: _address(tensor) for name, tensor in tensors.items()})
 
 
 def _threads(pairs: int) -> int:
@@ -138,7 +138,7 @@ _KEPT = _Kept()
 
 
 def _scratch(floats: int) -> Tensor:
-    if floats > _MOST_KEPT:
+    if floats > _MAX_SCRATCH:
         return torch.empty(floats)
     if _KEPT.scratch is None or len(_KEPT.scratch) < floats:
         _KEPT.scratch = torch.empty(floats)
@@ -156,7 +156,7 @@ class _Draw(torch.autograd.Function):
         library = _library()
         views, count, height, width = len(lenses.viewmats), len(inputs[0]), lenses.height, lenses.width
         records = torch.empty(views, count, _RECORD_FLOATS)
-        facets = torch.empty(views, count, _FACET_FLOATS) if wish.surfels else None
+        facets = torch.empty(views, count, _SURFEL_FLOATS) if wish.surfels else None
         radii = torch.empty(views, count, dtype=torch.int32)
         scene = _scene(inputs, lenses, wish, _threads(views * count))
         plan = _Plan(records=_address(records), radii=_address(radii), facets=_address(facets))
@@ -171,7 +171,7 @@ class _Draw(torch.autograd.Function):
         distortion = torch.empty(views, height, width, 1) if wish.distortion else None
         scene.threads = _threads(total)
         plan.pairs, plan.starts = pairs.data_ptr(), starts.data_ptr()
-        picture = _picture(colour=colour, alpha=alpha, normal=normal, distortion=distortion)
+        picture = _image(colour=colour, alpha=alpha, normal=normal, distortion=distortion)
         library.sds3d_splats_draw(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))
         ctx.save_for_backward(*inputs, colour, alpha, normal, distortion, records, facets, pairs, starts)
         ctx.lenses, ctx.wish, ctx.sums = lenses, wish, sums
@@ -193,7 +193,7 @@ class _Draw(torch.autograd.Function):
         pair_sums = _scratch(len(pairs) * _PAIR_SUMS[ctx.wish.surfels, normal is not None])
         scene = _scene(inputs, ctx.lenses, ctx.wish, _threads(len(pairs)))
         plan = _Plan(records.data_ptr(), None, pairs.data_ptr(), starts.data_ptr(), _address(facets))
-        picture = _picture(
+        picture = _image(
             colour=colour, alpha=alpha, normal=normal, d_colour=d_colour, d_alpha=d_alpha, d_normal=d_normal,
             pair_sums=pair_sums, d_means=d_means, d_quats=d_quats, d_scales=d_scales, d_opacities=d_opacities,
             d_colours=d_colours, d_normals=d_normals, d_means2d=d_means2d, d_means2d_absolute=absolute,

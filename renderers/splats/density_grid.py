@@ -18,9 +18,9 @@ from torch import Tensor
 from renderers.kernels import library
 from renderers.splats.scene import SplatScene
 
-REACH = 3.0
+MAX_SIGMA = 3.0
 """Standard deviations beyond which a splat adds nothing."""
-FAINTEST = 1 / 255
+MIN_OPACITY = 1 / 255
 """Opacity below which a splat adds nothing."""
 BOUND = 1.05
 """Half the side of the largest box that is looked at; content lies in the unit ball."""
@@ -29,7 +29,7 @@ BLUR = 0.5
 
 
 @dataclass(frozen=True)
-class SplatCloud:
+class SplatParameters:
     """The raw parameters of N splats, as they are trained and stored, with K harmonics per channel."""
 
     means: Float[Tensor, "N 3"]
@@ -42,12 +42,12 @@ class SplatCloud:
     """Spherical harmonics; colour is 0.5 + 0.28209479 sh[:, 0] and what depends on the view."""
 
 
-AnySplats = SplatCloud | SplatScene
+AnySplats = SplatParameters | SplatScene
 """Both carry the same five tensors."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScalarGrid:
     """Numbers at the points of a cubic lattice."""
 
     values: Float[ndarray, "X Y Z"]
@@ -57,14 +57,14 @@ class Grid:
     """Distance between neighbours."""
 
 
-def density(splats: AnySplats, resolution: int) -> Grid:
+def density(splats: AnySplats, resolution: int) -> ScalarGrid:
     """Sum over splats of opacity * exp(-0.5 d^T Sigma^-1 d) on a grid around them.
 
     The box fits the splats, inside of +-BOUND, with `resolution` points along its longest side.
     Raises ValueError when there is no splat to be seen.
     """
     means, covariances, opacities = _visible(splats)
-    reach = REACH * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    reach = MAX_SIGMA * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     low = np.maximum((means - reach).min(0), -BOUND)
     high = np.minimum((means + reach).max(0), BOUND)
     if (high <= low).any():
@@ -72,7 +72,7 @@ def density(splats: AnySplats, resolution: int) -> Grid:
     spacing = float((high - low).max()) / (resolution - 1)
     shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
     covariances = covariances + (BLUR * spacing) ** 2 * np.eye(3)
-    grid = Grid(np.zeros(np.maximum(shape, 2), np.float32), low, spacing)
+    grid = ScalarGrid(np.zeros(np.maximum(shape, 2), np.float32), low, spacing)
     _add(grid, means, covariances, opacities)
     return grid
 
@@ -85,10 +85,10 @@ def _visible(splats: AnySplats) -> tuple[ndarray, ndarray, ndarray]:
     )
     opacities = 1 / (1 + np.exp(-logits.clip(-50, 50)))
     finite = np.isfinite(np.concatenate([means, log_scales, quats, opacities[:, None]], -1)).all(-1)
-    keep = finite & (opacities >= FAINTEST)
+    keep = finite & (opacities >= MIN_OPACITY)
     if not keep.any():
         brightest = f"their highest opacity is {opacities.max():.2g}" if len(opacities) else "it has no splats"
-        raise ValueError(f"the scene is empty: no splat is more opaque than {FAINTEST:.2g} ({brightest})")
+        raise ValueError(f"the scene is empty: no splat is more opaque than {MIN_OPACITY:.2g} ({brightest})")
     axes = rotations(quats[keep]) * np.exp(log_scales[keep])[:, None, :]
     return means[keep], axes @ axes.transpose(0, 2, 1), opacities[keep]
 
@@ -104,26 +104,26 @@ def rotations(quats: Float[ndarray, "N 4"]) -> Float[ndarray, "N 3 3"]:
     return np.stack([np.stack(row, -1) for row in rows], 1)
 
 
-def _add(grid: Grid, means: ndarray, covariances: ndarray, peaks: ndarray) -> None:
+def _add(grid: ScalarGrid, means: ndarray, covariances: ndarray, peaks: ndarray) -> None:
     """Adds Gaussians to the values of `grid`, by the native kernel where it is built, else by the twin."""
     native = library()
     if native is None:
-        add_slowly(grid, means, covariances, peaks)
+        add_reference(grid, means, covariances, peaks)
         return
     precisions = np.linalg.inv(covariances)[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    extents = REACH * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    extents = MAX_SIGMA * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     arrays = [np.ascontiguousarray(a, np.float64) for a in (means, precisions, extents, peaks, grid.origin)]
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in arrays]
     sizes = [ctypes.c_int64(n) for n in grid.values.shape]
     native.sds3d_density(
-        *pointers[:4], ctypes.c_int64(len(means)), ctypes.c_double(REACH), pointers[4],
+        *pointers[:4], ctypes.c_int64(len(means)), ctypes.c_double(MAX_SIGMA), pointers[4],
         ctypes.c_double(grid.spacing), *sizes, ctypes.c_void_p(grid.values.ctypes.data),
     )  # fmt: skip
 
 
-def add_slowly(grid: Grid, means: ndarray, covariances: ndarray, peaks: ndarray) -> None:
+def add_reference(grid: ScalarGrid, means: ndarray, covariances: ndarray, peaks: ndarray) -> None:
     """The twin of the native kernel, in numpy: one box of the grid at a time."""
-    extents = REACH * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    extents = MAX_SIGMA * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     lows = np.ceil((means - extents - grid.origin) / grid.spacing).clip(0, grid.values.shape).astype(int)
     highs = (np.floor((means + extents - grid.origin) / grid.spacing) + 1).clip(0, grid.values.shape).astype(int)
     for mean, precision, peak, low, high in zip(means, np.linalg.inv(covariances), peaks, lows, highs, strict=True):
@@ -133,4 +133,4 @@ def add_slowly(grid: Grid, means: ndarray, covariances: ndarray, peaks: ndarray)
         offset = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
         squared = np.einsum("xyza,ab,xyzb->xyz", offset, precision, offset, optimize=True)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        grid.values[box] += peak * np.exp(-0.5 * squared) * (squared <= REACH**2)
+        grid.values[box] += peak * np.exp(-0.5 * squared) * (squared <= MAX_SIGMA**2)

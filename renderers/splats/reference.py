@@ -14,27 +14,35 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from renderers.splats.gaussians import Gaussians, Lenses, Sighting, Wish, normals, record_gradient, rotations
+from renderers.splats.gaussians import (
+    CameraMatrices,
+    Gaussians,
+    RasterizationInfo,
+    RasterizationOptions,
+    accumulate_grad,
+    normals,
+    rotations,
+)
 
 __all__ = ["draw", "project", "rotations", "weights"]
 
-BLUR = 0.3
+EPS2D = 0.3
 """Added to both variances in the picture, pixels^2."""
 NEAR, FAR = 0.01, 1e10
 """Distances along the camera's axis between which splats are drawn."""
-FAINTEST = 1.0 / 255.0
+MIN_ALPHA = 1.0 / 255.0
 """An alpha below this is not drawn."""
-OPAQUE = 0.999
+MAX_ALPHA = 0.999
 """An alpha is never above this."""
-FINISHED = 1e-4
+MIN_TRANSMITTANCE = 1e-4
 """A splat after which a pixel would let no more than this through is not drawn there, nor is any behind it."""
-LARGEST = 1e37
+MAX_RADIUS = 1e37
 """A splat whose covariance in the picture has a greater determinant, pixels^4, is not drawn."""
-WIDEST = 3.33
+MAX_EXTENT = 3.33
 """Standard deviations that are drawn at most."""
 PAIRS_AT_ONCE = 4_000_000
 """Splats times pixels that are looked at together."""
-_PLAIN = Wish()
+_PLAIN = RasterizationOptions()
 
 
 @dataclass(frozen=True)
@@ -55,29 +63,29 @@ class Projected:
 
 
 def draw(
-    gaussians: Gaussians, lenses: Lenses, wish: Wish = _PLAIN
-) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    gaussians: Gaussians, lenses: CameraMatrices, options: RasterizationOptions = _PLAIN
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], RasterizationInfo]:
     """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7."""
-    projected = project(gaussians, lenses, wish.antialiased)
-    gradient = record_gradient(projected.means2d)
-    absolute = torch.zeros_like(gradient) if wish.absolute else None
+    projected = project(gaussians, lenses, options.antialiased)
+    gradient = accumulate_grad(projected.means2d)
+    absolute = torch.zeros_like(gradient) if options.absgrad else None
     columns = [projected.depths[..., None], torch.ones_like(projected.depths[..., None])]
-    columns[1:1] = [normals(gaussians, lenses)] if wish.normals else []
-    features = torch.cat([gaussians.colours.expand(len(projected.radii), -1, -1), *columns], -1)
+    columns[1:1] = [normals(gaussians, lenses)] if options.return_normals else []
+    features = torch.cat([gaussians.colors.expand(len(projected.radii), -1, -1), *columns], -1)
     pictures = []
     for view in range(len(projected.radii)):
         sizes = None if absolute is None else absolute[view]
         pictures.append(_blend(projected, features[view], view, lenses, sizes))
     layers = torch.stack(pictures).unflatten(1, (lenses.height, lenses.width))
-    return layers[..., :-1], layers[..., -1:], Sighting(projected.radii, gradient, absolute)
+    return layers[..., :-1], layers[..., -1:], RasterizationInfo(projected.radii, gradient, absolute)
 
 
-def project(gaussians: Gaussians, lenses: Lenses, antialiased: bool = False) -> Projected:
+def project(gaussians: Gaussians, lenses: CameraMatrices, antialiased: bool = False) -> Projected:
     """Where splats land and how wide (Zwicker et al. 2001, equation 31, with the clamps of gsplat).
 
     `antialiased`: opacities shrink by the root of the ratio of the determinants before and after the blur.
     """
-    k, height, width = lenses.intrinsics, lenses.height, lenses.width
+    k, height, width = lenses.Ks, lenses.height, lenses.width
     turn = lenses.viewmats[:, None, :3, :3]
     x, y, z = (torch.einsum("bij,nj->bni", turn[:, 0], gaussians.means) + lenses.viewmats[:, None, :3, 3]).unbind(-1)
     within = (z >= NEAR) & (z <= FAR)
@@ -91,19 +99,19 @@ def project(gaussians: Gaussians, lenses: Lenses, antialiased: bool = False) -> 
     covariance = shape @ shape.mT
     a, b, c = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     sharp = a * c - b * b
-    a, c = a + BLUR, c + BLUR
+    a, c = a + EPS2D, c + EPS2D
     determinant = a * c - b * b
-    sane = (determinant > 0) & (determinant <= LARGEST)
+    sane = (determinant > 0) & (determinant <= MAX_RADIUS)
     determinant = torch.where(sane, determinant, 1.0)
     opacities = gaussians.opacities.expand_as(z)
     if antialiased:
         flat = sharp <= 0
         opacities = opacities * torch.where(flat, 0.0, (torch.where(flat, 1.0, sharp) / determinant).sqrt())
-    within = within & sane & (opacities >= FAINTEST)
+    within = within & sane & (opacities >= MIN_ALPHA)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
     conics = torch.stack([c, -b, a], -1) / determinant[..., None]
     with torch.no_grad():
-        extent = (2 * (opacities / FAINTEST).clamp_min(1).log()).sqrt().clamp_max(WIDEST)
+        extent = (2 * (opacities / MIN_ALPHA).clamp_min(1).log()).sqrt().clamp_max(MAX_EXTENT)
         boxes = (extent[..., None] * torch.stack([a, c], -1).sqrt()).ceil()
         size = torch.tensor([width, height], dtype=boxes.dtype, device=boxes.device)
         inside = ((means2d + boxes > 0) & (means2d - boxes < size)).all(-1) & (boxes > 0).any(-1)
@@ -116,7 +124,7 @@ def _clamped(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _blend(
-    projected: Projected, features: Float[Tensor, "N F"], view: int, lenses: Lenses, absolute: Tensor | None
+    projected: Projected, features: Float[Tensor, "N F"], view: int, lenses: CameraMatrices, absolute: Tensor | None
 ) -> Float[Tensor, "P F"]:
     """The features, times what splats add to them, of every pixel of one picture.
 
@@ -159,8 +167,8 @@ def weights(exponents: Float[Tensor, "P V"], opacities: Float[Tensor, " V"]) -> 
 
     Kerbl et al. 2023, equation 3.
     """
-    alpha = (opacities * torch.exp(-exponents)).clamp_max(OPAQUE)
-    alpha = torch.where((exponents >= 0) & (alpha >= FAINTEST), alpha, 0.0)
+    alpha = (opacities * torch.exp(-exponents)).clamp_max(MAX_ALPHA)
+    alpha = torch.where((exponents >= 0) & (alpha >= MIN_ALPHA), alpha, 0.0)
     through = (1 - alpha).cumprod(-1)
     before = torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], -1)
-    return torch.where(through > FINISHED, alpha * before, 0.0)
+    return torch.where(through > MIN_TRANSMITTANCE, alpha * before, 0.0)

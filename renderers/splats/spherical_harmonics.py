@@ -14,19 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-HIGHEST_DEGREE = 3
+MAX_DEGREE = 3
 CONSTANT = 0.5 / math.sqrt(math.pi)
 """The basis function of degree 0: colour = 0.5 + CONSTANT * coefficient."""
 
 
-def coefficients(degree: int) -> int:
+def num_sh_bases(degree: int) -> int:
     """K for a degree. Raises ValueError outside 0..3."""
-    if not 0 <= degree <= HIGHEST_DEGREE:
-        raise ValueError(f"spherical harmonics of degree {degree} are not known; choose 0 to {HIGHEST_DEGREE}")
+    if not 0 <= degree <= MAX_DEGREE:
+        raise ValueError(f"spherical harmonics of degree {degree} are not known; choose 0 to {MAX_DEGREE}")
     return (degree + 1) ** 2
 
 
-def basis(directions: Float[Tensor, "B N 3"], count: int) -> Float[Tensor, "B N K"]:
+def eval_sh_bases(directions: Float[Tensor, "B N 3"], count: int) -> Float[Tensor, "B N K"]:
     """The first `count` basis functions (1, 4, 9 or 16) at unit directions."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
@@ -46,7 +46,7 @@ def basis(directions: Float[Tensor, "B N 3"], count: int) -> Float[Tensor, "B N 
     return torch.stack(values, -1)
 
 
-def colours(
+def sh_to_rgb(
     sh: Float[Tensor, "N K 3"], means: Float[Tensor, "N 3"], positions: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "N 3"] | Float[Tensor, "B N 3"]:
     """Colours of splats at `means`, seen from camera `positions`; the same for all cameras when K is 1. At least 0.
@@ -59,4 +59,4 @@ def colours(
     if count not in (4, 9, 16):
         raise ValueError(f"{count} coefficients are no degree of spherical harmonics; 1, 4, 9 and 16 are")
     directions = functional.normalize(means - positions[:, None], dim=-1)
-    return (0.5 + torch.einsum("bnk,nkc->bnc", basis(directions, count), sh)).clamp_min(0)
+    return (0.5 + torch.einsum("bnk,nkc->bnc", eval_sh_bases(directions, count), sh)).clamp_min(0)

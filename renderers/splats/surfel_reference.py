@@ -16,21 +16,29 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from renderers.splats.gaussians import Gaussians, Lenses, Sighting, Wish, normals, record_gradient, rotations
-from renderers.splats.reference import FAINTEST, FAR, NEAR, PAIRS_AT_ONCE, weights
+from renderers.splats.gaussians import (
+    CameraMatrices,
+    Gaussians,
+    RasterizationInfo,
+    RasterizationOptions,
+    accumulate_grad,
+    normals,
+    rotations,
+)
+from renderers.splats.reference import FAR, MIN_ALPHA, NEAR, PAIRS_AT_ONCE, weights
 
-SHARPEST = 1e6
+MIN_RADIUS = 1e6
 """pixels^-2; a disc thinner than about a thousandth of a pixel shows only by its blur."""
 NEVER = 1e10
 """An exponent at which nothing shows."""
-LEAST_CLEARANCE = 1e-4
+MIN_CLEARANCE = 1e-4
 """A disc that comes closer to the plane of the camera, as a share of its depth, may show in the whole picture."""
 WHOLE = 1e9
 """Pixels; a reach that no picture exceeds."""
 
 
 @dataclass(frozen=True)
-class Placed:
+class ProjectedSurfels:
     """Surfels before B cameras. The point of a disc that is (u, v) standard deviations along its axes from its centre
     lands at `places` + `steps` (u, v) / (1 + `tilts` . (u, v)).
     """
@@ -52,23 +60,23 @@ class Placed:
 
 
 def draw(
-    gaussians: Gaussians, lenses: Lenses, wish: Wish
-) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], Sighting]:
+    gaussians: Gaussians, lenses: CameraMatrices, options: RasterizationOptions
+) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W 1"], RasterizationInfo]:
     """Colour, depth and, if wished, normal, all times alpha, and alpha, over nothing. C is 4 or 7."""
     placed = project(gaussians, lenses)
-    gradient = record_gradient(placed.places)
+    gradient = accumulate_grad(placed.places)
     columns = [placed.depths[..., None], torch.ones_like(placed.depths[..., None])]
-    columns[1:1] = [normals(gaussians, lenses, surfels=True)] if wish.normals else []
-    features = torch.cat([gaussians.colours.expand(len(placed.radii), -1, -1), *columns], -1)
+    columns[1:1] = [normals(gaussians, lenses, surfels=True)] if options.return_normals else []
+    features = torch.cat([gaussians.colors.expand(len(placed.radii), -1, -1), *columns], -1)
     pictures = [_blend(placed, gaussians.opacities, each, view, lenses) for view, each in enumerate(features)]
     layers = torch.stack(pictures).unflatten(1, (lenses.height, lenses.width))
-    distortion = layers[..., -1:] if wish.distortion else None
-    return layers[..., :-2], layers[..., -2:-1], Sighting(placed.radii, gradient, None, distortion)
+    distortion = layers[..., -1:] if options.distortion else None
+    return layers[..., :-2], layers[..., -2:-1], RasterizationInfo(placed.radii, gradient, None, distortion)
 
 
-def project(gaussians: Gaussians, lenses: Lenses) -> Placed:
+def project(gaussians: Gaussians, lenses: CameraMatrices) -> ProjectedSurfels:
     """Where discs land and how they lie there; gradients are those of all but `radii`."""
-    k = lenses.intrinsics
+    k = lenses.Ks
     turn, offset = lenses.viewmats[:, None, :3, :3], lenses.viewmats[:, None, :3, 3]
     centres = torch.einsum("bij,nj->bni", turn[:, 0], gaussians.means) + offset
     within = (centres[..., 2] > NEAR) & (centres[..., 2] < FAR)
@@ -89,9 +97,9 @@ def project(gaussians: Gaussians, lenses: Lenses) -> Placed:
         size = torch.tensor([lenses.width, lenses.height], dtype=reach.dtype, device=reach.device)
         inside = ((centre + reach > 0) & (centre - reach < size)).all(-1)
         sane = (tilts.square().sum(-1) < 1) & steps.isfinite().all(-1).all(-1) & reach.isfinite().all(-1)
-        shown = within & sane & inside & (gaussians.opacities >= FAINTEST)
+        shown = within & sane & inside & (gaussians.opacities >= MIN_ALPHA)
         radii = torch.where(shown, reach.amax(-1).ceil().clamp_max(WHOLE), 0).to(torch.int32)
-    return Placed(places, steps, areas, tilts, z, radii)
+    return ProjectedSurfels(places, steps, areas, tilts, z, radii)
 
 
 def bounds(
@@ -101,9 +109,9 @@ def bounds(
 
     An ellipse is around what shows of the disc; it is widened so that it holds the blur as well.
     """
-    squared = 2 * (opacities / FAINTEST).clamp_min(1).log()
+    squared = 2 * (opacities / MIN_ALPHA).clamp_min(1).log()
     clearance = 1 - squared * tilts.square().sum(-1)
-    whole = clearance < LEAST_CLEARANCE
+    whole = clearance < MIN_CLEARANCE
     clear = torch.where(whole, 1.0, clearance)
     middle = torch.where(
         whole[..., None], 0.0, -squared[:, None] * (steps @ tilts[..., None])[..., 0] / clear[..., None]
@@ -120,7 +128,11 @@ def _middle(steps: Float[Tensor, "*rows 2 2"], tilts: Float[Tensor, "*rows 2"]) 
 
 
 def _blend(
-    placed: Placed, opacities: Float[Tensor, " N"], features: Float[Tensor, "N F"], view: int, lenses: Lenses
+    placed: ProjectedSurfels,
+    opacities: Float[Tensor, " N"],
+    features: Float[Tensor, "N F"],
+    view: int,
+    lenses: CameraMatrices,
 ) -> Float[Tensor, "P G"]:
     """The features, times what surfels add to them, of every pixel of one picture, and after them the distortion."""
     rows = placed.visible[view].nonzero()[:, 0]
@@ -159,7 +171,7 @@ def exponents(
     dx, dy = (pixels[:, None] - places).unbind(-1)
     u, v = d * dx - b * dy, a * dy - c * dx
     below = areas - p * u - q * v
-    thick = steps.square().sum((-2, -1)) <= SHARPEST * areas.square()
+    thick = steps.square().sum((-2, -1)) <= MIN_RADIUS * areas.square()
     met = thick & (below * areas > 0)
     disc = torch.where(met, 0.5 * (u * u + v * v) / torch.where(met, below, 1.0).square(), NEVER)
     blur = (pixels[:, None] - places - _middle(steps, tilts)).square().sum(-1)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from renderers.splats.density_grid import AnySplats, SplatCloud
+from renderers.splats.density_grid import AnySplats, SplatParameters
 from renderers.splats.scene import SplatScene
 
 THICKNESS = 0.25
@@ -15,10 +15,10 @@ more makes them smoother and their outlines worse: 0.5 took 0.007 and 0.017 of t
 
 
 @torch.no_grad()
-def thickened(scene: SplatScene) -> AnySplats:
+def inflate_surfels(scene: SplatScene) -> AnySplats:
     """The splats of a scene; surfels with a third axis that goes with the two that they have."""
     if not scene.wish.surfels:
         return scene
     log_scales = scene.log_scales.clone()
     log_scales[:, 2] = log_scales[:, :2].mean(-1) + math.log(THICKNESS)
-    return SplatCloud(scene.means, log_scales, scene.quats, scene.logit_opacities, scene.sh)
+    return SplatParameters(scene.means, log_scales, scene.quats, scene.logit_opacities, scene.sh)

@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from renderers import kernels as renderers_kernels
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import March, Rays, Samples
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import FieldOutput, MarchOptions, Rays
 
 _LAYERS = 10
 _PATCH = 8
-_PULL_WORDS = 12
-_LONGEST = 2.5
+_GRAD_WORDS = 12
+_MAX_SAMPLES = 2.5
 """No ray is in the ball for longer."""
-_LANES_AT_MOST = 8
+_MAX_LANES = 8
 _RAYS_WORTH_THREADS = 2_000
 """Below about this many rays one thread is done before others have woken up."""
 
@@ -52,9 +52,9 @@ class _Marks(ctypes.Structure):
 
 
 def draw(
-    values: Float[Tensor, "R R R 4"], scale: float, occupancy: Occupancy, rays: Rays, march: March
+    values: Float[Tensor, "R R R 4"], scale: float, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions
 ) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
-    """The layers of a grid of voxels in the order of `Layers`, and the samples of each ray.
+    """The layers of a grid of voxels in the order of `VolumeOutput`, and the samples of each ray.
 
     Takes float32 tensors on the CPU. Raises OSError where the kernels are missing.
     """
@@ -75,7 +75,7 @@ def threads_for(rays: Rays) -> int:
     return torch.get_num_threads() if count >= _RAYS_WORTH_THREADS else 1
 
 
-def volume(resolution: int, scale: float, occupancy: Occupancy, rays: Rays, march: March) -> _Volume:
+def volume(resolution: int, scale: float, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions) -> _Volume:
     """What the kernels are told of a drawing; its tensors have to outlive it. Raises ValueError for wrong tensors."""
     kinds = {"shades": torch.int32}
     tensors = {field.name: getattr(rays, field.name) for field in fields(rays)} | {"empty": occupancy.empty}
@@ -115,7 +115,7 @@ class _Draw(torch.autograd.Function):
         d_layers, d_values = gradients[0].contiguous(), torch.zeros_like(values)
         alone = told.threads == 1
         patches = told.views * -(-told.height // _PATCH) * -(-told.width // _PATCH)
-        pulls = torch.empty(0 if alone else int(taken.sum()), _PULL_WORDS)
+        pulls = torch.empty(0 if alone else int(taken.sum()), _GRAD_WORDS)
         starts = torch.empty(patches + 1, dtype=torch.int64)
         seen = _Layers(*(tensor.data_ptr() for tensor in (layers, taken, first, d_layers)))
         pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (pulls, starts, d_values))
@@ -126,37 +126,37 @@ class _Draw(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Walked:
+class RaySamples:
     """Where the samples of all rays are, ray after ray."""
 
     points: Float[Tensor, "P 3"]
     distances: Float[Tensor, " P"]
     starts: Int64[Tensor, " R"]
     """Where the samples of each ray begin; the last one is P."""
-    taken: Int32[Tensor, "B H W"]
+    num_samples: Int32[Tensor, "B H W"]
 
 
-def walked(occupancy: Occupancy, rays: Rays, march: March) -> Walked:
+def march_rays(occupancy: OccupancyGrid, rays: Rays, march: MarchOptions) -> RaySamples:
     """The samples of all rays in cells where something is."""
     told = volume(2, 1.0, occupancy, rays, march)
     taken, first = torch.empty(2, *rays.jitter.shape, dtype=torch.int32)
-    words = (math.ceil(_LONGEST / march.step) + _LANES_AT_MOST + 2) // 64 + 1
+    words = (math.ceil(_MAX_SAMPLES / march.step) + _MAX_LANES + 2) // 64 + 1
     bits = torch.zeros(*taken.shape, words, dtype=torch.int64)
     marks = _Marks(words, first.data_ptr(), bits.data_ptr())
     kernels = library()
     kernels.sds3d_volume_mark(ctypes.byref(told), ctypes.byref(marks), ctypes.c_void_p(taken.data_ptr()))
     starts = functional.pad(taken.flatten().cumsum(0), (1, 0))
     count = int(starts[-1])
-    found = Walked(torch.empty(count, 3), torch.empty(count), starts, taken)
+    found = RaySamples(torch.empty(count, 3), torch.empty(count), starts, taken)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (found.starts, found.points, found.distances))
     kernels.sds3d_volume_walk(ctypes.byref(told), ctypes.byref(marks), *pointers)
     return found
 
 
 def composite(
-    found: Samples, along: Walked, occupancy: Occupancy, rays: Rays, march: March
+    found: FieldOutput, along: RaySamples, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions
 ) -> Float[Tensor, "B H W 10"]:
-    """The layers, in the order of `Layers`, of what a field said of the samples of a walk.
+    """The layers, in the order of `VolumeOutput`, of what a field said of the samples of a walk.
 
     Raises ValueError where the march is one with normals and the samples have none.
     """

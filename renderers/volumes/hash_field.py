@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from renderers import kernels
-from renderers.volumes.hash_kernels import look_up
-from renderers.volumes.rays import Samples
+from renderers.volumes.hash_kernels import query_hash_field
+from renderers.volumes.rays import FieldOutput
 from renderers.volumes.voxel_field import Blob, Field, lattice_points, outward
 
 PRIMES = (1, 2654435761, 805459861)
@@ -23,7 +23,7 @@ PRIMES = (1, 2654435761, 805459861)
 _POINTS_AT_ONCE = 1 << 18
 
 
-class HashField(Field):
+class HashGridField(Field):
     """Hash tables, and a network of one hidden layer that reads them."""
 
     tables: nn.Parameter
@@ -32,7 +32,7 @@ class HashField(Field):
     """[H,2L]"""
     out: nn.Parameter
     """[4,H]: to raw density and raw red, green, blue"""
-    shares: Tensor
+    level_weights: Tensor
     """[L]: what the features of a level are multiplied by, 0..1"""
 
     def __init__(
@@ -64,36 +64,36 @@ class HashField(Field):
         self.tables = nn.Parameter(1e-2 * uniform(levels, 1 << log2_size, 2))
         self.hidden = nn.Parameter(uniform(width, 2 * levels) * (3 / levels) ** 0.5)
         self.out = nn.Parameter(uniform(4, width) * (3 / width) ** 0.5)
-        self.register_buffer("shares", torch.ones(levels), persistent=False)
+        self.register_buffer("level_weights", torch.ones(levels), persistent=False)
 
-    def let_in(self, count: float) -> None:
+    def set_active_levels(self, count: float) -> None:
         """Lets so many levels in, the coarsest first; each comes in along half a cosine (Lin et al. 2021, BARF,
         equation 14, for frequencies instead of levels)."""
-        late = (count - torch.arange(len(self.shares), device=self.shares.device)).clamp(0, 1)
-        self.shares = (0.5 - 0.5 * torch.cos(math.pi * late)).to(self.shares)
+        late = (count - torch.arange(len(self.level_weights), device=self.level_weights.device)).clamp(0, 1)
+        self.level_weights = (0.5 - 0.5 * torch.cos(math.pi * late)).to(self.level_weights)
 
-    def sample(self, points: Float[Tensor, "P 3"], normals: bool) -> Samples:
+    def query(self, points: Float[Tensor, "P 3"], normals: bool) -> FieldOutput:
         """Normals are of differences over one voxel of the finest level that is in, which costs three times more
         points."""
         if not normals:
-            return Samples(*self._activated(points), None)
-        reach = 2 / self.resolutions[max(int(self.shares.count_nonzero()), 1) - 1]
+            return FieldOutput(*self._activated(points), None)
+        reach = 2 / self.resolutions[max(int(self.level_weights.count_nonzero()), 1) - 1]
         aside = points + reach * torch.eye(3, dtype=points.dtype, device=points.device)[:, None]
         density, albedo = self._activated(torch.cat([points, aside.reshape(-1, 3)]))
         count = len(points)
         slope = (density[count:].view(3, -1) - density[:count]) / reach
-        return Samples(density[:count], albedo[:count], outward(slope.T))
+        return FieldOutput(density[:count], albedo[:count], outward(slope.T))
 
     def _activated(self, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
         """Density and colour. Compiled for float32 on a CPU."""
         if points.device.type == "cpu" and points.dtype == torch.float32 and kernels.library() is not None:
             weights = self.tables, self.hidden, self.out
-            return look_up(points, self.blob, weights, self.resolutions, self.shares, self.scale)
-        features = encode_slowly(points, self.tables, self.resolutions, self.shares)
-        return decode_slowly(features, self.hidden, self.out, self.blob(points), self.scale)
+            return query_hash_field(points, self.blob, weights, self.resolutions, self.level_weights, self.scale)
+        features = encode_reference(points, self.tables, self.resolutions, self.level_weights)
+        return decode_reference(features, self.hidden, self.out, self.blob(points), self.scale)
 
     @torch.no_grad()
-    def densest(self, cells: int) -> Float[Tensor, "G G G"]:
+    def max_density(self, cells: int) -> Float[Tensor, "G G G"]:
         """Greatest of 27 points of each cell, its corners among them: what lies between may be more."""
         count = 2 * cells + 1
         points = lattice_points(count, self.hidden).split(_POINTS_AT_ONCE)
@@ -101,7 +101,7 @@ class HashField(Field):
         return functional.max_pool3d(density, 3, 2)[0, 0]
 
 
-def encode_slowly(
+def encode_reference(
     points: Float[Tensor, "P 3"], tables: Float[Tensor, "L T 2"], resolutions: list[int], shares: Float[Tensor, " L"]
 ) -> Float[Tensor, "F P"]:
     """Features of points of the cube, 2 of each level, times its share; on any device, in any floating type."""
@@ -114,12 +114,12 @@ def encode_slowly(
         for corner in range(8):
             step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=points.device)
             weight = torch.where(step == 1, share, 1 - share).prod(-1)
-            found = found + weight[:, None] * table[entries(first + step, resolution, len(table))]
+            found = found + weight[:, None] * table[hash_indices(first + step, resolution, len(table))]
         features.append(share_of_level * found)
     return torch.cat(features, -1).T
 
 
-def entries(corners: Int64[Tensor, "P 3"], resolution: int, size: int) -> Int64[Tensor, " P"]:
+def hash_indices(corners: Int64[Tensor, "P 3"], resolution: int, size: int) -> Int64[Tensor, " P"]:
     """Where in a table of `size` entries the corners of a grid of `resolution` voxels along a side have theirs."""
     x, y, z = corners.unbind(-1)
     side = resolution + 1
@@ -128,7 +128,7 @@ def entries(corners: Int64[Tensor, "P 3"], resolution: int, size: int) -> Int64[
     return (x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]) & (size - 1)
 
 
-def decode_slowly(
+def decode_reference(
     features: Float[Tensor, "F P"],
     hidden: Float[Tensor, "H F"],
     out: Float[Tensor, "4 H"],

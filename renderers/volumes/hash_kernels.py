@@ -29,7 +29,7 @@ class _Hashed(ctypes.Structure):
     ]
 
 
-def look_up(
+def query_hash_field(
     points: Float[Tensor, "P 3"],
     blob: Blob,
     weights: tuple[Float[Tensor, "L T 2"], Float[Tensor, "H F"], Float[Tensor, "4 H"]],
@@ -44,7 +44,7 @@ def look_up(
     """
     plain = [_plain(tensor) for tensor in (points, *weights)]
     levels = torch.tensor(resolutions, dtype=torch.int32), _plain(shares.detach())
-    density, albedo = _LookUp.apply(*plain, levels, (scale, blob.edge, blob.height, 0.5 / blob.width**2))  # type: ignore[no-untyped-call]
+    density, albedo = _QueryHashField.apply(*plain, levels, (scale, blob.edge, blob.height, 0.5 / blob.width**2))  # type: ignore[no-untyped-call]
     return density, albedo
 
 
@@ -58,13 +58,13 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
     return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
 
-class _LookUp(torch.autograd.Function):
+class _QueryHashField(torch.autograd.Function):
     """points, tables, hidden, out -> density, albedo."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *inputs, levels, shape = arguments
-        told = _told(inputs, levels, shape)
+        told = _describe(inputs, levels, shape)
         count, block = told.points, library().sds3d_hashed_block()
         density, albedo = torch.empty(count), torch.empty(count, 3)
         found = rise = None
@@ -79,14 +79,14 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         *inputs, resolutions, shares, found, rise, albedo = ctx.saved_tensors
-        told = _told(inputs, (resolutions, shares), ctx.shape)
+        told = _describe(inputs, (resolutions, shares), ctx.shape)
         pulls = [gradient.contiguous() for gradient in gradients]
         d_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
         library().sds3d_hashed_back(ctypes.byref(told), *_pointers(found, rise, albedo, *pulls, *d_weights))
         return None, *d_weights, None, None
 
 
-def _told(inputs: list[Tensor], levels: tuple[Tensor, Tensor], shape: tuple[float, ...]) -> _Hashed:
+def _describe(inputs: list[Tensor], levels: tuple[Tensor, Tensor], shape: tuple[float, ...]) -> _Hashed:
     """`shape`: the scale of the density, and edge, height and fall of the blob."""
     points, tables, hidden, out = inputs
     count, neurons = 2 * len(tables), len(hidden)

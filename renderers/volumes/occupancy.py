@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-_FARTHEST = 8
+_MAX_RADIUS = 8
 """Distances beyond this many cells are not told apart."""
 
 
 @dataclass(frozen=True)
-class Occupancy:
+class OccupancyGrid:
     """How far from something the cells are."""
 
     empty: UInt8[Tensor, "G G G"]
@@ -26,38 +26,38 @@ class Occupancy:
     """Of a ball around the origin that holds all cells where something is, at most 1."""
 
     @classmethod
-    def everywhere(cls, cells: int, device: torch.device | str) -> Occupancy:
+    def full(cls, cells: int, device: torch.device | str) -> OccupancyGrid:
         """Nothing is skipped."""
         return cls(torch.zeros(cells, cells, cells, dtype=torch.uint8, device=device), 1.0)
 
     @classmethod
-    def where(cls, something: Bool[Tensor, "G G G"]) -> Occupancy:
+    def from_mask(cls, something: Bool[Tensor, "G G G"]) -> OccupancyGrid:
         """What is not marked is skipped."""
         empty = torch.zeros_like(something, dtype=torch.uint8)
         reached = something
-        for _ in range(_FARTHEST):
+        for _ in range(_MAX_RADIUS):
             empty += ~reached
-            reached = widened(reached)
+            reached = dilate(reached)
         return cls(empty.contiguous(), min(1.0, _reach(something)))
 
     @classmethod
-    def of(cls, densest: Float[Tensor, "G G G"], thinnest: float) -> Occupancy:
+    def from_density(cls, densest: Float[Tensor, "G G G"], thinnest: float) -> OccupancyGrid:
         """Cells whose greatest density reaches `thinnest`, and their neighbours: content can grow into these.
 
         A density that is not a number counts as something.
         """
-        return cls.where(widened(~(densest < thinnest)))
+        return cls.from_mask(dilate(~(densest < thinnest)))
 
     @property
     def cells(self) -> int:
         return self.empty.shape[0]
 
     @property
-    def share(self) -> float:
+    def occupied_fraction(self) -> float:
         """Share of the cells that are not skipped, 0..1."""
         return float((self.empty == 0).float().mean())
 
-    def holds(self, points: Float[Tensor, "P 3"]) -> Bool[Tensor, " P"]:
+    def contains(self, points: Float[Tensor, "P 3"]) -> Bool[Tensor, " P"]:
         """Whether points lie in cells that are not skipped; outside of the cube the nearest cell counts."""
         cell = (points * (0.5 * self.cells) + 0.5 * self.cells).long().clamp(0, self.cells - 1)
         x, y, z = cell.unbind(-1)
@@ -73,7 +73,7 @@ def _reach(something: Bool[Tensor, "G G G"]) -> float:
     return 1.0001 * math.sqrt(float(torch.where(something, farthest, 0.0).max()))
 
 
-def widened(mask: Bool[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
+def dilate(mask: Bool[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
     """The mask and all 26 neighbours of its cells."""
     for axis in range(3):
         wider = mask.clone()

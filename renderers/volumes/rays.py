@@ -16,15 +16,15 @@ from torch.nn import functional
 
 from renderers.cameras import Cameras
 
-EXHAUSTED = 1e-4
+MIN_TRANSMITTANCE = 1e-4
 """A ray that lets less than this through takes no more samples."""
-FLATTEST = 1e-6
+MIN_SLOPE = 1e-6
 """Added to the squared length of a gradient that is made a normal."""
-FARTHEST = 1e5
+MAX_DISTANCE = 1e5
 """A ball that begins farther away than this is not seen."""
 
 
-class Shade(IntEnum):
+class ShadingMode(IntEnum):
     """How a picture is lit (Poole et al. 2022, section 3.1)."""
 
     ALBEDO = 0
@@ -45,12 +45,12 @@ class Rays:
     jitter: Float[Tensor, "B H W"]
     """0..1: the samples of a ray lie at (i + jitter) * step for whole i."""
     shades: Int32[Tensor, " B"]
-    """Values of `Shade`."""
+    """Values of `ShadingMode`."""
     lights: Float[Tensor, "B 3"]
     """Where the lights are."""
 
     @classmethod
-    def of(cls, cameras: Cameras, like: Tensor) -> Rays:
+    def from_cameras(cls, cameras: Cameras, like: Tensor) -> Rays:
         """Rays through the middles of the pixels, without light, in the type and on the device of `like`.
 
         Raises ValueError where a camera has a pose that is not finite or a picture without pixels.
@@ -83,13 +83,13 @@ class Rays:
     def width(self) -> int:
         return self.directions.shape[2]
 
-    def steepness(self, cameras: Cameras) -> Float[Tensor, "B H W 1"]:
+    def depth_per_distance(self, cameras: Cameras) -> Float[Tensor, "B H W 1"]:
         """Depth along the axis of its camera per length of the ray."""
         return -torch.einsum("bhwi,bi->bhw", self.directions, cameras.c2w[:, :3, 2].to(self.directions))[..., None]
 
 
 @dataclass(frozen=True)
-class March:
+class MarchOptions:
     """How rays are sampled, and which of the dearer layers are wanted."""
 
     step: float = 1 / 64
@@ -109,7 +109,7 @@ class March:
 
 
 @dataclass(frozen=True)
-class Samples:
+class FieldOutput:
     """What a field is at P points."""
 
     density: Float[Tensor, " P"]
@@ -121,33 +121,33 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Layers:
+class VolumeOutput:
     """What is seen of a volume, over nothing. With w the weights of the samples of a ray:"""
 
-    colour: Float[Tensor, "B H W 3"]
+    rgb: Float[Tensor, "B H W 3"]
     """sum of w times lit colour"""
     alpha: Float[Tensor, "B H W 1"]
     """sum of w"""
-    reach: Float[Tensor, "B H W 1"]
+    distance: Float[Tensor, "B H W 1"]
     """sum of w times distance along the ray"""
     normal: Float[Tensor, "B H W 3"]
     """sum of w times normal"""
-    away: Float[Tensor, "B H W 1"]
+    orientation_loss: Float[Tensor, "B H W 1"]
     """sum of w max(0, normal . direction)^2: Ref-NeRF's orientation loss (Verbin et al. 2022, equation 11)"""
-    spread: Float[Tensor, "B H W 1"]
+    distortion: Float[Tensor, "B H W 1"]
     """Distortion of mip-NeRF 360 (Barron et al. 2022, equation 15), with world lengths: sum over i, j of
     w_i w_j |t_i - t_j|, and sum of w_i^2 step / 3"""
-    taken: Int32[Tensor, "B H W"]
+    num_samples: Int32[Tensor, "B H W"]
     """Samples of each ray that were looked at"""
 
     @classmethod
-    def of(cls, packed: Float[Tensor, "B H W 10"], taken: Int32[Tensor, "B H W"]) -> Layers:
+    def of(cls, packed: Float[Tensor, "B H W 10"], taken: Int32[Tensor, "B H W"]) -> VolumeOutput:
         """From the layers one after the other, as the kernels give them."""
         colour, alpha, reach, normal, away, spread = packed.split([3, 1, 1, 3, 1, 1], dim=-1)
         return cls(colour, alpha, reach, normal, away, spread, taken)
 
 
-def checked(rays: Rays, like: Tensor) -> None:
+def validate_inputs(rays: Rays, like: Tensor) -> None:
     """Raises ValueError where rays and field differ in type or device, or shapes do not fit together."""
     views, height, width = rays.directions.shape[:3]
     shapes = {"origins": (views, 3), "jitter": (views, height, width), "shades": (views,), "lights": (views, 3)}

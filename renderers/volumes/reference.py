@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import EXHAUSTED, FARTHEST, March, Rays, Shade
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MAX_DISTANCE, MIN_TRANSMITTANCE, MarchOptions, Rays, ShadingMode
 from renderers.volumes.voxel_field import Field
 
 _SAMPLES_AT_ONCE = 2_000_000
 
 
 def draw(
-    field: Field, occupancy: Occupancy, rays: Rays, march: March
+    field: Field, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions
 ) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
-    """The layers in the order of `Layers`, and the samples of each ray; in any floating type, on any device."""
+    """The layers in the order of `VolumeOutput`, and the samples of each ray; in any floating type, on any device."""
     views, height, width = rays.directions.shape[:3]
     per_view = height * width
     flat = Rays(
@@ -42,13 +42,13 @@ def _rows(rays: Rays, rows: slice) -> Rays:
 
 
 def _some(
-    field: Field, occupancy: Occupancy, rays: Rays, march: March
+    field: Field, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions
 ) -> tuple[Float[Tensor, "N 10"], Int32[Tensor, " N"]]:
     distances, inside = lattice(rays, march)
     places = rays.origins[:, None] + distances[..., None] * rays.directions[:, 0, 0, None]
     shape = inside.shape
-    inside = inside & occupancy.holds(places.reshape(-1, 3)).view(shape)
-    found = field.sample(places[inside], march.normals)
+    inside = inside & occupancy.contains(places.reshape(-1, 3)).view(shape)
+    found = field.query(places[inside], march.normals)
 
     def spread_out(values: Tensor) -> Tensor:
         return values.new_zeros(*shape, *values.shape[1:]).index_put((inside,), values)
@@ -58,7 +58,7 @@ def _some(
     return layers, inside.sum(-1, dtype=torch.int32)
 
 
-def lattice(rays: Rays, march: March) -> tuple[Float[Tensor, "N S"], Bool[Tensor, "N S"]]:
+def lattice(rays: Rays, march: MarchOptions) -> tuple[Float[Tensor, "N S"], Bool[Tensor, "N S"]]:
     """Distances of the samples of rays (of pictures of one pixel), and whether they lie in the ball of radius 1."""
     origins, directions, jitter = rays.origins, rays.directions[:, 0, 0], rays.jitter[:, 0, 0]
     start, stop = ball(origins, directions, 1.0)
@@ -77,7 +77,7 @@ def ball(
     inside = middle.square() - origins.square().sum(-1) + radius**2
     half = inside.clamp_min(0).sqrt()
     start, stop = (middle - half).clamp_min(0), middle + half
-    seen = (inside > 0) & (stop > start) & (start < FARTHEST)
+    seen = (inside > 0) & (stop > start) & (start < MAX_DISTANCE)
     return torch.where(seen, start, 0.0), torch.where(seen, stop, 0.0)
 
 
@@ -87,7 +87,7 @@ def composite(
     normal: Float[Tensor, "N S 3"] | None,
     distances: Float[Tensor, "N S"],
     rays: Rays,
-    march: March,
+    march: MarchOptions,
 ) -> Float[Tensor, "N 10"]:
     """The layers of rays (of pictures of one pixel) from their samples, those of density 0 being nothing.
 
@@ -95,7 +95,7 @@ def composite(
     """
     passed = torch.cat([torch.zeros_like(density[:, :1]), (density * march.step).cumsum(-1)], -1)
     through = torch.exp(-passed)
-    weight = torch.where(through[:, :-1] > EXHAUSTED, through[:, :-1] - through[:, 1:], 0.0)
+    weight = torch.where(through[:, :-1] > MIN_TRANSMITTANCE, through[:, :-1] - through[:, 1:], 0.0)
     nothing = density.new_zeros(len(density))
     colour, facing_away, mean_normal = albedo, nothing, density.new_zeros(len(density), 3)
     if normal is not None:
@@ -125,7 +125,9 @@ def lit(
     facing = (normal * way).sum(-1, keepdim=True).clamp_min(0)
     share = ambient + (1 - ambient) * facing
     kinds = shades[:, None]
-    return torch.where(kinds == Shade.ALBEDO, albedo, torch.where(kinds == Shade.TEXTURELESS, share, albedo * share))
+    return torch.where(
+        kinds == ShadingMode.ALBEDO, albedo, torch.where(kinds == ShadingMode.TEXTURELESS, share, albedo * share)
+    )
 
 
 def distortion(weight: Float[Tensor, "N S"], distances: Float[Tensor, "N S"], step: float) -> Float[Tensor, " N"]:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from renderers import kernels
 from renderers.volumes import cpu_kernels, reference
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import EXHAUSTED, Layers, March, Rays, Samples, checked
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MIN_TRANSMITTANCE, FieldOutput, MarchOptions, Rays, VolumeOutput, validate_inputs
 from renderers.volumes.reference import ball, lit
 from renderers.volumes.voxel_field import Field, VoxelField
 
 
-def draw(field: Field, occupancy: Occupancy, rays: Rays, march: March) -> Layers:
+def render_rays(field: Field, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions) -> VolumeOutput:
     """What the rays see of a field, differentiable in its parameters.
 
     CUDA tensors go to nerfacc; float32 on a CPU to the compiled kernels, voxels to one that does all in one go; all
@@ -28,24 +28,24 @@ def draw(field: Field, occupancy: Occupancy, rays: Rays, march: March) -> Layers
     Raises ValueError where shapes, types or devices do not fit together.
     """
     like = next(field.parameters())
-    checked(rays, like)
+    validate_inputs(rays, like)
     if occupancy.empty.device != like.device:
         raise ValueError(f"the occupancy is on {occupancy.empty.device}, the field on {like.device}")
     if like.device.type == "cuda":
-        return Layers.of(*draw_by_nerfacc(field, occupancy, rays, march))
+        return VolumeOutput.of(*render_rays_nerfacc(field, occupancy, rays, march))
     if like.dtype != torch.float32 or kernels.library() is None:
-        return Layers.of(*reference.draw(field, occupancy, rays, march))
+        return VolumeOutput.of(*reference.draw(field, occupancy, rays, march))
     if isinstance(field, VoxelField):
-        return Layers.of(*cpu_kernels.draw(field.values, field.scale, occupancy, rays, march))
-    along = cpu_kernels.walked(occupancy, rays, march)
-    found = field.sample(along.points, march.normals)
-    return Layers.of(cpu_kernels.composite(found, along, occupancy, rays, march), along.taken)
+        return VolumeOutput.of(*cpu_kernels.draw(field.values, field.scale, occupancy, rays, march))
+    along = cpu_kernels.march_rays(occupancy, rays, march)
+    found = field.query(along.points, march.normals)
+    return VolumeOutput.of(cpu_kernels.composite(found, along, occupancy, rays, march), along.num_samples)
 
 
-def draw_by_nerfacc(
-    field: Field, occupancy: Occupancy, rays: Rays, march: March
+def render_rays_nerfacc(
+    field: Field, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions
 ) -> tuple[Float[Tensor, "B H W 10"], Int32[Tensor, "B H W"]]:
-    """The layers in the order of `Layers`, and the samples of each ray.
+    """The layers in the order of `VolumeOutput`, and the samples of each ray.
 
     Raises ModuleNotFoundError with the name to install where nerfacc is missing.
     """
@@ -66,13 +66,13 @@ def draw_by_nerfacc(
 
     def thickness(starts: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
         middle = 0.5 * (starts + ends)[:, None]
-        return field.sample(origins[rows] + middle * directions[rows], False).density
+        return field.query(origins[rows] + middle * directions[rows], False).density
 
     rows, starts, ends = estimator.sampling(
         origins, directions, sigma_fn=thickness, **sampling_arguments(march, start, stop)
     )
     distances = 0.5 * (starts + ends)
-    found = field.sample(origins[rows] + distances[:, None] * directions[rows], march.normals)
+    found = field.query(origins[rows] + distances[:, None] * directions[rows], march.normals)
     packed = {"ray_indices": rows, "n_rays": count}
     weight, *_ = nerfacc.render_weight_from_density(starts, ends, found.density, **packed)
     layers = _accumulated(nerfacc, found, weight, distances, rows, rays, march)
@@ -80,18 +80,18 @@ def draw_by_nerfacc(
     return layers.view(views, height, width, 10), taken.view(views, height, width)
 
 
-def grid_arguments(occupancy: Occupancy) -> dict[str, Any]:
+def grid_arguments(occupancy: OccupancyGrid) -> dict[str, Any]:
     """How `nerfacc.OccGridEstimator` is made: one cube around the content."""
     return {"roi_aabb": [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], "resolution": occupancy.cells, "levels": 1}
 
 
-def sampling_arguments(march: March, start: Tensor, stop: Tensor) -> dict[str, Any]:
+def sampling_arguments(march: MarchOptions, start: Tensor, stop: Tensor) -> dict[str, Any]:
     """How its `sampling` is called besides the rays and the density."""
     return {
         "t_min": start,
         "t_max": stop,
         "render_step_size": march.step,
-        "early_stop_eps": EXHAUSTED,
+        "early_stop_eps": MIN_TRANSMITTANCE,
         "alpha_thre": 0.0,
         "stratified": False,
         "cone_angle": 0.0,
@@ -100,12 +100,12 @@ def sampling_arguments(march: March, start: Tensor, stop: Tensor) -> dict[str, A
 
 def _accumulated(
     nerfacc: Any,
-    found: Samples,
+    found: FieldOutput,
     weight: Float[Tensor, " P"],
     distances: Float[Tensor, " P"],
     rows: Int64[Tensor, " P"],
     rays: Rays,
-    march: March,
+    march: MarchOptions,
 ) -> Float[Tensor, "R 10"]:
     """Sums along the rays, in the order of the layers; `rows` are the rays of the samples."""
     per_view = rays.height * rays.width

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from renderers.volumes.rays import FLATTEST, Samples
+from renderers.volumes.rays import MIN_SLOPE, FieldOutput
 
-LARGEST = 512
+MAX_RESOLUTION = 512
 """Corners along a side that a grid may have."""
 _FLAT = 1e-4
 """Added to the squared length of differences."""
@@ -28,11 +28,11 @@ class Field(nn.Module, ABC):
     """Density and colour at every point of the ball of radius 1."""
 
     @abstractmethod
-    def sample(self, points: Float[Tensor, "P 3"], normals: bool) -> Samples:
+    def query(self, points: Float[Tensor, "P 3"], normals: bool) -> FieldOutput:
         """What is there; differentiable in the parameters, not in the points. Normals only if asked for."""
 
     @abstractmethod
-    def densest(self, cells: int) -> Float[Tensor, "G G G"]:
+    def max_density(self, cells: int) -> Float[Tensor, "G G G"]:
         """For each of the cells of the cube, a density that is not exceeded in it (or only between its samples)."""
 
 
@@ -70,17 +70,17 @@ class VoxelField(Field):
     def resolution(self) -> int:
         return self.values.shape[0]
 
-    def sample(self, points: Float[Tensor, "P 3"], normals: bool) -> Samples:
+    def query(self, points: Float[Tensor, "P 3"], normals: bool) -> FieldOutput:
         raw, slope = trilinear(self.values, points)
         density = self.scale * functional.softplus(raw[:, 0], threshold=60)
-        return Samples(density, raw[:, 1:].sigmoid(), outward(slope) if normals else None)
+        return FieldOutput(density, raw[:, 1:].sigmoid(), outward(slope) if normals else None)
 
     @torch.no_grad()
-    def densest(self, cells: int) -> Float[Tensor, "G G G"]:
+    def max_density(self, cells: int) -> Float[Tensor, "G G G"]:
         """Exact: between corners a linear function is nowhere greater than at them."""
         raw = self.values[..., 0]
         for axis in range(3):
-            raw = _greatest(raw, axis, cells)
+            raw = _max_pool(raw, axis, cells)
         return self.scale * functional.softplus(raw, threshold=60)
 
 
@@ -115,10 +115,10 @@ def trilinear(
 
 def outward(slope: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
     """The unit normal where the density falls fastest; shorter where it hardly changes."""
-    return -slope / (slope.square().sum(-1, keepdim=True) + FLATTEST).sqrt()
+    return -slope / (slope.square().sum(-1, keepdim=True) + MIN_SLOPE).sqrt()
 
 
-def variation(values: Float[Tensor, "R R R C"]) -> Float[Tensor, ""]:
+def total_variation(values: Float[Tensor, "R R R C"]) -> Float[Tensor, ""]:
     """Mean length of the gradient of the raw density, by differences to the next corners (Rudin et al. 1992).
 
     Per unit of length, so that it stays as it is when the grid becomes finer.
@@ -162,31 +162,29 @@ class _Variation(torch.autograd.Function):
         return pull
 
 
-def resampled(values: Float[Tensor, "R R R C"], resolution: int) -> Float[Tensor, "S S S C"]:
+def upsample(values: Float[Tensor, "R R R C"], resolution: int) -> Float[Tensor, "S S S C"]:
     """The grid with another number of corners along each side; linear in between."""
     size = (resolution, resolution, resolution)
     moved = functional.interpolate(values.movedim(-1, 0)[None], size, mode="trilinear", align_corners=True)
     return moved[0].movedim(0, -1).contiguous()
 
 
-def refined(optimiser: Optimizer, old: nn.Parameter, resolution: int) -> nn.Parameter:
+def upsample_parameter(optimizer: Optimizer, old: nn.Parameter, resolution: int) -> nn.Parameter:
     """A grid of more corners that takes the place of `old` in the optimiser, and goes on with Adam's state of it.
 
     The pull on a corner shrinks with the volume around it, and the state is scaled as the pull will be.
     Raises ValueError if the optimiser does not hold `old`.
     """
-    new = nn.Parameter(resampled(old.detach(), resolution))
-    for group in optimiser.param_groups:
+    new = nn.Parameter(upsample(old.detach(), resolution))
+    for group in optimizer.param_groups:
         for place, parameter in enumerate(group["params"]):
             if parameter is old:
                 group["params"][place] = new
                 share = (old.shape[0] / resolution) ** 3
                 powers = {"exp_avg": share, "exp_avg_sq": share**2}
-                memory = optimiser.state.pop(old, None) or {}
+                memory = optimizer.state.pop(old, None) or {}
                 for name, value in memory.items():
-                    optimiser.state[new][name] = (
-                        resampled(value, resolution) * powers[name] if name in powers else value
-                    )
+                    optimizer.state[new][name] = upsample(value, resolution) * powers[name] if name in powers else value
                 return new
     raise ValueError("the optimiser does not hold this grid; make it from groups() of the scene it settles")
 
@@ -197,7 +195,7 @@ def lattice_points(count: int, like: Tensor) -> Float[Tensor, "P 3"]:
     return torch.cartesian_prod(axis, axis, axis)
 
 
-def _greatest(values: Tensor, axis: int, cells: int) -> Tensor:
+def _max_pool(values: Tensor, axis: int, cells: int) -> Tensor:
     """Greatest of the corners that each cell along an axis reaches."""
     last = values.shape[axis] - 1
     edges = torch.arange(cells + 1, device=values.device)

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from configs.presets import PRESETS, preset
-from configs.registry import SCENES, TIMES, objective_names, scene_class, times_class
-from configs.run import Part, RunConfig
-from guidance.timesteps import Falling
-from renderers.meshes.config import LARGEST_TEXTURE, Solid
+from configs.registry import SCENES, TIMESTEP_SAMPLERS, objective_names, scene_class, timestep_sampler_class
+from configs.run import Region, RunConfig
+from guidance.timesteps import AnnealedUniform
+from renderers.meshes.config import MAX_TEXTURE_SIZE, MeshConfig
 from sds3d.console import Console, Mode
 from sds3d.mesh_import.load import texture_size
-from sds3d.models.loading import EMBEDDED, is_embedded
+from sds3d.models.loading import MINI, is_mini
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerateArgs:
     """What `sds3d generate` was asked."""
 
-    run: RunConfig
+    config: RunConfig
     out: Path | None
     console: Console
     trust: bool = False
@@ -44,7 +44,7 @@ EDITS = "dds"
 _EDIT = "sds3d edit"
 _REFINE = "sds3d refine"
 _TEXTURE = "sds3d texture"
-_LATE = Falling((0.1, 0.6), (0.02, 0.3))
+REFINE_TIMESTEPS = AnnealedUniform((0.1, 0.6), (0.02, 0.3))
 """Noise times for a scene that is nearly what it should be."""
 _NOT_GIVEN = "not given"
 
@@ -63,7 +63,7 @@ def parser(program: str, description: str) -> Parser:
     )
 
 
-def add_telling(flags: argparse.ArgumentParser) -> None:
+def add_verbosity_flags(flags: argparse.ArgumentParser) -> None:
     """The flags that say how much is told."""
     flags.add_argument("--quiet", action="store_true", help="tell nothing but errors")
     flags.add_argument("--json", action="store_true", help="tell everything as JSON, one object a line")
@@ -80,12 +80,12 @@ def add_strict(flags: argparse.ArgumentParser) -> None:
 
 
 def console_of(flags: argparse.Namespace) -> Console:
-    """The console that `add_telling` asks for."""
+    """The console that `add_verbosity_flags` asks for."""
     mode: Mode = "json" if flags.json else "quiet" if flags.quiet else "live"
     return Console(mode)
 
 
-def generate(arguments: list[str], program: str = _GENERATE) -> Asked:
+def generate(arguments: list[str], program: str = _GENERATE) -> GenerateArgs:
     """The run that `sds3d generate` is asked for.
 
     Preset, objective, times, scene and prior are read first, for they decide which other flags there are and their
@@ -94,18 +94,18 @@ def generate(arguments: list[str], program: str = _GENERATE) -> Asked:
     Raises:
         ValueError: a name that does not exist, or a value that does not fit.
     """
-    first = _first(program)
+    first = _base_parser(program)
     first.add_argument("--scene", metavar="NAME", help=f"what is optimised: {', '.join(SCENES)} (default: splats)")
     picked, rest = first.parse_known_args(arguments)
-    start = _start(picked, rest)
+    start = _initial_config(picked, rest)
     if picked.scene is not None and scene_class(picked.scene) is not type(start.scene):
         scene = scene_class(picked.scene)()
-        start = replace(start, scene=scene, orbit=scene.orbit)
+        start = replace(start, scene=scene, cameras=scene.orbit)
     run = _parsed(program, rest, start, f"{_ABOUT[program]}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked))
+    return GenerateArgs(run, picked.out, console_of(picked))
 
 
-def edit(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Asked:
+def edit(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> GenerateArgs:
     """The run that `sds3d edit` is asked for: scene, prior and cameras are those of the run it starts from.
 
     Args:
@@ -115,48 +115,60 @@ def edit(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Ask
         ValueError: as `generate`.
         FileNotFoundError: there is no such run.
     """
-    first = _first(_EDIT)
+    first = _base_parser(_EDIT)
     picked, rest = _with_path(first, "RUN", f"{_EDIT} runs/demo PROMPT", arguments)
     picked.objective = picked.objective or EDITS
-    start = _start(picked, rest)
+    start = _initial_config(picked, rest)
     if picked.path is not None:
         old = before(picked.path, picked.trust)
-        start = replace(start, source=os.path.abspath(picked.path), scene=old.scene, model=old.model, orbit=old.orbit)
-        start = replace(start, prior=old.prior, mesh=old.mesh, device=old.device)
-        start = replace(start, extras=replace(old.extras, offline=picked.offline))
+        start = replace(
+            start,
+            source_run=os.path.abspath(picked.path),
+            scene=old.scene,
+            init_mesh=old.init_mesh,
+            cameras=old.cameras,
+        )
+        start = replace(start, prior=old.prior, mesh_extraction=old.mesh_extraction, device=old.device)
+        start = replace(start, prior_options=replace(old.prior_options, offline=picked.offline))
     about = "Changes a finished asset to what another prompt says; with --objective sds, and so on, it goes on freely."
     run = _parsed(_EDIT, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked), picked.trust)
+    return GenerateArgs(run, picked.out, console_of(picked), picked.trust)
 
 
-def refine(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> Asked:
+def refine(arguments: list[str], before: Callable[[Path, bool], RunConfig]) -> GenerateArgs:
     """The run that `sds3d refine` is asked for: the mesh of a finished run, trained on. Raises as `edit`."""
-    first = _first(_REFINE)
+    first = _base_parser(_REFINE)
     picked, rest = _with_path(first, "RUN", f"{_REFINE} runs/demo", arguments)
-    start = replace(_start(picked, rest), scene=Solid(), times=times_class(picked.times)() if picked.times else _LATE)
+    start = replace(
+        _initial_config(picked, rest),
+        scene=MeshConfig(),
+        timesteps=timestep_sampler_class(picked.timesteps)() if picked.timesteps else REFINE_TIMESTEPS,
+    )
     if picked.path is not None:
         old = before(picked.path, picked.trust)
-        start = replace(start, prompt=old.prompt, negative=old.negative, orbit=old.orbit, prior=old.prior)
-        start = replace(start, extras=replace(old.extras, offline=picked.offline))
-        start = replace(start, model=os.path.abspath(picked.path / "asset.glb"), device=old.device)
+        start = replace(
+            start, prompt=old.prompt, negative_prompt=old.negative_prompt, cameras=old.cameras, prior=old.prior
+        )
+        start = replace(start, prior_options=replace(old.prior_options, offline=picked.offline))
+        start = replace(start, init_mesh=os.path.abspath(picked.path / "asset.glb"), device=old.device)
     about = "Makes the mesh of a finished run better as a mesh: its texture and where its points are."
     run = _parsed(_REFINE, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked), picked.trust)
+    return GenerateArgs(run, picked.out, console_of(picked), picked.trust)
 
 
-def texture(arguments: list[str]) -> Asked:
+def texture(arguments: list[str]) -> GenerateArgs:
     """The run that `sds3d texture` is asked for: a mesh from a file painted anew, its shape kept. Raises as `edit`."""
-    first = _first(_TEXTURE)
+    first = _base_parser(_TEXTURE)
     picked, rest = _with_path(first, "MODEL", f'{_TEXTURE} chair.glb "a red armchair"', arguments)
-    scene = Solid(move=False, repaint=True)
+    scene = MeshConfig(train_geometry=False, repaint=True)
     if picked.path is not None and (size := texture_size(picked.path)) is not None:
-        scene = replace(scene, texture=max(16, min(size, LARGEST_TEXTURE)))
-    start = replace(_start(picked, rest), scene=scene)
+        scene = replace(scene, texture_size=max(16, min(size, MAX_TEXTURE_SIZE)))
+    start = replace(_initial_config(picked, rest), scene=scene)
     if picked.path is not None:
-        start = replace(start, model=os.path.abspath(picked.path))
+        start = replace(start, init_mesh=os.path.abspath(picked.path))
     about = "Paints a mesh (GLB, OBJ, PLY, STL) by a prompt; +Y is taken to be up and +Z the front."
     run = _parsed(_TEXTURE, rest, start, f"{about}\n\n{first.format_help()}")
-    return Asked(run, picked.out, console_of(picked), picked.trust)
+    return GenerateArgs(run, picked.out, console_of(picked), picked.trust)
 
 
 def _with_path(first: Parser, name: str, example: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -169,10 +181,10 @@ def _with_path(first: Parser, name: str, example: str, arguments: list[str]) -> 
     return picked, rest
 
 
-def _first(program: str) -> Parser:
+def _base_parser(program: str) -> Parser:
     """Reads what is no field of a run, or decides which fields there are."""
     first = Parser(prog=program, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-    about = "; ".join(f"{name}: {ready.purpose}" for name, ready in PRESETS.items())
+    about = "; ".join(f"{name}: {ready.description}" for name, ready in PRESETS.items())
     first.add_argument("--preset", metavar="NAME", default="draft", help=f"how much time it is worth ({about})")
     first.add_argument(
         "--objective",
@@ -180,57 +192,60 @@ def _first(program: str) -> Parser:
         help=f"{', '.join(objective_names())}, or module:Class; its values are chosen for the embedded prior, and "
         "with any other prior the published ones (see: sds3d objectives)",
     )
-    rules = "; ".join(f"{name}: {kind.about}" for name, kind in TIMES.items())
-    first.add_argument("--times", metavar="NAME", help=f"how noise times are drawn ({rules})".replace("%", "%%"))
+    rules = "; ".join(f"{name}: {kind.summary}" for name, kind in TIMESTEP_SAMPLERS.items())
+    first.add_argument("--timesteps", metavar="NAME", help=f"how noise times are drawn ({rules})".replace("%", "%%"))
     first.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
-    first.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh.faces")
+    first.add_argument(
+        "--faces", type=int, metavar="N", help="most triangles of the mesh, short for --mesh-extraction.faces"
+    )
     first.add_argument("--offline", action="store_true", help="never ask the hub for a model")
     first.add_argument(
         "--vram",
         type=int,
         metavar="GB",
-        help="memory of the GPU: sets --extras.frugal and --extras.rows for models of others (see: sds3d plan)",
+        help="memory of the GPU: sets --prior-options.low-memory and --prior-options.max-batch for diffusers models "
+        "(see: sds3d plan)",
     )
     first.add_argument(
-        "--part",
+        "--region",
         action="append",
         default=[],
         metavar="TEXT@X,Y,Z,RADIUS",
         help="a ball of the scene with a text of its own, such as 'a mug@0.4,0,0,0.5'; for --objective regions",
     )
-    add_telling(first)
+    add_verbosity_flags(first)
     return first
 
 
-def _start(picked: argparse.Namespace, rest: list[str]) -> RunConfig:
+def _initial_config(picked: argparse.Namespace, rest: list[str]) -> RunConfig:
     """The run that presets and names ask for, without a prompt."""
-    start = preset(picked.preset).run(_NOT_GIVEN, picked.objective, is_embedded(_prior(rest)))
+    start = preset(picked.preset).run(_NOT_GIVEN, picked.objective, is_mini(_prior(rest)))
     # What is named anyway keeps its tuned or published values.
-    if picked.times is not None and times_class(picked.times) is not type(start.times):
-        start = replace(start, times=times_class(picked.times)())
+    if picked.timesteps is not None and timestep_sampler_class(picked.timesteps) is not type(start.timesteps):
+        start = replace(start, timesteps=timestep_sampler_class(picked.timesteps)())
     if picked.faces is not None:
-        start = replace(start, mesh=replace(start.mesh, faces=picked.faces))
+        start = replace(start, mesh_extraction=replace(start.mesh_extraction, faces=picked.faces))
     if picked.vram is not None and not 1 <= picked.vram <= 10_000:
         raise ValueError(f"vram is {picked.vram}; expected the gigabytes of a GPU, such as 8")
-    extras = replace(start.extras, offline=picked.offline)
-    start = replace(start, extras=extras if picked.vram is None else extras.within(picked.vram))
-    return replace(start, parts=tuple(map(_part, picked.part)))
+    extras = replace(start.prior_options, offline=picked.offline)
+    start = replace(start, prior_options=extras if picked.vram is None else extras.for_vram(picked.vram))
+    return replace(start, regions=tuple(map(_region, picked.region)))
 
 
-def _part(words: str) -> Part:
+def _region(words: str) -> Region:
     """A part from `TEXT@X,Y,Z,RADIUS`. Raises ValueError."""
     text, _, numbers = words.rpartition("@")
     try:
         x, y, z, radius = map(float, numbers.split(","))
     except ValueError:
         raise ValueError(f"the part {words!r} is no TEXT@X,Y,Z,RADIUS, such as 'a mug@0.4,0,0,0.5'") from None
-    return Part(text, (x, y, z), radius)
+    return Region(text, (x, y, z), radius)
 
 
 def _prior(words: list[str]) -> str:
     """The prior that is asked for, without taking the flag away."""
     peek = Parser(prog=_GENERATE, add_help=False, allow_abbrev=False)
-    peek.add_argument("--prior", default=EMBEDDED)
+    peek.add_argument("--prior", default=MINI)
     name: str = peek.parse_known_args(words)[0].prior
     return name
 

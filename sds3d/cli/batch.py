@@ -12,13 +12,13 @@ from guidance.priors.base import Prior
 from sds3d.cli import arguments as flags
 from sds3d.cli.arguments import parser
 from sds3d.console import Console
-from sds3d.models.loading import open_prior
-from sds3d.runs.run_directory import Record
-from sds3d.training.batched_prior import Door, Meeting
-from sds3d.training.finalize import finish
-from sds3d.training.guidance_models import needs_critic, refuse_unmet
-from sds3d.training.loop import Stop, device_of, listening, optimise
-from sds3d.training.trainer import Run
+from sds3d.models.loading import load_prior
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.batched_prior import BatchedPrior, PriorBatcher
+from sds3d.training.finalize import finalize
+from sds3d.training.guidance_models import check_requirements, needs_critic
+from sds3d.training.loop import StopSignal, device_of, handle_signals, train
+from sds3d.training.trainer import Trainer
 
 AT_ONCE = 4
 
@@ -28,9 +28,9 @@ class Job:
     """One of the runs, and how it went."""
 
     config: RunConfig
-    record: Record
+    record: RunDirectory
     seconds: float = 0.0
-    run: Run | None = None
+    run: Trainer | None = None
     trouble: Exception | None = field(default=None, repr=False)
 
 
@@ -45,30 +45,30 @@ def batch(words: list[str]) -> int:
         raise ValueError(f"at-once is {given.at_once}; expected 1 or more runs")
     prompts = prompts_of(given.file)
     asked = flags.generate([prompts[0], *rest])
-    config, console = asked.run, asked.console
+    config, console = asked.config, asked.console
     if needs_critic(config):
         raise ValueError("an objective with a critic makes one asset at a time; use: sds3d generate")
-    prior = open_prior(config.prior, device_of(config), config.extras)
-    refuse_unmet(config, prior)
+    prior = load_prior(config.prior, device_of(config), config.prior_options)
+    check_requirements(config, prior)
     runs = [replace(config, prompt=prompt) for prompt in prompts]
     for number, run in enumerate(runs, 1):  # What cannot be read is refused before the first step.
         try:
-            run.asked()
-            if remark := prior.check(run.prompt):
-                console.say(f"{run.prompt}: {remark}")
-            prior.read([run.prompt])
+            run.build_prompt()
+            if remark := prior.validate_prompt(run.prompt):
+                console.log(f"{run.prompt}: {remark}")
+            prior.encode_prompt([run.prompt])
         except ValueError as error:
             raise ValueError(f"{given.file}, prompt {number}: {error}") from None
-    jobs = [Job(run, Record.new(given.out / f"{number:03d}", run)) for number, run in enumerate(runs, 1)]
-    stop = Stop()
-    with listening(stop):
+    jobs = [Job(run, RunDirectory.new(given.out / f"{number:03d}", run)) for number, run in enumerate(runs, 1)]
+    stop = StopSignal()
+    with handle_signals(stop):
         for first in range(0, len(jobs), given.at_once):
-            if not stop.wanted:
+            if not stop.requested:
                 made_together(jobs[first : first + given.at_once], prior, console, stop)
     failed = [job for job in jobs if job.trouble is not None]
     for job in failed:
-        console.say(f"{job.record.folder}: {job.config.prompt}: {job.trouble}")
-    return 1 if failed or stop.wanted else 0
+        console.log(f"{job.record.folder}: {job.config.prompt}: {job.trouble}")
+    return 1 if failed or stop.requested else 0
 
 
 def prompts_of(file: Path) -> list[str]:
@@ -84,14 +84,14 @@ def prompts_of(file: Path) -> list[str]:
     return prompts
 
 
-def made_together(jobs: Sequence[Job], prior: Prior, console: Console, stop: Stop) -> int:
+def made_together(jobs: Sequence[Job], prior: Prior, console: Console, stop: StopSignal) -> int:
     """Makes the assets of some jobs; returns the passes of the network that it took. What goes wrong with one job is
     noted in it and leaves the others alone.
     """
-    meeting = Meeting(prior, len(jobs))
-    console.say(f"{len(jobs)} at once: " + ", ".join(job.config.prompt for job in jobs))
+    meeting = PriorBatcher(prior, len(jobs))
+    console.log(f"{len(jobs)} at once: " + ", ".join(job.config.prompt for job in jobs))
     threads = [
-        threading.Thread(target=_optimised, args=(job, Door(meeting, place), meeting, stop))
+        threading.Thread(target=_optimised, args=(job, BatchedPrior(meeting, place), meeting, stop))
         for place, job in enumerate(jobs)
     ]
     for thread in threads:
@@ -102,19 +102,19 @@ def made_together(jobs: Sequence[Job], prior: Prior, console: Console, stop: Sto
         if job.run is None or job.trouble is not None:
             continue
         try:
-            asset = finish(job.run.result, job.record, Console("quiet"), job.seconds)
-            console.say(f"{job.config.prompt}: {asset}", asset=str(asset))
+            asset = finalize(job.run.result, job.record, Console("quiet"), job.seconds)
+            console.log(f"{job.config.prompt}: {asset}", asset=str(asset))
         except (ValueError, OSError) as trouble:
             job.trouble = trouble
     return meeting.passes
 
 
-def _optimised(job: Job, door: Door, meeting: Meeting, stop: Stop) -> None:
+def _optimised(job: Job, door: BatchedPrior, meeting: PriorBatcher, stop: StopSignal) -> None:
     """One run to its last step, in a thread of its own."""
     try:
-        job.run = Run(job.config, door, device_of(job.config))
-        job.seconds = optimise(job.run, job.record, Console("quiet"), stop)
+        job.run = Trainer(job.config, door, device_of(job.config))
+        job.seconds = train(job.run, job.record, Console("quiet"), stop)
     except Exception as trouble:  # told when all are done
         job.trouble = trouble
     finally:
-        meeting.leave()
+        meeting.close()

@@ -10,16 +10,16 @@ from pathlib import Path
 from configs.registry import objective_name
 from configs.run import RunConfig
 from guidance.priors.base import Prior
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from renderers import kernels
 from sds3d.cli import arguments as flags
-from sds3d.cli.arguments import add_strict, add_telling, add_trust, console_of, parser
-from sds3d.console import Console, clock, one_line
-from sds3d.models.loading import open_prior
-from sds3d.runs.run_directory import Record
-from sds3d.training.finalize import finish
-from sds3d.training.loop import Stop, device_of, listening, model_of, optimise, resumed, source_of
-from sds3d.training.trainer import Run, Unanswered, Unhealthy
+from sds3d.cli.arguments import add_strict, add_trust, add_verbosity_flags, console_of, parser
+from sds3d.console import Console, format_duration, one_line
+from sds3d.models.loading import load_prior
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.finalize import finalize
+from sds3d.training.loop import StopSignal, device_of, handle_signals, load_init_mesh, load_source, resumed, train
+from sds3d.training.trainer import NonFinitePrior, Trainer, TrainingFailed
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -27,7 +27,7 @@ INTERRUPTED = 130
 
 def generate(words: list[str]) -> int:
     """`sds3d generate PROMPT`: a new run, to its finished asset."""
-    return begin(flags.generate(words))
+    return launch(flags.generate(words))
 
 
 def batch(words: list[str]) -> int:
@@ -39,34 +39,34 @@ def batch(words: list[str]) -> int:
 
 def edit(words: list[str]) -> int:
     """`sds3d edit RUN PROMPT`: a new run that starts from a finished one."""
-    return begin(flags.edit(words, lambda folder, trust: Record.open(folder, trust).config()))
+    return launch(flags.edit(words, lambda folder, trust: RunDirectory.open(folder, trust).config()))
 
 
 def refine(words: list[str]) -> int:
     """`sds3d refine RUN`: the mesh of a finished run, trained on as a mesh."""
-    return begin(flags.refine(words, lambda folder, trust: Record.open(folder, trust).config()))
+    return launch(flags.refine(words, lambda folder, trust: RunDirectory.open(folder, trust).config()))
 
 
 def texture(words: list[str]) -> int:
     """`sds3d texture MODEL PROMPT`: somebody's mesh, painted by a prompt."""
-    return begin(flags.texture(words))
+    return launch(flags.texture(words))
 
 
-def begin(asked: flags.Asked) -> int:
+def launch(args: flags.GenerateArgs) -> int:
     """A new run, to its finished asset."""
-    console, config = asked.console, asked.run
-    replace(config, debias="").asked()  # What can not be read is refused before the weights are opened.
-    prior = open_prior(config.prior, device_of(config), config.extras)
-    _remark(prior, config, console)
-    source = source_of(config, console, asked.trust)
-    run = Run(config, prior, device_of(config), source, model_of(config, console))
-    for view, text in run.prompt.texts.items():
-        console.say(f"{view} views are asked for: {text}")
-    record = Record.new(asked.out or free_folder(config.prompt), config)
-    console.say(
+    console, config = args.console, args.config
+    replace(config, debias_model="").build_prompt()  # What can not be read is refused before the weights are opened.
+    prior = load_prior(config.prior, device_of(config), config.prior_options)
+    _warn_about_prompt(prior, config, console)
+    source = load_source(config, console, args.trust)
+    run = Trainer(config, prior, device_of(config), source, load_init_mesh(config, console))
+    for view, text in run.prompt.view_texts.items():
+        console.log(f"{view} views are asked for: {text}")
+    record = RunDirectory.new(args.out or free_folder(config.prompt), config)
+    console.log(
         f'"{config.prompt}" into {record.folder}, {config.steps} steps; previews in {record.folder / "previews"}'
     )
-    return _go(run, record, console)
+    return _train_and_finalize(run, record, console)
 
 
 def resume(words: list[str]) -> int:
@@ -76,22 +76,22 @@ def resume(words: list[str]) -> int:
     p.add_argument("--steps", type=int, metavar="N", help="last step, in place of the one in run.yaml")
     add_strict(p)
     add_trust(p)
-    add_telling(p)
+    add_verbosity_flags(p)
     given = p.parse_args(words)
-    console, record = console_of(given), Record.open(given.run, given.trust)
+    console, record = console_of(given), RunDirectory.open(given.run, given.trust)
     config = record.config()
     if given.steps is not None:
         config = replace(config, steps=given.steps)
-    prior = open_prior(config.prior, device_of(config), config.extras)
-    _remark(prior, config, console)
+    prior = load_prior(config.prior, device_of(config), config.prior_options)
+    _warn_about_prompt(prior, config, console)
     run = resumed(record, config, prior, console, given.strict)
-    if run.done > config.steps:
-        raise ValueError(f"the run has done {run.done} steps already; give --steps {run.done} or more")
+    if run.step > config.steps:
+        raise ValueError(f"the run has done {run.step} steps already; give --steps {run.step} or more")
     if given.steps is not None:
-        record.ask(config)
-    record.rewind(run.done)
-    console.say(f"going on at step {run.done} of {config.steps}")
-    return _go(run, record, console)
+        record.write_config(config)
+    record.truncate_metrics(run.step)
+    console.log(f"going on at step {run.step} of {config.steps}")
+    return _train_and_finalize(run, record, console)
 
 
 def export(words: list[str]) -> int:
@@ -162,48 +162,52 @@ def prior(words: list[str]) -> int:
     return main(words)
 
 
-def _remark(prior: Prior, config: RunConfig, console: Console) -> None:
+def _warn_about_prompt(prior: Prior, config: RunConfig, console: Console) -> None:
     """Tells which words will be passed over. Raises ValueError where the prompt names nothing that the prior knows."""
-    if remark := prior.check(config.prompt):
-        console.say(remark)
-    if isinstance(prior, EmbeddedPrior) and (unknown := prior.vocabulary.unknown(config.negative)):
-        console.say(f"the embedded prior does not know, and passes over in the negative prompt: {', '.join(unknown)}")
-    if config.negative and not config.objective.hears_negative:
+    if remark := prior.validate_prompt(config.prompt):
+        console.log(remark)
+    if isinstance(prior, MiniPrior) and (unknown := prior.vocabulary.unknown_words(config.negative_prompt)):
+        console.log(f"the embedded prior does not know, and passes over in the negative prompt: {', '.join(unknown)}")
+    if config.negative_prompt and not config.objective.uses_negative_prompt:
         name = objective_name(config.objective)
-        console.say(f"{name}, with these values, does not ask about the negative prompt, which changes nothing")
+        console.log(f"{name}, with these values, does not ask about the negative prompt, which changes nothing")
 
 
-def _go(run: Run, record: Record, console: Console) -> int:
+def _train_and_finalize(run: Trainer, record: RunDirectory, console: Console) -> int:
     """Optimises and finishes, whether to the last step, until Ctrl-C, or until the scene goes wrong."""
     if run.device.type == "cpu" and kernels.library() is None:
-        console.say(kernels.why_missing())
-    began, stop = time.monotonic(), Stop()
+        console.log(kernels.why_missing())
+    began, stop = time.monotonic(), StopSignal()
     try:
-        with listening(stop):
-            seconds = optimise(run, record, console, stop)
-            if stop.wanted:
+        with handle_signals(stop):
+            seconds = train(run, record, console, stop)
+            if stop.requested:
                 return _stopped(run, record, console, seconds)
-            asset = finish(run.result, record, console, seconds)
+            asset = finalize(run.result, record, console, seconds)
     except OSError as error:
         hint = f"make room on the disk if it is full, then go on with: sds3d resume {record.folder}"
         raise OSError(f"{one_line(error)}; checkpoints are kept; {hint}") from None
-    except Unhealthy as trouble:
-        hint = "" if isinstance(trouble, Unanswered) else "; another --seed or a lower --objective.scale often helps"
+    except TrainingFailed as trouble:
+        hint = (
+            ""
+            if isinstance(trouble, NonFinitePrior)
+            else "; another --seed or a lower --objective.guidance-scale often helps"
+        )
         raise ValueError(f"{trouble}{hint}; what there is of the run is in {record.folder}") from None
-    console.say(f"{asset} after {clock(time.monotonic() - began)}", asset=str(asset))
+    console.log(f"{asset} after {format_duration(time.monotonic() - began)}", asset=str(asset))
     return 0
 
 
-def _stopped(run: Run, record: Record, console: Console, seconds: float) -> int:
+def _stopped(run: Trainer, record: RunDirectory, console: Console, seconds: float) -> int:
     """After Ctrl-C, with the checkpoint on the disk: exports what there is and says how to go on."""
-    console.say(f"stopping at step {run.done}; exporting what there is (Ctrl-C again to leave at once)")
+    console.log(f"stopping at step {run.step}; exporting what there is (Ctrl-C again to leave at once)")
     try:
-        asset = finish(run.result, record, console, seconds)
-        console.say(str(asset), asset=str(asset))
+        asset = finalize(run.result, record, console, seconds)
+        console.log(str(asset), asset=str(asset))
     except ValueError as nothing:
-        console.say(f"no asset yet: {nothing}")
+        console.log(f"no asset yet: {nothing}")
     finally:
-        console.say(f"go on with: sds3d resume {record.folder}")
+        console.log(f"go on with: sds3d resume {record.folder}")
     return INTERRUPTED
 
 

@@ -7,34 +7,34 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from sds3d.cli.arguments import add_strict, add_telling, add_trust, console_of, parser
-from sds3d.export.targets import KINDS, QUADS, TARGETS, Wanted, wanted
+from sds3d.cli.arguments import add_strict, add_trust, add_verbosity_flags, console_of, parser
+from sds3d.export.targets import FORMATS, QUADS, TARGETS, ExportOptions, resolve_options
 
 
 def export(words: list[str]) -> int:
     """`sds3d export RUN --target blender`, or `--format glb`: a run as a file."""
+    from sds3d.export.export import check_writable
     from sds3d.export.export import export as write
-    from sds3d.export.export import refuse_unwritable
     from sds3d.runs.result import Result
-    from sds3d.runs.run_directory import Record
-    from sds3d.training.loop import newest
+    from sds3d.runs.run_directory import RunDirectory
+    from sds3d.training.loop import load_latest_checkpoint
 
     given = _export_flags().parse_args(words)
-    console, record = console_of(given), Record.open(given.run, given.trust)
+    console, record = console_of(given), RunDirectory.open(given.run, given.trust)
     asked = _asked(given)
     target = given.to or given.run / _name(asked)
-    refuse_unwritable(asked, target)
-    made = Result.of(newest(record, console, given.strict), record.config())
+    check_writable(asked, target)
+    made = Result.from_state(load_latest_checkpoint(record, console, given.strict), record.config())
     for file in write(made, asked, target):
         told = file.told()
         size = f"{file.path.stat().st_size / 1e6:.1f} MB"
         what = size if file.match is None else f"{file.faces} faces, {size}; against the scene {file.match}"
-        console.say(f"{file.path}: {'; '.join((what, *file.remarks))}", **told)
+        console.log(f"{file.path}: {'; '.join((what, *file.remarks))}", **told)
     return 0
 
 
 def _export_flags() -> argparse.ArgumentParser:
-    kinds = "\n".join(f"  {name:10}{kind.about}" for name, kind in KINDS.items())
+    kinds = "\n".join(f"  {name:10}{kind.description}" for name, kind in FORMATS.items())
     targets = "\n".join(f"  {name:10}{', '.join(t.kinds)}: {t.about}" for name, t in TARGETS.items())
     p = parser(
         "sds3d export",
@@ -42,7 +42,9 @@ def _export_flags() -> argparse.ArgumentParser:
         f"alone is enough.\n\nformats:\n{kinds}\n\ntargets:\n{targets}",
     )
     p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    p.add_argument("--format", choices=KINDS, metavar="NAME", help="kind of file (default: glb, or the target's first)")
+    p.add_argument(
+        "--format", choices=FORMATS, metavar="NAME", help="kind of file (default: glb, or the target's first)"
+    )
     p.add_argument("--target", choices=TARGETS, metavar="NAME", help=f"who will open it: {', '.join(TARGETS)}")
     p.add_argument("--to", type=Path, metavar="FILE", help="the file; by default RUN/asset and the format's ending")
     p.add_argument("--faces", type=int, metavar="N", help="most triangles of the mesh")
@@ -50,7 +52,7 @@ def _export_flags() -> argparse.ArgumentParser:
     p.add_argument("--size-m", type=float, metavar="METRES", help="longest side; by default the scene's own units")
     p.add_argument("--up", choices=("y", "z"), help="which way is up in the file")
     p.add_argument("--unit", choices=("m", "cm", "mm"), help="what 1 is in the file")
-    p.add_argument("--stand", choices=("free", "ground", "centre"), help="feet on the ground, or middle in the origin")
+    p.add_argument("--origin", choices=("free", "ground", "centre"), help="feet on the ground, or middle in the origin")
     p.add_argument("--lods", type=int, default=1, metavar="N", help="files with ever half as many triangles")
     p.add_argument("--normal-map", action=argparse.BooleanOptionalAction, help="bake the surface before simplification "
                    "into a normal map; unity and web get one where it helps")  # fmt: skip
@@ -61,30 +63,30 @@ def _export_flags() -> argparse.ArgumentParser:
     p.add_argument("--sh-degree", type=int, metavar="N", help="pad harmonics with zeros up to this degree (splat-ply)")
     add_strict(p)
     add_trust(p)
-    add_telling(p)
+    add_verbosity_flags(p)
     return p
 
 
-def _asked(given: argparse.Namespace) -> Wanted:
+def _asked(given: argparse.Namespace) -> ExportOptions:
     """What the flags ask for. Raises ValueError."""
-    asked = wanted(given.target, given.format)
-    lying = {"up": given.up, "unit": given.unit, "stand": given.stand, "size_m": given.size_m}
+    asked = resolve_options(given.target, given.format)
+    lying = {"up": given.up, "unit": given.unit, "origin": given.origin, "size_m": given.size_m}
     changed = {name: value for name, value in lying.items() if value is not None}
     if asked.kind in ("glb", "gltf") and (changed.get("up", "y"), changed.get("unit", "m")) != ("y", "m"):
         raise ValueError("glTF has Y up and metres, always; programs turn and scale it as they open it")
     if asked.kind == "3mf" and changed.get("up", "z") != "z":
         raise ValueError("3MF has Z up, always")
-    if changed and KINDS[asked.kind].holds != "mesh":
-        raise ValueError(f"{asked.kind} holds no mesh; --up, --unit, --stand and --size-m go with formats that do")
+    if changed and FORMATS[asked.kind].content != "mesh":
+        raise ValueError(f"{asked.kind} holds no mesh; --up, --unit, --origin and --size-m go with formats that do")
     made = replace(asked, layout=replace(asked.layout, **changed), lods=given.lods, flat_base=given.flat_base)
     made = replace(made, faces=given.faces if given.faces is not None else made.faces, quad=given.quad)
     made = replace(made, texture=given.texture or made.texture, degree=given.sh_degree, refine=given.refine_texture)
     return made if given.normal_map is None else replace(made, normal_map=given.normal_map)
 
 
-def _name(asked: Wanted) -> str:
+def _name(asked: ExportOptions) -> str:
     """What the file is called unless it is given a name."""
-    kind = KINDS[asked.kind]
+    kind = FORMATS[asked.kind]
     match asked.kind:
         case "splat-ply" | "splat" | "spz" | "splat-glb":
             return f"splats.{kind.ending}"
@@ -106,11 +108,11 @@ def check(words: list[str]) -> int:
     report = look(given.file)
     console = console_of(argparse.Namespace(json=False, quiet=False))
     if given.json:
-        console.say(json.dumps(report, indent=1))
+        console.log(json.dumps(report, indent=1))
     else:
         for name, value in report.items():
-            console.say(f"{name.replace('_', ' '):16}{_plain(value)}")
-    return 1 if report["wrong"] else 0
+            console.log(f"{name.replace('_', ' '):16}{_plain(value)}")
+    return 1 if report["problems"] else 0
 
 
 def _plain(value: object) -> str:
@@ -127,23 +129,23 @@ def _plain(value: object) -> str:
 
 def reproduce(words: list[str]) -> int:
     """`sds3d reproduce FILE --out FOLDER`: the run that a file came from, once more; 1 where it gives another scene."""
-    from sds3d.cli.arguments import Asked
-    from sds3d.cli.commands import begin, free_folder
-    from sds3d.runs.reproduce import asked_again, differences, same
+    from sds3d.cli.arguments import GenerateArgs
+    from sds3d.cli.commands import free_folder, launch
+    from sds3d.runs.reproduce import config_from_file, differences, same
 
     p = parser("sds3d reproduce", "Runs once more what a file of sds3d came from, and says whether it gave the same.")
     p.add_argument("file", type=Path, metavar="FILE", help="any file that sds3d export wrote")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; by default under runs/")
     add_trust(p)
-    add_telling(p)
+    add_verbosity_flags(p)
     given = p.parse_args(words)
     console = console_of(given)
-    facts, config = asked_again(given.file, given.trust)
+    facts, config = config_from_file(given.file, given.trust)
     for line in differences(facts, config):
-        console.say(line)
+        console.log(line)
     folder = given.out or free_folder(config.prompt)
-    if code := begin(Asked(config, folder, console, given.trust)):
+    if code := launch(GenerateArgs(config, folder, console, given.trust)):
         return code
     alike, told = same(facts, folder, given.trust)
-    console.say(told, same=alike)
+    console.log(told, same=alike)
     return 0 if alike else 1

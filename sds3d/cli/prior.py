@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from configs.registry import unknown
+from configs.registry import unknown_name_message
 from sds3d.cli.arguments import parser
 from sds3d.console import Console
-from sds3d.models.loading import EMBEDDED, embedded_vocabulary, open_embedded
+from sds3d.models.loading import MINI, load_mini, mini_vocabulary
 
 _WEIGHTS_AT = "folder of a prior or of a training; by default the shipped one"
 
@@ -19,10 +19,10 @@ def main(words: list[str]) -> int:
     """Runs one of the commands below."""
     if not words or words[0] in ("-h", "--help"):
         lines = [f"  {name:12}{(known.__doc__ or '').splitlines()[0]}" for name, known in COMMANDS.items()]
-        Console().say("usage: sds3d prior COMMAND ...\n\n" + "\n".join(lines))
+        Console().log("usage: sds3d prior COMMAND ...\n\n" + "\n".join(lines))
         return 0 if words else 2
     if words[0] not in COMMANDS:
-        raise ValueError(unknown("command", f"prior {words[0]}", list(COMMANDS)))
+        raise ValueError(unknown_name_message("command", f"prior {words[0]}", list(COMMANDS)))
     return COMMANDS[words[0]](words[1:])
 
 
@@ -30,16 +30,16 @@ def _words(words: list[str]) -> int:
     """Lists the objects, colours and materials it knows."""
     p = parser("sds3d prior words", "Lists what the embedded prior knows.")
     p.add_argument("--json", action="store_true", help="as JSON")
-    given, known = p.parse_args(words), embedded_vocabulary()
+    given, known = p.parse_args(words), mini_vocabulary()
     if given.json:
-        objects = {name: list(others) for name, others in known.names.items()}
-        row = {"objects": objects, "colours": known.colours, "materials": known.materials}
-        Console().say(json.dumps(row, indent=1))
+        objects = {name: list(others) for name, others in known.objects.items()}
+        row = {"objects": objects, "colours": known.colors, "materials": known.materials}
+        Console().log(json.dumps(row, indent=1))
         return 0
-    rows = [name + (f" ({', '.join(others)})" if others else "") for name, others in sorted(known.names.items())]
-    Console().say(
-        f"{len(known.names)} objects:\n  " + "\n  ".join(rows) + f"\n{len(known.colours)} colours: "
-        f"{', '.join(known.colours)}\nmaterials: {', '.join(known.materials)}"
+    rows = [name + (f" ({', '.join(others)})" if others else "") for name, others in sorted(known.objects.items())]
+    Console().log(
+        f"{len(known.objects)} objects:\n  " + "\n  ".join(rows) + f"\n{len(known.colors)} colours: "
+        f"{', '.join(known.colors)}\nmaterials: {', '.join(known.materials)}"
     )
     return 0
 
@@ -56,13 +56,13 @@ def _sample(words: list[str]) -> int:
     p.add_argument("texts", nargs="+", metavar="TEXT")
     p.add_argument("--out", type=Path, default=Path("samples.png"), metavar="FILE")
     given = _drawing(p, words, ".png")
-    prior = open_embedded(given.prior, torch.device("cpu"))
+    prior = load_mini(given.prior, torch.device("cpu"))
     for text in given.texts:
-        if remark := prior.check(text):
-            Console().say(remark)
+        if remark := prior.validate_prompt(text):
+            Console().log(remark)
     rows = views(prior, given.texts, scale=given.scale, steps=given.steps, seed=given.seed)
     write_bytes(given.out, png(picture(rows)))
-    Console().say(str(given.out))
+    Console().log(str(given.out))
     return 0
 
 
@@ -84,21 +84,21 @@ def _evaluate(words: list[str]) -> int:
         help="compare with true pictures of the models in this folder, by detail, instead of asking the judge",
     )
     given = _drawing(p, words, ".json")
-    prior = open_embedded(given.prior, torch.device("cpu"))
-    names = given.names or list(prior.vocabulary.names)
+    prior = load_mini(given.prior, torch.device("cpu"))
+    names = given.names or list(prior.vocabulary.objects)
     if given.against is not None:
         from sds3d.mini3d_training.detail_metrics import measure
 
         kept = measure(prior, given.against, names, scale=given.scale, steps=given.steps, seed=given.seed).plain()
         if given.out:
             write_bytes(given.out, (json.dumps(kept, indent=1) + "\n").encode())
-        Console().say(json.dumps(kept))
+        Console().log(json.dumps(kept))
         return 0
-    marks = evaluate(prior, Judge.load(), names, Console().say, scale=given.scale, steps=given.steps, seed=given.seed)
+    marks = evaluate(prior, Judge.load(), names, Console().log, scale=given.scale, steps=given.steps, seed=given.seed)
     if given.out:
         write_bytes(given.out, (json.dumps(marks.plain(), indent=1) + "\n").encode())
     best = marks.overall
-    Console().say(
+    Console().log(
         f"{len(names)} names: R@1 {best.recall_at_1:.3f}, R@5 {best.recall_at_5:.3f}, "
         f"median azimuth error {best.median_azimuth_error_degrees:.1f} degrees"
     )
@@ -110,7 +110,7 @@ def _drawing(p: argparse.ArgumentParser, words: list[str], suffix: str) -> argpa
     p.add_argument("--scale", type=float, default=2.0, help="classifier-free guidance, -100 to 100 (default: 2)")
     p.add_argument("--steps", type=int, default=20, help="DDIM steps, 1 to 1000 (default: 20)")
     p.add_argument("--seed", type=int, default=0, help="decides every random draw, from 0 (default: 0)")
-    p.add_argument("--prior", default=EMBEDDED, help=_WEIGHTS_AT)
+    p.add_argument("--prior", default=MINI, help=_WEIGHTS_AT)
     given = p.parse_args(words)
     for name, least, most in (("scale", -100, 100), ("steps", 1, 1000), ("seed", 0, 2**32 - 1)):
         if not least <= getattr(given, name) <= most:
@@ -125,7 +125,7 @@ def _card(words: list[str]) -> int:
     from guidance.priors.mini.prior import FOLDER
 
     parser("sds3d prior card", "Shows the model card of the shipped prior.").parse_args(words)
-    Console().say((FOLDER / "README.md").read_text(encoding="utf-8").rstrip())
+    Console().log((FOLDER / "README.md").read_text(encoding="utf-8").rstrip())
     return 0
 
 
@@ -140,35 +140,40 @@ def _corpus(words: list[str]) -> int:
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     p.add_argument("--views", type=int, default=Corpus.views, help="pictures of each object for the prior")
     given = p.parse_args(words)
-    entries = draw(given.furniture, given.out, Corpus(views=given.views), Console().say)
-    Console().say(f"{len(entries)} objects in {given.out}")
+    entries = draw(given.furniture, given.out, Corpus(views=given.views), Console().log)
+    Console().log(f"{len(entries)} objects in {given.out}")
     return 0
 
 
 def _train(words: list[str]) -> int:
     """Trains, or goes on training, the prior."""
     from sds3d.mini_training.train import train
-    from sds3d.mini_training.train_state import Training
+    from sds3d.mini_training.train_state import TrainConfig
 
     p = parser("sds3d prior train", "Trains the prior on a corpus; goes on where a training in OUT stands.")
     p.add_argument("corpus", type=Path)
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    p.add_argument("--minutes", type=float, default=Training.minutes, help="stop after this long, to go on later")
+    p.add_argument("--minutes", type=float, default=TrainConfig.minutes, help="stop after this long, to go on later")
     p.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     p.add_argument(
-        "--wave", type=int, default=Training.wave, help="objects of this wave and those before (see objects.csv)"
+        "--stage", type=int, default=TrainConfig.stage, help="objects of this wave and those before (see objects.csv)"
     )
-    p.add_argument("--sketch-pictures", type=int, default=Training.sketch_pictures, help="for the sketch alone, first")
-    p.add_argument("--pictures", type=int, default=Training.pictures, help="for the denoiser, after that")
-    p.add_argument("--fall", type=int, default=Training.fall, help="of these, the last over which the rate falls")
-    p.add_argument("--rate", type=float, default=Training.rate, help="learning rate")
+    p.add_argument("--sketch-images", type=int, default=TrainConfig.sketch_images, help="for the sketch alone, first")
+    p.add_argument("--num-images", type=int, default=TrainConfig.num_images, help="for the denoiser, after that")
     p.add_argument(
-        "--sheet-minutes", type=float, default=Training.sheet_minutes, help="minutes between two sheets of samples"
+        "--lr-decay-images",
+        type=int,
+        default=TrainConfig.lr_decay_images,
+        help="of these, the last over which the rate falls",
+    )
+    p.add_argument("--lr", type=float, default=TrainConfig.lr, help="learning rate")
+    p.add_argument(
+        "--sheet-minutes", type=float, default=TrainConfig.sheet_minutes, help="minutes between two sheets of samples"
     )
     p.add_argument("--start-from", type=Path, metavar="PRIOR", help="weights of a shipped prior to start from")
     given = p.parse_args(words)
-    knobs = Training(**{name: getattr(given, name) for name in vars(given)})
-    train(knobs, Console().say)
+    knobs = TrainConfig(**{name: getattr(given, name) for name in vars(given)})
+    train(knobs, Console().log)
     return 0
 
 
@@ -181,8 +186,8 @@ def _judge(words: list[str]) -> int:
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     p.add_argument("--minutes", type=float, default=JudgeTraining.minutes)
     given = p.parse_args(words)
-    marks = train(JudgeTraining(given.corpus, given.out, given.minutes), Console().say)
-    Console().say(json.dumps(marks))
+    marks = train(JudgeTraining(given.corpus, given.out, given.minutes), Console().log)
+    Console().log(json.dumps(marks))
     return 0
 
 
@@ -197,23 +202,23 @@ def _fronts(words: list[str]) -> int:
     p.add_argument("corpus", type=Path)
     p.add_argument("--to", type=Path, default=FILE, metavar="FILE", help=f"JSON file (default: {FILE})")
     given = p.parse_args(words)
-    measured = measure(given.corpus, Judge.load(), Console().say)
+    measured = measure(given.corpus, Judge.load(), Console().log)
     write_bytes(given.to, (json.dumps(measured) + "\n").encode())
-    Console().say(f"{given.to}: {json.dumps(measured['rates'])}")
+    Console().log(f"{given.to}: {json.dumps(measured['rates'])}")
     return 0
 
 
 def _ship(words: list[str]) -> int:
     """Writes a training's weights, card and credits as a prior that runs can open."""
-    from sds3d.mini_training.release import ship
+    from sds3d.mini_training.release import release
 
     p = parser("sds3d prior ship", "Writes the averaged weights of a training in the layout that runs open.")
     p.add_argument("training", type=Path)
     p.add_argument("corpus", type=Path)
     p.add_argument("--to", type=Path, required=True, metavar="FOLDER")
     given = p.parse_args(words)
-    marks = ship(given.training, given.corpus, given.to, Console().say)
-    Console().say(f"{given.to}: R@1 {marks.recall_at_1:.3f}, azimuth {marks.median_azimuth_error_degrees:.1f} degrees")
+    marks = release(given.training, given.corpus, given.to, Console().log)
+    Console().log(f"{given.to}: R@1 {marks.recall_at_1:.3f}, azimuth {marks.median_azimuth_error_degrees:.1f} degrees")
     return 0
 
 
@@ -228,7 +233,7 @@ def _fit_splats(words: list[str]) -> int:
     p.add_argument("--steps", type=int, default=Fit.steps, help=f"steps of Adam (default: {Fit.steps})")
     p.add_argument("--size", type=int, default=Fit.size, help=f"pixels along a side (default: {Fit.size})")
     given = p.parse_args(words)
-    fit_all(given.furniture, given.out, Fit(given.size, given.count, given.steps), Console().say)
+    fit_all(given.furniture, given.out, Fit(given.size, given.count, given.steps), Console().log)
     return 0
 
 
@@ -241,8 +246,8 @@ def _pack_splats(words: list[str]) -> int:
     p.add_argument("fits", type=Path, help="folder that fit-splats filled")
     p.add_argument("--to", type=Path, required=True, metavar="FOLDER")
     given = p.parse_args(words)
-    prior = pack(given.furniture, given.fits, given.to, Pack(), Console().say)
-    Console().say(f"{given.to}: {len(prior.packed.known)} models")
+    prior = pack(given.furniture, given.fits, given.to, Pack(), Console().log)
+    Console().log(f"{given.to}: {len(prior.packed.infos)} models")
     return 0
 
 

@@ -14,16 +14,16 @@ from configs.registry import objective_class
 from configs.run import RunConfig
 from guidance.priors.base import Prior
 from sds3d.atomic_files import write_bytes
-from sds3d.cli.arguments import add_telling, console_of, parser
-from sds3d.comparison.entry import Budget, Contestant, Unit, compete, finished
+from sds3d.cli.arguments import add_verbosity_flags, console_of, parser
+from sds3d.comparison.entry import Budget, Entry, Unit, finished, run_entry
 from sds3d.comparison.page import PAGE, write_page
 from sds3d.comparison.sheet import write_sheet
-from sds3d.comparison.statistics import MEASURES, Row, Standing, standings, table
-from sds3d.console import Console, clock
-from sds3d.models.loading import EMBEDDED, is_embedded, open_prior
+from sds3d.comparison.statistics import METRICS, MetricStats, Row, summarize, table
+from sds3d.console import Console, format_duration
+from sds3d.models.loading import MINI, is_mini, load_prior
 from sds3d.runs.provenance import versions
-from sds3d.training.loop import Stop, device_of, listening
-from sds3d.training.trainer import Run
+from sds3d.training.loop import StopSignal, device_of, handle_signals
+from sds3d.training.trainer import Trainer
 
 OBJECTIVES = "sds,vsd,esd,asd,csd,bsd,nfsd,ism"
 """What is compared where nothing is named."""
@@ -41,13 +41,13 @@ class Comparison:
     preset: str
     prior: str
 
-    def means(self) -> str:
+    def budget_text(self) -> str:
         """What every run has, as words for people."""
         return f"{self.budget.told()} a run, preset {self.preset}, prior {self.prior}"
 
     def told(self) -> str:
         """All of it as words for people."""
-        return f'"{self.prompt}", {self.means()}'
+        return f'"{self.prompt}", {self.budget_text()}'
 
 
 def compare(words: list[str]) -> int:
@@ -65,16 +65,16 @@ def compare(words: list[str]) -> int:
     if given.seeds < 1:
         raise ValueError(f"seeds is {given.seeds}; expected at least 1")
     entries = [
-        Contestant(name, replace(asked(comparison, name, given.device), seed=seed))
+        Entry(name, replace(asked(comparison, name, given.device), seed=seed))
         for seed in range(given.seeds)
         for name in names
     ]
-    prior = open_prior(given.prior, device_of(entries[0].config))
-    if remark := prior.check(given.prompt):
-        console.say(remark)
+    prior = load_prior(given.prior, device_of(entries[0].config))
+    if remark := prior.validate_prompt(given.prompt):
+        console.log(remark)
     out: Path = given.out or Path("runs") / ("compare-" + re.sub(r"[^a-z0-9]+", "-", given.prompt.lower()).strip("-"))
-    claim(out, comparison)
-    return hold(entries, comparison, prior, out, console)
+    claim_folder(out, comparison)
+    return run_comparison(entries, comparison, prior, out, console)
 
 
 def asked(comparison: Comparison, objective: str, device: str = "auto") -> RunConfig:
@@ -83,11 +83,11 @@ def asked(comparison: Comparison, objective: str, device: str = "auto") -> RunCo
     for needed, what in ((kind.needs_source, "an asset to change"), (kind.needs_regions, "texts for regions")):
         if needed:
             raise ValueError(f"{objective} needs {what}; comparisons start from a prompt alone")
-    run = preset(comparison.preset).run(comparison.prompt, objective, is_embedded(comparison.prior))
+    run = preset(comparison.preset).run(comparison.prompt, objective, is_mini(comparison.prior))
     return replace(run, prior=comparison.prior, device=device)
 
 
-def claim(out: Path, comparison: Comparison) -> None:
+def claim_folder(out: Path, comparison: Comparison) -> None:
     """Makes the folder one of this comparison. Raises ValueError if it holds another one or something else."""
     file = out / _ASKED
     content = (json.dumps(asdict(comparison), indent=1) + "\n").encode()
@@ -105,34 +105,34 @@ def claim(out: Path, comparison: Comparison) -> None:
         write_bytes(file, content)
 
 
-def hold(entries: Sequence[Contestant], comparison: Comparison, prior: Prior, out: Path, console: Console) -> int:
+def run_comparison(entries: Sequence[Entry], comparison: Comparison, prior: Prior, out: Path, console: Console) -> int:
     """Does what is not done yet, keeps everything in `out` up to date, and tells the table. Returns the exit code."""
-    runs, stop = out / "runs", Stop()
+    runs, stop = out / "runs", StopSignal()
     rows = {entry.told: row for entry in entries if (row := finished(entry, runs)) is not None}
     missing = [entry for entry in entries if entry.told not in rows]
     for entry in {entry.objective: entry for entry in missing}.values():
-        Run(entry.config, prior, device_of(entry.config))  # What can not be run is refused before hours have gone.
-    console.say(f"{comparison.told()}: {_runs(missing)} to do, {len(rows)} done before{_about(comparison, missing)}")
-    found: dict[str, dict[str, Standing]] = {}
-    with listening(stop):
+        Trainer(entry.config, prior, device_of(entry.config))  # What can not be run is refused before hours have gone.
+    console.log(f"{comparison.told()}: {_runs(missing)} to do, {len(rows)} done before{_about(comparison, missing)}")
+    found: dict[str, dict[str, MetricStats]] = {}
+    with handle_signals(stop):
         for number, entry in enumerate(missing):
-            row = None if stop.wanted else compete(entry, prior, comparison.budget, runs, console, stop)
+            row = None if stop.requested else run_entry(entry, prior, comparison.budget, runs, console, stop)
             if row is None:
                 break
             rows[entry.told] = row
-            found = publish(rows, entries, comparison, out)
-            console.say(f"{number + 1}/{len(missing)} {told(row)}", **_lean(row))
-    if stop.wanted:
-        console.say(f"stopped with {len(rows)} of {len(entries)} runs done; the same command goes on")
+            found = write_report(rows, entries, comparison, out)
+            console.log(f"{number + 1}/{len(missing)} {told(row)}", **_lean(row))
+    if stop.requested:
+        console.log(f"stopped with {len(rows)} of {len(entries)} runs done; the same command goes on")
     if rows:
-        found = found or publish(rows, entries, comparison, out)
-        console.say(f"\n{table(found)}\n\n{out / PAGE}", page=str(out / PAGE), results=str(out / RESULTS))
-    return _INTERRUPTED if stop.wanted else 0
+        found = found or write_report(rows, entries, comparison, out)
+        console.log(f"\n{table(found)}\n\n{out / PAGE}", page=str(out / PAGE), results=str(out / RESULTS))
+    return _INTERRUPTED if stop.requested else 0
 
 
-def publish(
-    rows: Mapping[str, Row], entries: Sequence[Contestant], comparison: Comparison, out: Path
-) -> dict[str, dict[str, Standing]]:
+def write_report(
+    rows: Mapping[str, Row], entries: Sequence[Entry], comparison: Comparison, out: Path
+) -> dict[str, dict[str, MetricStats]]:
     """Writes the numbers, the sheet and the page of the runs in `out`, and returns how the objectives stand.
 
     `rows` holds the runs that are done, by `Contestant.told`.
@@ -140,23 +140,23 @@ def publish(
     names = list(dict.fromkeys(entry.objective for entry in entries))
     done = [rows[entry.told] for entry in entries if entry.told in rows]
     ordered = sorted(done, key=lambda row: (names.index(row["objective"]), row["seed"]))
-    found = standings(out, ordered)
+    found = summarize(out, ordered)
     report = {
         **asdict(comparison),
         "versions": versions(),
-        "measures": {measure.key: measure.meaning for measure in MEASURES},
+        "measures": {measure.key: measure.meaning for measure in METRICS},
         "standings": {name: {key: asdict(value) for key, value in row.items()} for name, row in found.items()},
         "runs": ordered,
     }
     write_bytes(out / RESULTS, (json.dumps(report, indent=1) + "\n").encode())
     write_sheet(out, comparison.prompt, ordered)
-    write_page(out, comparison.prompt, comparison.means(), ordered, found)
+    write_page(out, comparison.prompt, comparison.budget_text(), ordered, found)
     return found
 
 
 def told(row: Row) -> str:
     """One run in a line."""
-    name = f"{row['objective']}, seed {row['seed']}: {row['steps']} steps in {clock(row['seconds'])}"
+    name = f"{row['objective']}, seed {row['seed']}: {row['steps']} steps in {format_duration(row['seconds'])}"
     if row["trouble"]:
         return f"{name}, then {row['trouble']}"
     judge = row["judge"]
@@ -168,11 +168,11 @@ def _lean(row: Row) -> dict[str, object]:
     return {name: value for name, value in row.items() if name != "asked"}
 
 
-def _runs(entries: Sequence[Contestant]) -> str:
+def _runs(entries: Sequence[Entry]) -> str:
     return f"{len(entries)} {'run' if len(entries) == 1 else 'runs'}"
 
 
-def _about(comparison: Comparison, missing: Sequence[Contestant]) -> str:
+def _about(comparison: Comparison, missing: Sequence[Entry]) -> str:
     """About how long it will take, where that is known."""
     if comparison.budget.unit != "minutes" or not missing:
         return ""
@@ -206,8 +206,8 @@ def _flags() -> argparse.ArgumentParser:
     means.add_argument("--steps", type=int, metavar="N", help="or steps of each")
     means.add_argument("--passes", type=int, metavar="N", help="or answers of the prior: conditions times pictures")
     p.add_argument("--preset", default="draft", choices=list(PRESETS), help="everything else (default: draft)")
-    p.add_argument("--prior", default=EMBEDDED, help="name or folder of the diffusion model (default: mini)")
+    p.add_argument("--prior", default=MINI, help="name or folder of the diffusion model (default: mini)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--out", type=Path, metavar="FOLDER", help="by default under runs/, named after the prompt")
-    add_telling(p)
+    add_verbosity_flags(p)
     return p

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sds3d.atomic_files import write_bytes
-from sds3d.comparison.sheet import FRONT, POSTER, SHEET
-from sds3d.comparison.statistics import MEASURES, Measure, Row, Standing, best
-from sds3d.console import clock
+from sds3d.comparison.sheet import FRONT, POSTER_SIZE, SHEET
+from sds3d.comparison.statistics import METRICS, Metric, MetricStats, Row, best
+from sds3d.console import format_duration
 
 PAGE = "index.html"
 _STYLE = Path(__file__).with_name("compare_page.css")
@@ -39,7 +39,7 @@ set(playing);
 """Films play while they are on the screen, until someone pauses them, and not by themselves for those who asked for
 less motion. Without scripts each has its own controls."""
 
-Found = dict[str, dict[str, Standing]]
+Found = dict[str, dict[str, MetricStats]]
 
 
 def write_page(out: Path, prompt: str, told: str, rows: Sequence[Row], found: Found) -> None:
@@ -101,22 +101,22 @@ def _seeds(found: Found) -> int:
 
 def _summary(found: Found) -> list[str]:
     """The table of means and spreads."""
-    winners = {measure.key: best(measure, found) for measure in MEASURES}
+    winners = {measure.key: best(measure, found) for measure in METRICS}
     lines = [
         '<div class="scroll" role="region" aria-label="Table of means" tabindex="0"><table>',
         "<caption>Mean over seeds, with the standard deviation below it. Shaded: the best mean, where one can be "
         "better than another. A dash: not measured, see below.</caption>",
         '<thead><tr><th scope="col">objective</th>',
-        *(f'<th scope="col" title="{escape(m.meaning)}">{escape(m.title)}</th>' for m in MEASURES),
+        *(f'<th scope="col" title="{escape(m.meaning)}">{escape(m.title)}</th>' for m in METRICS),
         "</tr></thead><tbody>",
     ]
     for name, row in found.items():
-        cells = [_cell(measure, row[measure.key], name in winners[measure.key]) for measure in MEASURES]
+        cells = [_cell(measure, row[measure.key], name in winners[measure.key]) for measure in METRICS]
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     return [*lines, "</tbody></table></div>"]
 
 
-def _cell(measure: Measure, standing: Standing, wins: bool) -> str:
+def _cell(measure: Metric, standing: MetricStats, wins: bool) -> str:
     spread = f'<span class="spread">±{measure.told(standing.spread)}</span>' if standing.spread is not None else ""
     kind = ' class="best"' if wins else ""
     return f"<td{kind}>{measure.told(standing.mean)}{spread}</td>"
@@ -124,14 +124,14 @@ def _cell(measure: Measure, standing: Standing, wins: bool) -> str:
 
 def _plots(found: Found) -> list[str]:
     """Every run as a dot, every mean as a bar; the table holds the same numbers for those who can not see them."""
-    drawn = [line for measure in MEASURES if measure.key in _PLOTTED for line in _plot(measure, found)]
+    drawn = [line for measure in METRICS if measure.key in _PLOTTED for line in _plot(measure, found)]
     if not drawn:
         return []
     head = '<p class="soft">A dot is a run, a bar the mean of its objective.</p>'
     return ["<section><h2>Run by run</h2>", head, '<div class="plots" aria-hidden="true">', *drawn, "</div></section>"]
 
 
-def _plot(measure: Measure, found: Found) -> list[str]:
+def _plot(measure: Metric, found: Found) -> list[str]:
     """One measure; nothing where all its values are alike."""
     values = [value for row in found.values() for value in row[measure.key].values]
     if not values or measure.told(min(values)) == measure.told(max(values)):
@@ -161,7 +161,7 @@ def _gallery(prompt: str, rows: Sequence[Row]) -> list[str]:
 def _figure(prompt: str, row: Row) -> list[str]:
     """A film with its figures, or what went wrong."""
     name = f"{row['objective']}, seed {row['seed']}"
-    facts = [f"seed {row['seed']}", f"{row['steps']} steps in {clock(row['seconds'])}"]
+    facts = [f"seed {row['seed']}", f"{row['steps']} steps in {format_duration(row['seconds'])}"]
     if row["judge"]:
         fronts = row["judge"]["janus"]["fronts"]
         told = "" if fronts is None else f", {fronts} front{'' if fronts == 1 else 's'}"
@@ -172,7 +172,7 @@ def _figure(prompt: str, row: Row) -> list[str]:
     folder = quote(row["folder"])
     label = escape(f"Turntable of {prompt} by {name}")
     film = (
-        f'<video src="{folder}/turntable.mp4" poster="{folder}/{FRONT}" width="{POSTER}" height="{POSTER}" '
+        f'<video src="{folder}/turntable.mp4" poster="{folder}/{FRONT}" width="{POSTER_SIZE}" height="{POSTER_SIZE}" '
         f'muted loop playsinline controls preload="none" aria-label="{label}"></video>'
     )
     return ["<figure>", film, caption, "</figure>"]
@@ -180,7 +180,7 @@ def _figure(prompt: str, row: Row) -> list[str]:
 
 def _every_run(rows: Sequence[Row]) -> list[str]:
     """The numbers of each run."""
-    shown = [measure for measure in MEASURES if measure.key not in ("variance", "janus")]
+    shown = [measure for measure in METRICS if measure.key not in ("variance", "janus")]
     lines = [
         "<details><summary>The numbers of every run</summary>",
         '<div class="scroll" role="region" aria-label="Table of all runs" tabindex="0"><table>',
@@ -196,5 +196,5 @@ def _every_run(rows: Sequence[Row]) -> list[str]:
 
 
 def _meanings() -> list[str]:
-    rows = [f"<dt>{escape(measure.title)}</dt><dd>{escape(measure.meaning)}</dd>" for measure in MEASURES]
+    rows = [f"<dt>{escape(measure.title)}</dt><dd>{escape(measure.meaning)}</dd>" for measure in METRICS]
     return ['<section><h2>What is measured</h2><div class="why"><dl>', *rows, "</dl></div></section>"]

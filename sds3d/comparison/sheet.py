@@ -12,16 +12,16 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from renderers.cameras import ring
+from renderers.cameras import orbit_cameras
 from renderers.scene import Scene
 from sds3d.atomic_files import write_bytes
 from sds3d.evaluation.scene_evaluation import VIEWS
-from sds3d.export.turntable import ELEVATION, Colour
+from sds3d.export.turntable import ELEVATION, Color
 from sds3d.formats.png import png
 
 STRIP, FRONT, SHEET = "views.png", "front.png", "sheet.png"
 """Names of the files."""
-POSTER = 256
+POSTER_SIZE = 256
 """Height and width of the front view, pixels, those of the films."""
 _TILE, _LEFT, _TOP = 160, 110, 48
 _INK, _SOFT = (20, 20, 20), (90, 90, 90)
@@ -42,10 +42,10 @@ def read_views(folder: Path) -> Float[Tensor, "V H W 4"]:
     return torch.stack(torch.from_numpy(strip.copy()).split(strip.shape[0], 1))
 
 
-def write_front(folder: Path, scene: Scene, behind: Colour) -> None:
+def write_front(folder: Path, scene: Scene, behind: Color) -> None:
     """The scene from the front, as its film starts."""
     with torch.no_grad():
-        rgb = scene.render(ring(1, ELEVATION, POSTER), torch.tensor(behind)[None]).rgb[0]
+        rgb = scene.render(orbit_cameras(1, ELEVATION, POSTER_SIZE), torch.tensor(behind)[None]).rgb[0]
     write_bytes(folder / FRONT, png((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()))
 
 

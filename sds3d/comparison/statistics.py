@@ -15,11 +15,11 @@ from sds3d.evaluation.image_metrics import FINE, variance
 from sds3d.evaluation.scene_evaluation import RECOGNISED
 
 Row = dict[str, Any]
-"""The numbers of one run, as `contest.compete` gives them."""
+"""The numbers of one run, as `contest.run_entry` gives them."""
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A column of the table."""
 
     key: str
@@ -38,7 +38,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Standing:
+class MetricStats:
     """One measure of one objective, over its seeds."""
 
     mean: float | None
@@ -72,87 +72,87 @@ def _apart(row: Row) -> None:
     """Nothing: variance is of all seeds together."""
 
 
-MEASURES = (
-    Measure(
+METRICS = (
+    Metric(
         "recognised", "recognised", "{:.1f}", "more",
         "Views of 8 in which the judge, a network that never guides a run, takes the asset for what was asked.",
         _judged("recognised"),
     ),
-    Measure(
+    Metric(
         "probability", "probability", "{:.2f}", "more",
         "Mean probability, 0 to 1, that the judge gives to what was asked, over the same 8 views.",
         _judged("probability"),
     ),
-    Measure(
+    Metric(
         "fronts", "fronts", "{:.1f}", None,
         "Fronts the judge finds in 24 pictures from around; 1 is right, more is Janus. Counted for assets recognised "
         f"in {RECOGNISED} of 8 views or more, of objects that do not look alike from several sides, as a vase does.",
         _fronts,
     ),
-    Measure(
+    Metric(
         "janus", "Janus", "{:.0%}", "less",
         "Share of the runs with more than one front, of those whose fronts are counted.", _janus,
     ),
-    Measure(
+    Metric(
         "saturation", "saturation", "{:.3f}", None,
         "Mean HSV saturation inside the silhouette, weighted by brightness: 0 grey, 1 pure colours.",
         _of("saturation"),
     ),
-    Measure(
+    Metric(
         "contrast", "contrast", "{:.3f}", None,
         "Standard deviation of the luminance inside the silhouette, mean of 8 views.",
         _of("contrast"),
     ),
-    Measure(
+    Metric(
         "sharpness", "sharpness", "{:.4f}", None,
         f"Share of the luminance's power spectrum inside the silhouette above {FINE:g} periods in the height of the "
         "picture, mean of 8 views.",
         _of("sharpness"),
     ),
-    Measure(
+    Metric(
         "variance", "variance", "{:.4f}", None,
         "Variance of a pixel's colour from seed to seed, seen by the same cameras, mean over the pixels inside any "
         "seed's silhouette: how differently the seeds come out.",
         _apart,
     ),
-    Measure(
+    Metric(
         "seconds_per_step", "s/step", "{:.3f}", "less",
         "Seconds of wall-clock for a step, with all that comes before the first one.",
         _of("seconds_per_step"),
     ),
-    Measure(
+    Metric(
         "answers_per_step", "answers/step", "{:.1f}", "less",
         "Answers of the prior in a step: conditions times pictures. A critic's own are not counted.",
         _of("answers_per_step"),
     ),
-    Measure("steps", "steps", "{:.0f}", None, "Steps done.", _of("steps")),
+    Metric("steps", "steps", "{:.0f}", None, "Steps done.", _of("steps")),
 )  # fmt: skip
 """All columns, in their order."""
 
 
-def standings(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, Standing]]:
+def summarize(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, MetricStats]]:
     """By objective, in the order of the rows, and by measure."""
     names = dict.fromkeys(row["objective"] for row in rows)
     return {name: _standing(out, [row for row in rows if row["objective"] == name]) for name in names}
 
 
-def _standing(out: Path, rows: list[Row]) -> dict[str, Standing]:
-    found = {measure.key: over([measure.read(row) for row in rows]) for measure in MEASURES}
+def _standing(out: Path, rows: list[Row]) -> dict[str, MetricStats]:
+    found = {measure.key: mean_std([measure.read(row) for row in rows]) for measure in METRICS}
     views = [read_views(out / row["folder"]) for row in rows if row["trouble"] is None]
     found["janus"] = replace(found["janus"], spread=None)  # The spread of yes and no says no more than their mean.
     apart = variance(torch.stack(views)) if views else None
-    found["variance"] = Standing(apart, None, [] if apart is None else [apart])
+    found["variance"] = MetricStats(apart, None, [] if apart is None else [apart])
     return found
 
 
-def over(values: Sequence[float | None]) -> Standing:
+def mean_std(values: Sequence[float | None]) -> MetricStats:
     """Mean and spread of the values that are there."""
     known = [float(value) for value in values if value is not None]
     mean = statistics.fmean(known) if known else None
-    return Standing(mean, statistics.stdev(known) if len(known) > 1 else None, known)
+    return MetricStats(mean, statistics.stdev(known) if len(known) > 1 else None, known)
 
 
-def best(measure: Measure, found: dict[str, dict[str, Standing]]) -> list[str]:
+def best(measure: Metric, found: dict[str, dict[str, MetricStats]]) -> list[str]:
     """The objectives with the best mean, all of them where several are written alike; none where all are alike."""
     means = {name: row[measure.key].mean for name, row in found.items() if row[measure.key].mean is not None}
     if measure.better is None or len({measure.told(mean) for mean in means.values()}) < 2:
@@ -161,11 +161,11 @@ def best(measure: Measure, found: dict[str, dict[str, Standing]]) -> list[str]:
     return [name for name, mean in means.items() if measure.told(mean) == measure.told(top)]
 
 
-def table(found: dict[str, dict[str, Standing]]) -> str:
+def table(found: dict[str, dict[str, MetricStats]]) -> str:
     """The table as plain text: mean and, where there are several seeds, spread."""
-    lines = [["", *(measure.title for measure in MEASURES)]]
+    lines = [["", *(measure.title for measure in METRICS)]]
     for name, row in found.items():
-        lines.append([name, *(_cell(measure, row[measure.key]) for measure in MEASURES)])
+        lines.append([name, *(_cell(measure, row[measure.key]) for measure in METRICS)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -176,6 +176,6 @@ def table(found: dict[str, dict[str, Standing]]) -> str:
     )
 
 
-def _cell(measure: Measure, standing: Standing) -> str:
+def _cell(measure: Metric, standing: MetricStats) -> str:
     text = measure.told(standing.mean)
     return text if not standing.spread else f"{text} ±{measure.told(standing.spread)}"

@@ -18,19 +18,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from configs.presets import preset
-from renderers.cameras import looking_at_origin
+from renderers.cameras import look_at_origin
 from renderers.meshes import rasterization, welded_mesh
-from renderers.meshes.triangles import Triangles
-from renderers.splats.gaussians import Gaussians, Wish
-from renderers.splats.rasterization import rasterise
+from renderers.meshes.triangles import Topology
+from renderers.splats.gaussians import Gaussians, RasterizationOptions
+from renderers.splats.rasterization import rasterize
 from renderers.volumes import rendering
-from renderers.volumes.hash_field import HashField
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import March, Rays
+from renderers.volumes.hash_field import HashGridField
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MarchOptions, Rays
 from renderers.volumes.voxel_field import VoxelField, lattice_points
 from sds3d.cli.plan import Cost, measured
 from sds3d.console import Console
-from sds3d.models.loading import open_prior
+from sds3d.models.loading import load_prior
 
 VALUES = {"cpu": 1e-5, "cuda": 1e-4}
 """Mean difference of pictures of 0..1 above which a check fails; a pixel on an edge may differ by more."""
@@ -38,7 +38,7 @@ GRADIENTS = {"cpu": 1e-3, "cuda": 1e-2}
 """Distance of the gradients, in their own length, above which a check fails."""
 SIZE = 40
 PROMPT = "a teddy bear"
-_PLAIN = Wish()
+_PLAIN = RasterizationOptions()
 
 Pictured = tuple[Tensor, list[Tensor]]
 """Pictures [B H W C], and the gradients of a fixed random function of them."""
@@ -77,7 +77,7 @@ def parity(way: Way, device: torch.device) -> Parity:
 
 
 def splats(
-    device: torch.device, kind: torch.dtype, count: int = 400, size: int = SIZE, wish: Wish = _PLAIN
+    device: torch.device, kind: torch.dtype, count: int = 400, size: int = SIZE, wish: RasterizationOptions = _PLAIN
 ) -> Pictured:
     """A cloud of splats: colour, alpha, and depth times alpha."""
     rng = torch.Generator().manual_seed(0)
@@ -90,14 +90,14 @@ def splats(
         torch.rand(count, 3, generator=rng),
     ]
     given = [tensor.to(device, kind).requires_grad_() for tensor in tensors]
-    looks = looking_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(device)
-    frame = rasterise(Gaussians(*given), looks, torch.rand(2, 3, generator=rng).to(device, kind), wish)
+    looks = look_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(device)
+    frame = rasterize(Gaussians(*given), looks, torch.rand(2, 3, generator=rng).to(device, kind), wish)
     return _with_gradients(torch.cat([frame.rgb, frame.alpha, frame.depth * frame.alpha], -1), given)
 
 
 def surfels(device: torch.device, kind: torch.dtype) -> Pictured:
     """The same cloud of flat discs."""
-    return splats(device, kind, wish=Wish(surfels=True))
+    return splats(device, kind, wish=RasterizationOptions(surfels=True))
 
 
 def voxels(device: torch.device, kind: torch.dtype, resolution: int = 24, size: int = SIZE) -> Pictured:
@@ -111,33 +111,37 @@ def voxels(device: torch.device, kind: torch.dtype, resolution: int = 24, size: 
 
 def hashed(device: torch.device, kind: torch.dtype) -> Pictured:
     """A ball in hash tables: all layers of a volume."""
-    field = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=24, width=16)
+    field = HashGridField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=24, width=16)
     return _marched(field.to(device, kind), SIZE)
 
 
-def _marched(field: VoxelField | HashField, size: int) -> Pictured:
+def _marched(field: VoxelField | HashGridField, size: int) -> Pictured:
     like = next(field.parameters())
-    looks = looking_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(like.device)
-    everywhere = Occupancy.everywhere(16, like.device)
-    layers = rendering.draw(field, everywhere, Rays.of(looks, like), March(step=1 / 32, spread=True))
-    picture = torch.cat([layers.colour, layers.alpha, layers.reach, layers.normal, layers.away, layers.spread], -1)
+    looks = look_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(like.device)
+    everywhere = OccupancyGrid.full(16, like.device)
+    layers = rendering.render_rays(
+        field, everywhere, Rays.from_cameras(looks, like), MarchOptions(step=1 / 32, spread=True)
+    )
+    picture = torch.cat(
+        [layers.rgb, layers.alpha, layers.distance, layers.normal, layers.orientation_loss, layers.distortion], -1
+    )
     return _with_gradients(picture, list(field.parameters()))
 
 
 def mesh(device: torch.device, kind: torch.dtype, faces: int = 1500, size: int = SIZE) -> Pictured:
     """A coloured ball of triangles with smooth outlines: colour and alpha."""
     rng = torch.Generator().manual_seed(0)
-    surface = welded_mesh.ball(0.7, faces, 16)
+    surface = welded_mesh.cube_sphere(0.7, faces, 16)
     bumps = 1 + 0.1 * torch.rand(len(surface.vertices), 1, generator=rng)
     points = (torch.from_numpy(surface.vertices) * bumps).to(device, kind).requires_grad_()
     colours = torch.rand(len(points), 3, generator=rng).to(device, kind).requires_grad_()
-    triangles = Triangles(torch.from_numpy(surface.faces).to(device), len(points))
-    looks = looking_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(device)
-    at = rasterization.places(points, looks)
-    fragments = rasterization.rasterise(at.detach(), triangles, size, size)
+    triangles = Topology(torch.from_numpy(surface.faces).to(device), len(points))
+    looks = look_at_origin(torch.tensor([0.3, 2.5]), torch.tensor([0.2, -0.5]), size).to(device)
+    at = rasterization.project_points(points, looks)
+    fragments = rasterization.rasterize(at.detach(), triangles, size, size)
     values = torch.cat([colours, torch.ones_like(colours[:, :1])], -1)
-    picture = rasterization.blend(values, triangles.corners, at, triangles, fragments)
-    outline = rasterization.outline(at.detach(), triangles, fragments)
+    picture = rasterization.interpolate(values, triangles.corners, at, triangles, fragments)
+    outline = rasterization.find_silhouettes(at.detach(), triangles, fragments)
     return _with_gradients(rasterization.antialias(picture, at, triangles, outline), [points, colours])
 
 
@@ -174,7 +178,7 @@ def steps(device: torch.device) -> Cost:
     Raises ValueError, OSError, ImportError as opening the prior does, and Unhealthy where the scene went wrong.
     """
     config = preset("draft").run(PROMPT)
-    return measured(config, open_prior(config.prior, device), device, Console("quiet"))
+    return measured(config, load_prior(config.prior, device), device, Console("quiet"))
 
 
 def lines(device: torch.device) -> Iterator[tuple[str, bool, str]]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.cameras import ring
+from renderers.cameras import orbit_cameras
 from renderers.scene import Scene
 from sds3d.evaluation.scene_evaluation import ELEVATION, VIEWS
 
@@ -26,9 +26,9 @@ _EDGE = 13
 
 
 @torch.no_grad()
-def pictures(scene: Scene, views: int = VIEWS, size: int = SIZE) -> Float[Tensor, "V H W 4"]:
+def render_views(scene: Scene, views: int = VIEWS, size: int = SIZE) -> Float[Tensor, "V H W 4"]:
     """What is measured: the scene from evenly spread azimuths, the first in front, 15 degrees up."""
-    frame = scene.render(ring(views, ELEVATION, size), torch.ones(views, 3))
+    frame = scene.render(orbit_cameras(views, ELEVATION, size), torch.ones(views, 3))
     opacity = frame.alpha.clamp(0, 1)
     colour = (frame.rgb - (1 - opacity)) / opacity.clamp_min(1e-3)
     return torch.cat([colour.clamp(0, 1) * (opacity > 0), opacity], -1).float().cpu()

@@ -17,21 +17,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sds3d.evaluation.judge.network import Opinion
+from sds3d.evaluation.judge.network import JudgePrediction
 
 AZIMUTHS = 24
 """Pictures from around an asset, 15 degrees apart."""
-HEIGHT = 0.25
+MIN_PEAK = 0.25
 """Front-likeness of a front, at least, after smoothing."""
-DIP = 0.2
+MIN_DIP = 0.2
 """By how much the front-likeness falls on either side of a front before it rises to another."""
-APART = 60.0
+MIN_SEPARATION_DEG = 60.0
 """Degrees between two fronts, at least."""
 _WINDOW = (1.0, 2.0, 3.0, 2.0, 1.0)
 """Weights of neighbouring azimuths in the smoothing, 15 degrees apart."""
 
 
-def front_likeness(opinion: Opinion, name: int) -> Float[Tensor, " A"]:
+def front_likeness(opinion: JudgePrediction, name: int) -> Float[Tensor, " A"]:
     """certainty * cos(azimuth) of each picture, if it shows the name of that number; about -1 to 1."""
     return opinion.certainty[:, name] * torch.cos(opinion.azimuth[:, name])
 
@@ -46,7 +46,7 @@ def fronts(likeness: Float[Tensor, " A"] | Sequence[float]) -> list[float]:
         raise ValueError(f"{len(given)} azimuths; fronts are looked for among {len(_WINDOW)} or more")
     curve: list[float] = smoothed(given).tolist()
     count = len(curve)
-    peaks = [i for i in range(count) if curve[i] >= HEIGHT and curve[i - 1] <= curve[i] > curve[(i + 1) % count]]
+    peaks = [i for i in range(count) if curve[i] >= MIN_PEAK and curve[i - 1] <= curve[i] > curve[(i + 1) % count]]
     found: list[int] = []
     for peak in sorted(peaks, key=lambda i: -curve[i]):
         if all(_separate(curve, peak, other) for other in found):
@@ -65,11 +65,11 @@ def _separate(curve: list[float], lower: int, higher: int) -> bool:
     """Whether two peaks are far enough apart, with a dip on both ways around from one to the other."""
     count = len(curve)
     steps = abs(lower - higher)
-    if min(steps, count - steps) * 360 / count < APART:
+    if min(steps, count - steps) * 360 / count < MIN_SEPARATION_DEG:
         return False
     first, last = sorted((lower, higher))
     there, back = min(curve[first : last + 1]), min(curve[last:] + curve[: first + 1])
-    return max(there, back) <= curve[lower] - DIP
+    return max(there, back) <= curve[lower] - MIN_DIP
 
 
 def _signed(degrees: float) -> float:

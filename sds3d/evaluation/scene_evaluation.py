@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from renderers.cameras import Cameras, ring
+from renderers.cameras import Cameras, orbit_cameras
 from renderers.scene import Scene
 from sds3d.evaluation.janus import AZIMUTHS, front_likeness, fronts
 from sds3d.evaluation.judge.fronts import has_front
-from sds3d.evaluation.judge.network import SIZE, Judge, Opinion
-from sds3d.models.loading import embedded_vocabulary
+from sds3d.evaluation.judge.network import SIZE, Judge, JudgePrediction
+from sds3d.models.loading import mini_vocabulary
 
 VIEWS = 8
 RECOGNISED = 5
@@ -23,7 +23,7 @@ BACKGROUND = 1.0
 
 
 @torch.no_grad()
-def verdict(scene: Scene, prompt: str, judge: Judge | None = None) -> dict[str, Any] | None:
+def evaluate_scene(scene: Scene, prompt: str, judge: Judge | None = None) -> dict[str, Any] | None:
     """Marks of eight views around a scene, over white, 15 degrees up; None where the judge has no name for the prompt.
 
     Returns `subject`, `views`, `recognised` (views in which it is the likeliest of all names), `among_five`,
@@ -31,13 +31,13 @@ def verdict(scene: Scene, prompt: str, judge: Judge | None = None) -> dict[str, 
     view), and `janus`, see there.
     """
     try:
-        subject, judge = embedded_vocabulary().subject(prompt), judge or Judge.load()
+        subject, judge = mini_vocabulary().subject(prompt), judge or Judge.load()
     except FileNotFoundError:
         return None
     if subject is None or subject not in judge.names:
         return None
-    cameras = ring(VIEWS, ELEVATION, 2 * SIZE)
-    opinion = _look(scene, cameras, judge)
+    cameras = orbit_cameras(VIEWS, ELEVATION, 2 * SIZE)
+    opinion = _predict(scene, cameras, judge)
     number = judge.names.index(subject)
     rank = opinion.rank(number)
     turn = opinion.azimuth[:, number] - cameras.azimuth
@@ -63,12 +63,12 @@ def janus(scene: Scene, subject: str, judge: Judge) -> dict[str, Any]:
     """
     if not has_front(subject):
         return {"has_front": False, "fronts": None, "at_degrees": None}
-    opinion = _look(scene, ring(AZIMUTHS, ELEVATION, 2 * SIZE), judge)
+    opinion = _predict(scene, orbit_cameras(AZIMUTHS, ELEVATION, 2 * SIZE), judge)
     found = fronts(front_likeness(opinion, judge.names.index(subject)))
     return {"has_front": True, "fronts": len(found), "at_degrees": found}
 
 
-def _look(scene: Scene, cameras: Cameras, judge: Judge) -> Opinion:
+def _predict(scene: Scene, cameras: Cameras, judge: Judge) -> JudgePrediction:
     """The judge's opinion of what these cameras see, over the background."""
     frame = scene.render(cameras, torch.full((len(cameras), 3), BACKGROUND))
-    return judge.look(frame.rgb.permute(0, 3, 1, 2).clamp(0, 1))
+    return judge.predict(frame.rgb.permute(0, 3, 1, 2).clamp(0, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from renderers.cameras import ring
+from renderers.cameras import orbit_cameras
 from renderers.scene import Scene
 from sds3d.atomic_files import write_bytes
 from sds3d.export.turntable import ELEVATION
@@ -35,8 +35,8 @@ def write_card(path: Path, scene: Scene, prompt: str, lines: list[str], facts: F
     sheet = Image.new("RGB", (width, height), PAPER)
     paper = torch.tensor(PAPER) / 255
     for size, places, cameras in (
-        (SIDE, [(MARGIN, MARGIN)], ring(8, ELEVATION, SIDE)[:1]),
-        (small, [(MARGIN + SIDE, MARGIN + k * small) for k in range(3)], ring(4, ELEVATION, small)[1:]),
+        (SIDE, [(MARGIN, MARGIN)], orbit_cameras(8, ELEVATION, SIDE)[:1]),
+        (small, [(MARGIN + SIDE, MARGIN + k * small) for k in range(3)], orbit_cameras(4, ELEVATION, small)[1:]),
     ):
         with torch.no_grad():
             rgb = scene.render(cameras, paper.expand(len(places), 3)).rgb

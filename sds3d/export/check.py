@@ -15,11 +15,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from renderers.meshes.mesh import Surface
-from renderers.meshes.triangles import Triangles
-from renderers.meshes.zbuffer import rasterise
+from renderers.meshes.triangles import Topology
+from renderers.meshes.zbuffer import rasterize
 from sds3d.export.check_splats import check_splats
 from sds3d.export.validators import verdict
-from sds3d.formats.mesh_file import Found
+from sds3d.formats.mesh_file import MeshFile
 from sds3d.formats.mesh_reader import read
 from sds3d.formats.printable import shells
 from sds3d.formats.splat_reader import holds_splats
@@ -30,9 +30,9 @@ ATLAS = 512
 """Texels along a side of the square in which texture coordinates are counted."""
 OVERLAP = 0.02
 """Share of the used texels that may lie under two triangles: borders do."""
-FARTHEST = 1e30
+MAX_COORDINATE = 1e30
 """Positions beyond are taken for damage."""
-MOST_FACES = 5_000_000
+MAX_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
 
 
@@ -43,42 +43,42 @@ def check(path: Path) -> dict[str, Any]:
     if holds_splats(path):
         return check_splats(path)
     found = read(path)
-    if len(found.faces) > MOST_FACES:
-        raise ValueError(f"{path.name} has {len(found.faces):,} faces; up to {MOST_FACES:,} are checked")
+    if len(found.faces) > MAX_FACES:
+        raise ValueError(f"{path.name} has {len(found.faces):,} faces; up to {MAX_FACES:,} are checked")
     wrong: list[str] = []
     report: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size, **_shape(found, wrong)}
     report["normals"] = _normals(found, wrong)
     report["texture_map"] = _map(found, wrong)
-    report["textures"] = {name: list(size) for name, size in found.pictures.items()}
+    report["textures"] = {name: list(size) for name, size in found.images.items()}
     report["material"] = found.material
     report["remarks"] = found.remarks
-    gone = missing_files(path) + found.lacking
+    gone = missing_files(path) + found.missing
     wrong += gone
-    if not gone and any(0 in size for size in found.pictures.values()):
+    if not gone and any(0 in size for size in found.images.values()):
         wrong.append("a texture that the file names is not there")
-    if found.material.get("metallicFactor", 0) > 0 and "metallic_roughness" not in found.pictures:
+    if found.material.get("metallicFactor", 0) > 0 and "metallic_roughness" not in found.images:
         wrong.append("metallicFactor is 1 without a texture for it: the whole asset is metal")
     report["axis"] = {"up": found.up, "unit": found.unit}
-    report["verdict"] = _asked(path, wrong)
+    report["verdict"] = _run_validator(path, wrong)
     report["origin"] = {k: found.facts[k] for k in ("prompt", "seed", "objective", "prior", "steps", "sds3d")
                         if k in found.facts} if found.facts else None  # fmt: skip
-    report["wrong"] = wrong
+    report["problems"] = wrong
     return report
 
 
-def _asked(path: Path, wrong: list[str]) -> dict[str, Any]:
+def _run_validator(path: Path, wrong: list[str]) -> dict[str, Any]:
     said = verdict(path)
     if said.get("errors") or said.get("warnings"):
         wrong.append(f"{said['validator']} finds {said['errors']} errors and {said['warnings']} warnings")
     return said
 
 
-def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
+def _shape(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     vertices = np.asarray(found.vertices, np.float64)
-    sane = np.isfinite(vertices) & (np.abs(vertices) < FARTHEST)
+    sane = np.isfinite(vertices) & (np.abs(vertices) < MAX_COORDINATE)
     if not sane.all():
         bad = int((~sane.all(-1)).sum())
-        wrong.append(f"{bad} positions are not finite numbers, or larger than {FARTHEST:g}")
+        wrong.append(f"{bad} positions are not finite numbers, or larger than {MAX_COORDINATE:g}")
         return {"vertices": len(vertices), "faces": len(found.faces)}
     points, index = np.unique(vertices.astype(np.float32), axis=0, return_inverse=True)
     surface = Surface(points, index.reshape(-1)[found.faces].astype(np.int32))
@@ -86,7 +86,7 @@ def _shape(found: Found, wrong: list[str]) -> dict[str, Any]:
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
     flat = int((area <= 1e-14 * max(float(np.ptp(points, axis=0).max()), 1e-12) ** 2).sum())
     closed = surface.closed
-    crowded = Triangles(torch.from_numpy(surface.faces), len(points)).edges.crowded
+    crowded = Topology(torch.from_numpy(surface.faces), len(points)).edges.crowded
     if flat:
         wrong.append(f"{flat} triangles have no area")
     out, times = strays(corners)
@@ -116,7 +116,7 @@ def _rounded(values: ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def _normals(found: Found, wrong: list[str]) -> dict[str, Any]:
+def _normals(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     """Whether there are normals, of unit length, on the side that their triangles face."""
     if found.normals is None:
         return {"present": False}
@@ -132,12 +132,12 @@ def _normals(found: Found, wrong: list[str]) -> dict[str, Any]:
     return {"present": True, "unit_length": unit, "turned": round(turned, 5)}
 
 
-def _map(found: Found, wrong: list[str]) -> dict[str, Any]:
+def _map(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     """How much of the texture is used, once and more than once."""
     if found.uv is None:
-        if found.pictures:
+        if found.images:
             wrong.append("there is a texture, but no texture coordinates")
-        return {"present": False, "colours": "at the points" if found.colours is not None else "none"}
+        return {"present": False, "colours": "at the points" if found.colors is not None else "none"}
     if not np.isfinite(found.uv).all():
         wrong.append("texture coordinates are not finite numbers")
         return {"present": True}
@@ -159,5 +159,5 @@ def _covered(corners: Float[ndarray, "F 3 2"]) -> tuple[float, float]:
     # Farther out it makes no difference, but numbers overflow.
     placed = corners.reshape(-1, 2).clip(-1e6, 1e6) * ATLAS
     flat = np.concatenate([placed, np.ones((3 * len(corners), 1))], -1).astype(np.float32)
-    seen = rasterise(flat[None], np.arange(len(flat), dtype=np.int32).reshape(-1, 3), ATLAS, ATLAS).seen
+    seen = rasterize(flat[None], np.arange(len(flat), dtype=np.int32).reshape(-1, 3), ATLAS, ATLAS).seen
     return float(seen.mean()), laid

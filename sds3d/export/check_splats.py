@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from renderers.splats.density_grid import FAINTEST, SplatCloud
+from renderers.splats.density_grid import MIN_OPACITY, SplatParameters
 from sds3d.export.validators import verdict
 from sds3d.formats.mesh_reader import facts_of
 from sds3d.formats.splat_ply import DEGREES
@@ -24,15 +24,15 @@ def check_splats(path: Path) -> dict[str, Any]:
     cloud, wrong = splats_in(path), list[str]()
     report: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size, **_numbers(cloud, wrong)}
     report["axis"] = {"up": "y", "unit": "m"}
-    report["verdict"] = _asked(path, wrong)
+    report["verdict"] = _run_validator(path, wrong)
     origin = facts_of(path)
     kept = ("prompt", "seed", "objective", "prior", "steps", "sds3d")
     report["origin"] = {name: origin[name] for name in kept if name in origin} if origin else None
-    report["wrong"] = wrong
+    report["problems"] = wrong
     return report
 
 
-def _numbers(cloud: SplatCloud, wrong: list[str]) -> dict[str, Any]:
+def _numbers(cloud: SplatParameters, wrong: list[str]) -> dict[str, Any]:
     count = len(cloud.means)
     told: dict[str, Any] = {"splats": count, "degree": DEGREES[cloud.sh.shape[1]]}
     if count == 0:
@@ -46,7 +46,7 @@ def _numbers(cloud: SplatCloud, wrong: list[str]) -> dict[str, Any]:
         return told
     means, scales = cloud.means[finite], cloud.log_scales[finite].exp()
     opacities = torch.sigmoid(cloud.logit_opacities[finite])
-    faint = opacities < FAINTEST
+    faint = opacities < MIN_OPACITY
     if bool(faint.all()):
         wrong.append("all splats are too faint to be seen")
     still = int((cloud.quats[finite].norm(dim=-1) < 1e-6).sum())
@@ -71,7 +71,7 @@ def _rounded(values: torch.Tensor) -> list[float]:
     return [float(f"{value:.6g}") for value in values.reshape(-1).tolist()]
 
 
-def _asked(path: Path, wrong: list[str]) -> dict[str, Any]:
+def _run_validator(path: Path, wrong: list[str]) -> dict[str, Any]:
     """What a validator says, without the complaints about names that it cannot know."""
     said = verdict(path)
     if not said.get("errors"):

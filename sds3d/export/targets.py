@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from renderers.meshing.texture_refinement import MOST
-from sds3d.formats.layout import PLAIN, Layout, Stand, Unit, Up
+from renderers.meshing.texture_refinement import MAX_STEPS
+from sds3d.formats.layout import DEFAULT_LAYOUT, Layout, Stand, Unit, Up
 
 Holds = Literal["mesh", "splats", "pictures"]
 QUADS = ("obj", "usda", "usdz")
@@ -18,36 +18,36 @@ PRINT_SIZE_M = 0.1
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileFormat:
     """One kind of file."""
 
     ending: str
-    holds: Holds
-    about: str
-    layout: Layout = PLAIN
+    content: Holds
+    description: str
+    layout: Layout = DEFAULT_LAYOUT
     """How an asset lies in it unless something else is asked for."""
 
 
 _FLAT = Layout("z", "mm")
 """What slicers and CAD programs expect; importers do not turn these files."""
-KINDS = {
-    "glb": Kind("glb", "mesh", "binary glTF, textures inside"),
-    "gltf": Kind("gltf", "mesh", "glTF with files beside it"),
-    "obj": Kind("obj", "mesh", "Wavefront OBJ, MTL and PNG"),
-    "ply": Kind("ply", "mesh", "PLY with colours at the points, Z up", Layout("z")),
-    "stl": Kind("stl", "mesh", "STL, shape alone, Z up, millimetres", _FLAT),
-    "3mf": Kind("3mf", "mesh", "3MF with colours, Z up, millimetres", _FLAT),
-    "usda": Kind("usda", "mesh", "USD as text with PNG beside it (needs usd-core)"),
-    "usdz": Kind("usdz", "mesh", "USD package (needs usd-core)"),
-    "splat-ply": Kind("ply", "splats", "PLY of 3D Gaussian splatting"),
-    "splat": Kind("splat", "splats", "32 bytes a splat, for web viewers"),
-    "spz": Kind("spz", "splats", "packed splats"),
-    "splat-glb": Kind("glb", "splats", "glTF with KHR_gaussian_splatting"),
-    "mp4": Kind("mp4", "pictures", "film of one turn"),
-    "gif": Kind("gif", "pictures", "moving picture of one turn"),
-    "webp": Kind("webp", "pictures", "smaller moving picture of one turn"),
-    "contact": Kind("png", "pictures", "sheet of views"),
-    "card": Kind("png", "pictures", "one picture with the prompt and what the asset is"),
+FORMATS = {
+    "glb": FileFormat("glb", "mesh", "binary glTF, textures inside"),
+    "gltf": FileFormat("gltf", "mesh", "glTF with files beside it"),
+    "obj": FileFormat("obj", "mesh", "Wavefront OBJ, MTL and PNG"),
+    "ply": FileFormat("ply", "mesh", "PLY with colours at the points, Z up", Layout("z")),
+    "stl": FileFormat("stl", "mesh", "STL, shape alone, Z up, millimetres", _FLAT),
+    "3mf": FileFormat("3mf", "mesh", "3MF with colours, Z up, millimetres", _FLAT),
+    "usda": FileFormat("usda", "mesh", "USD as text with PNG beside it (needs usd-core)"),
+    "usdz": FileFormat("usdz", "mesh", "USD package (needs usd-core)"),
+    "splat-ply": FileFormat("ply", "splats", "PLY of 3D Gaussian splatting"),
+    "splat": FileFormat("splat", "splats", "32 bytes a splat, for web viewers"),
+    "spz": FileFormat("spz", "splats", "packed splats"),
+    "splat-glb": FileFormat("glb", "splats", "glTF with KHR_gaussian_splatting"),
+    "mp4": FileFormat("mp4", "pictures", "film of one turn"),
+    "gif": FileFormat("gif", "pictures", "moving picture of one turn"),
+    "webp": FileFormat("webp", "pictures", "smaller moving picture of one turn"),
+    "contact": FileFormat("png", "pictures", "sheet of views"),
+    "card": FileFormat("png", "pictures", "one picture with the prompt and what the asset is"),
 }
 
 
@@ -89,11 +89,11 @@ TARGETS = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """What an export is asked for."""
 
     kind: str = "glb"
-    layout: Layout = PLAIN
+    layout: Layout = DEFAULT_LAYOUT
     faces: int | None = None
     """Most triangles; None: as the run has it."""
     texture: int | None = None
@@ -112,11 +112,11 @@ class Wanted:
     """Pictures of the scene that the texture is refined by."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            from configs.registry import unknown
+        if self.kind not in FORMATS:
+            from configs.registry import unknown_name_message
 
-            raise ValueError(unknown("format", self.kind, list(KINDS)))
-        holds = KINDS[self.kind].holds
+            raise ValueError(unknown_name_message("format", self.kind, list(FORMATS)))
+        holds = FORMATS[self.kind].content
         if not 1 <= self.lods <= 8:
             raise ValueError(f"lods is {self.lods}; it counts files with ever fewer triangles, 1 to 8")
         if holds != "mesh" and (self.lods > 1 or self.flat_base or self.faces is not None):
@@ -137,23 +137,23 @@ class Wanted:
             raise ValueError(f"--normal-map goes with {', '.join(MAPPED)}; {self.kind} has no place for one")
         if self.refine and (holds != "mesh" or self.kind == "stl"):
             raise ValueError(f"--refine-texture goes with meshes that have colours; {self.kind} was asked for")
-        if not 0 <= self.refine <= MOST:
-            raise ValueError(f"--refine-texture is {self.refine}; it counts pictures, 0 to {MOST}")
+        if not 0 <= self.refine <= MAX_STEPS:
+            raise ValueError(f"--refine-texture is {self.refine}; it counts pictures, 0 to {MAX_STEPS}")
 
 
-def wanted(target: str | None, kind: str | None) -> Wanted:
+def resolve_options(target: str | None, kind: str | None) -> ExportOptions:
     """What a target and a format ask for; either may be left out. Raises ValueError for what does not go together."""
     if target is None:
-        return Wanted(kind or "glb", KINDS[kind or "glb"].layout)
+        return ExportOptions(kind or "glb", FORMATS[kind or "glb"].layout)
     suited = TARGETS[target]
     chosen = kind or suited.kinds[0]
     if chosen not in suited.kinds:
         raise ValueError(f"--target {target} takes {', '.join(suited.kinds)}; {chosen} was asked for")
-    layout = KINDS[chosen].layout
+    layout = FORMATS[chosen].layout
     for name, up, unit in suited.layouts:
         if name == chosen:
             layout = Layout(up, unit)
     stand: Stand = "ground"
-    layout = replace(layout, stand=stand, size_m=PRINT_SIZE_M if suited.solid else None)
+    layout = replace(layout, origin=stand, size_m=PRINT_SIZE_M if suited.solid else None)
     mapped = None if suited.normal_map else False
-    return Wanted(chosen, layout, suited.faces, suited.texture, suited.solid, normal_map=mapped)
+    return ExportOptions(chosen, layout, suited.faces, suited.texture, suited.solid, normal_map=mapped)

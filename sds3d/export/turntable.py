@@ -12,9 +12,9 @@ import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from renderers.cameras import Cameras, ring
+from renderers.cameras import Cameras, orbit_cameras
 from renderers.scene import Scene
-from sds3d.atomic_files import replacing, write_bytes
+from sds3d.atomic_files import atomic_write, write_bytes
 from sds3d.formats.layout import GENERATOR, NONE, Facts, facts_json
 from sds3d.formats.metadata import DESCRIPTION
 from sds3d.formats.png import png
@@ -28,12 +28,12 @@ BATCH = 6
 """Pictures rendered at once."""
 WHITE = (1.0, 1.0, 1.0)
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 """Red, green and blue, 0..1."""
 
 
 def write_turntable(
-    path: Path, scene: Scene, frames: int = 90, size: int = 256, background: Colour = WHITE, facts: Facts = NONE
+    path: Path, scene: Scene, frames: int = 90, size: int = 256, background: Color = WHITE, facts: Facts = NONE
 ) -> None:
     """One turn, `size` pixels square: as H.264 (.mp4, yuv420p, plays everywhere), or as a .gif or .webp that repeats.
 
@@ -48,17 +48,19 @@ def write_turntable(
     if path.suffix not in (".mp4", ".gif", ".webp"):
         raise ValueError(f"{path.name} is no name for a film; it should end in .mp4, .gif or .webp")
     if path.suffix == ".mp4":
-        _film(path, _pictures(scene, ring(frames, ELEVATION, size), background), facts)
+        _write_video(path, _render(scene, orbit_cameras(frames, ELEVATION, size), background), facts)
     else:
-        _loop(path, list(_pictures(scene, ring(-(-frames // SKIPPED), ELEVATION, size), background)), facts)
+        _write_animation(
+            path, list(_render(scene, orbit_cameras(-(-frames // SKIPPED), ELEVATION, size), background)), facts
+        )
 
 
-def _film(path: Path, pictures: Iterator[UInt8[ndarray, "H W 3"]], facts: Facts) -> None:
+def _write_video(path: Path, pictures: Iterator[UInt8[ndarray, "H W 3"]], facts: Facts) -> None:
     import imageio.v2 as imageio
 
     said = ["-metadata", f"comment={facts_json(facts)}"] if facts else []
     with (
-        replacing(path) as draft,
+        atomic_write(path) as draft,
         imageio.get_writer(
             draft, format="FFMPEG", fps=FRAMES_PER_SECOND, codec="libx264", pixelformat="yuv420p",
             quality=8, macro_block_size=2, ffmpeg_params=["-movflags", "+faststart", *said],
@@ -68,7 +70,7 @@ def _film(path: Path, pictures: Iterator[UInt8[ndarray, "H W 3"]], facts: Facts)
             film.append_data(picture)
 
 
-def _loop(path: Path, pictures: list[UInt8[ndarray, "H W 3"]], facts: Facts) -> None:
+def _write_animation(path: Path, pictures: list[UInt8[ndarray, "H W 3"]], facts: Facts) -> None:
     from PIL import Image
 
     first, *rest = [Image.fromarray(picture) for picture in pictures]
@@ -80,12 +82,12 @@ def _loop(path: Path, pictures: list[UInt8[ndarray, "H W 3"]], facts: Facts) -> 
         exif[DESCRIPTION] = facts_json(facts, plain=True)
         said["exif"] = exif
     milliseconds = 1000 * SKIPPED // FRAMES_PER_SECOND
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         first.save(draft, save_all=True, append_images=rest, duration=milliseconds, loop=0, **said)
 
 
 def write_contact(
-    path: Path, scene: Scene, views: int = 8, columns: int = 4, size: int = 256, background: Colour = WHITE,
+    path: Path, scene: Scene, views: int = 8, columns: int = 4, size: int = 256, background: Color = WHITE,
     facts: Facts = NONE,
 ) -> None:  # fmt: skip
     """A PNG with `views` pictures from around the scene, `columns` in a row, the first from the front.
@@ -98,13 +100,13 @@ def write_contact(
     rows = -(-views // columns)
     sheet = np.empty((rows * size, min(columns, views) * size, 3), np.uint8)
     sheet[:] = np.round(np.multiply(background, 255)).astype(np.uint8)
-    for index, picture in enumerate(_pictures(scene, ring(views, ELEVATION, size), background)):
+    for index, picture in enumerate(_render(scene, orbit_cameras(views, ELEVATION, size), background)):
         top, left = index // columns * size, index % columns * size
         sheet[top : top + size, left : left + size] = picture
     write_bytes(path, png(sheet, {GENERATOR: facts_json(facts)} if facts else None))
 
 
-def _pictures(scene: Scene, cameras: Cameras, background: Colour) -> Iterator[UInt8[ndarray, "H W 3"]]:
+def _render(scene: Scene, cameras: Cameras, background: Color) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """The scene over a solid background, camera after camera."""
     for start in range(0, len(cameras), BATCH):
         batch = cameras[start : start + BATCH]

@@ -35,13 +35,13 @@ def verdict(path: Path) -> dict[str, Any]:
     """What the validator for a file says: its name, errors, warnings and messages; or why it was not asked."""
     kind = path.suffix.lower()
     if kind in (".glb", ".gltf"):
-        return khronos(path)
+        return validate_gltf(path)
     if kind.startswith(".usd"):
-        return pixar(path)
+        return validate_usd(path)
     return {"validator": "none for this format"}
 
 
-def khronos(path: Path) -> dict[str, Any]:
+def validate_gltf(path: Path) -> dict[str, Any]:
     """The Khronos glTF validator, by way of node."""
     node = shutil.which("node")
     if node is None:
@@ -74,7 +74,7 @@ def khronos(path: Path) -> dict[str, Any]:
     }
 
 
-def pixar(path: Path) -> dict[str, Any]:
+def validate_usd(path: Path) -> dict[str, Any]:
     """All of UsdValidation."""
     if importlib.util.find_spec("pxr") is None:
         return {"validator": "UsdValidation was not asked: usd-core is missing"}

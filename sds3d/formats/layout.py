@@ -42,7 +42,7 @@ class Layout:
     up: Up = "y"
     """y: +Y is up and the front looks to +Z, as in glTF; z: +Z is up and the front looks to -Y, as in Blender."""
     unit: Unit = "m"
-    stand: Stand = "free"
+    origin: Stand = "free"
     """free: where the scene has it; ground: on the plane through the origin, its middle above it; centre: its middle
     in the origin.
     """
@@ -54,36 +54,36 @@ class Layout:
             limits = f"{MIN_SIZE_M:g} to {MAX_SIZE_M:g}"
             raise ValueError(f"size_m is {self.size_m:g}; expected the longest side in metres, from {limits}")
 
-    def arranged(self, mesh: Mesh) -> Mesh:
+    def apply(self, mesh: Mesh) -> Mesh:
         """The mesh as its numbers stand in the file. Raises ValueError for one that cannot be written at all."""
         checked(mesh)
         vertices = mesh.vertices.astype(np.float64)
         low, high = vertices.min(0), vertices.max(0)
-        if self.stand != "free":
+        if self.origin != "free":
             middle = (low + high) / 2
-            if self.stand == "ground":
+            if self.origin == "ground":
                 middle[1] = low[1]
             vertices -= middle
         longest = float((high - low).max())
         if self.size_m is not None and not longest > 0:
             raise ValueError("all points of the mesh are one; it has no size that could be changed")
         scale = (1.0 if self.size_m is None else self.size_m / longest) / METRES[self.unit]
-        return replace(mesh, vertices=self.turned(vertices * scale), normals=self.turned(mesh.normals))
+        return replace(mesh, vertices=self.rotate(vertices * scale), normals=self.rotate(mesh.normals))
 
-    def turned(self, vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
+    def rotate(self, vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
         """Vectors of the scene's frame in that of the file."""
         if self.up == "z":
             vectors = np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], -1)
         return vectors.astype(np.float32)
 
-    def back(self, vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
+    def unrotate(self, vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
         """Vectors of the file's frame with +Y up and the front at +Z."""
         if self.up == "z":
             vectors = np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], -1)
         return vectors
 
 
-PLAIN = Layout()
+DEFAULT_LAYOUT = Layout()
 """As the scene has it."""
 
 
@@ -98,7 +98,7 @@ def checked(mesh: Mesh) -> Mesh:
     return mesh
 
 
-def grain_of(mesh: Mesh) -> tuple[float, float] | None:
+def uniform_metallic_roughness(mesh: Mesh) -> tuple[float, float] | None:
     """Roughness and metal, 0..1, where they are the same all over, so that no texture is needed; else None."""
     if mesh.maps is None:
         return ROUGHNESS, 0.0

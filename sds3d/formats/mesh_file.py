@@ -12,7 +12,7 @@ from sds3d.formats.layout import Layout, Unit, Up
 
 
 @dataclass
-class Found:
+class MeshFile:
     """What a file holds."""
 
     vertices: Float[ndarray, "V 3"]
@@ -20,8 +20,8 @@ class Found:
     normals: Float[ndarray, "V 3"] | None = None
     uv: Float[ndarray, "V 2"] | None = None
     """(0, 0) the upper-left corner."""
-    colours: UInt8[ndarray, "V 3"] | None = None
-    pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
+    colors: UInt8[ndarray, "V 3"] | None = None
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Width and height of the textures, by what they hold."""
     material: dict[str, Any] = field(default_factory=dict)
     up: Up | None = None
@@ -30,7 +30,7 @@ class Found:
     """What the file says of its origin, where sds3d wrote it."""
     parts: Int[ndarray, " F"] | None = None
     """The material of each triangle, where there are several."""
-    lacking: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     """What the file names and cannot be had, a line each."""
     remarks: list[str] = field(default_factory=list)
     """What is unusual and was not read as it stands."""

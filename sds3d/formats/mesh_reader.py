@@ -19,7 +19,7 @@ from sds3d.formats.file_access import shortened
 from sds3d.formats.gltf.document import extras_of
 from sds3d.formats.layout import GENERATOR, Unit
 from sds3d.formats.library_errors import refused
-from sds3d.formats.mesh_file import Found
+from sds3d.formats.mesh_file import MeshFile
 from sds3d.formats.usd import needs_usd
 from sds3d.formats.usd_probe import beside, probe
 
@@ -32,7 +32,7 @@ _UNITS: dict[str, Unit] = {"meter": "m", "centimeter": "cm", "millimeter": "mm"}
 _LENGTHS: dict[float, Unit] = {1.0: "m", 0.01: "cm", 0.001: "mm"}
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> MeshFile:
     """The mesh in a file. Raises OSError where it cannot be read, ValueError where it holds no mesh."""
     kind = path.suffix.lower()
     if kind not in MESHES:
@@ -80,14 +80,14 @@ def facts_of(path: Path) -> dict[str, Any] | None:
 
         with Image.open(path) as picture:
             return metadata.parsed(str(picture.info.get(GENERATOR, "")))
-    if kind in metadata.BESIDE:
-        return metadata.read_beside(path)
+    if kind in metadata.SIDECAR_SUFFIXES:
+        return metadata.read_sidecar(path)
     if kind == ".spz":
         return metadata.parsed(metadata.gzip_comment(path.read_bytes()))
     if kind == ".mp4":
-        return metadata.parsed(metadata.film_comment(path.read_bytes()))
+        return metadata.parsed(metadata.video_comment(path.read_bytes()))
     if kind in (".gif", ".webp"):
-        return metadata.parsed(metadata.picture_comment(path))
+        return metadata.parsed(metadata.image_comment(path))
     return read(path).facts if kind in MESHES else None
 
 
@@ -96,7 +96,7 @@ def _ply_head(path: Path) -> str:
         return file.read(2**16).partition(b"end_header")[0].decode("ascii", "replace")
 
 
-def _by_trimesh(path: Path, kind: str) -> Found:
+def _by_trimesh(path: Path, kind: str) -> MeshFile:
     import trimesh
 
     # Joined here and not by `force`: that would lose normals.
@@ -104,17 +104,17 @@ def _by_trimesh(path: Path, kind: str) -> Found:
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     solid = [(matrix, scene.geometry[name]) for matrix, name in placed if hasattr(scene.geometry[name], "faces")]
     if not solid:
-        return Found(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+        return MeshFile(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
     one = solid[0][1] if len(solid) == 1 else trimesh.util.concatenate([part for _, part in solid])
     if len(solid) == 1:
         one.apply_transform(solid[0][0]) if not np.allclose(solid[0][0], np.eye(4)) else None
-    found = Found(np.asarray(one.vertices), np.asarray(one.faces))
+    found = MeshFile(np.asarray(one.vertices), np.asarray(one.faces))
     if "vertex_normals" in one._cache:
         found.normals = np.asarray(one.vertex_normals)
     if one.visual.kind == "texture" and one.visual.uv is not None:
         found.uv = np.stack([one.visual.uv[:, 0], 1 - one.visual.uv[:, 1]], -1)
     elif one.visual.kind == "vertex":
-        found.colours = np.asarray(one.visual.vertex_colors)[:, :3]
+        found.colors = np.asarray(one.visual.vertex_colors)[:, :3]
     if one.visual.kind == "texture":
         _material(one.visual.material, found)
     if kind == ".ply" and (said := re.search(r"(?m)^comment up ([yz]) unit (m|cm|mm)$", _ply_head(path))):
@@ -143,15 +143,15 @@ def _leading_quads(path: Path) -> int:
     return count
 
 
-def _material(material: Any, found: Found) -> None:
+def _material(material: Any, found: MeshFile) -> None:
     """Textures of trimesh's materials."""
     pictures = {
         "color": getattr(material, "image", None),
     }
-    found.pictures = {name: picture.size for name, picture in pictures.items() if picture is not None}
+    found.images = {name: picture.size for name, picture in pictures.items() if picture is not None}
 
 
-def _3mf(path: Path) -> Found:
+def _3mf(path: Path) -> MeshFile:
     """The first object of a 3MF file that has triangles."""
     with zipfile.ZipFile(path) as archive:
         name = next((name for name in archive.namelist() if name.lower().endswith(".model")), None)
@@ -167,14 +167,14 @@ def _3mf(path: Path) -> Found:
 
     vertices = np.array(rows("vertex", ("x", "y", "z")), np.float64).reshape(-1, 3)
     faces = np.array(rows("triangle", ("v1", "v2", "v3")), np.int64).reshape(-1, 3)
-    found = Found(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
+    found = MeshFile(vertices, faces, up="z", unit=_UNITS.get(tree.attrib.get("unit", "millimeter")))
     for entry in tree.iter(space + "metadata"):
         if entry.attrib.get("name") == "Description":
             found.facts = metadata.parsed(entry.text or "")
     return found
 
 
-def _usd(path: Path) -> Found:
+def _usd(path: Path) -> MeshFile:
     """The first mesh of a stage."""
     from pxr import Usd, UsdGeom, UsdShade
 
@@ -192,7 +192,7 @@ def _usd(path: Path) -> Found:
         raise ValueError(f"{path.name} has faces that are no triangles and no quads before these, or none")
     order = np.arange(len(corners))
     cut = order[: 4 * quads].reshape(-1, 4)[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
-    found = Found(points[corners], np.concatenate([cut, order[4 * quads :].reshape(-1, 3)]), quads=quads)
+    found = MeshFile(points[corners], np.concatenate([cut, order[4 * quads :].reshape(-1, 3)]), quads=quads)
     st = UsdGeom.PrimvarsAPI(shape).GetPrimvar("st")
     if st and st.GetInterpolation() == UsdGeom.Tokens.faceVarying:
         places = np.asarray(st.ComputeFlattened(), np.float64)
@@ -205,7 +205,7 @@ def _usd(path: Path) -> Found:
         shader = UsdShade.Shader(prim)
         if shader and shader.GetIdAttr().Get() == "UsdUVTexture":
             source = shader.GetInput("file").Get() if shader.GetInput("file") else None
-            found.pictures[prim.GetName()] = _texture_size(source, path, found)
+            found.images[prim.GetName()] = _texture_size(source, path, found)
         elif shader and shader.GetIdAttr().Get() == "UsdPreviewSurface":
             for name in ("metallic", "roughness"):
                 value = shader.GetInput(name).Get() if shader.GetInput(name) else None
@@ -215,16 +215,16 @@ def _usd(path: Path) -> Found:
     return found
 
 
-def _texture_size(source: Any, path: Path, found: Found) -> tuple[int, int]:
+def _texture_size(source: Any, path: Path, found: MeshFile) -> tuple[int, int]:
     """Width and height of a texture; zeros, said, where it cannot be had."""
     named = "" if source is None else str(source.path)
     place = "" if source is None else str(source.resolvedPath)
     if place and not beside(place, path.resolve().parent):
-        found.lacking.append(f"{shortened(named)}, which it names, is outside its own folder and is not read")
+        found.missing.append(f"{shortened(named)}, which it names, is outside its own folder and is not read")
         return 0, 0
     size = _picture_size(place)
     if 0 in size:
-        found.lacking.append(f"{shortened(named) or 'a texture'}, which it names, is missing or no PNG")
+        found.missing.append(f"{shortened(named) or 'a texture'}, which it names, is missing or no PNG")
     return size
 
 

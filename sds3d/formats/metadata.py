@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sds3d.atomic_files import replacing
+from sds3d.atomic_files import atomic_write
 from sds3d.formats.layout import Facts, facts_json
 
-BESIDE = (".stl", ".splat")
+SIDECAR_SUFFIXES = (".stl", ".splat")
 """Endings of the formats whose origin stands beside them."""
 DESCRIPTION = 0x010E
 """Exif's number for what a picture is."""
@@ -26,7 +26,7 @@ _EXTRA, _NAME, _COMMENT = 4, 8, 16
 _CONTAINERS = (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt")
 
 
-def beside(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """The file that says where `path` comes from."""
     return path.with_name(f"{path.name}.origin.json")
 
@@ -37,14 +37,14 @@ def write_with_origin(path: Path, content: bytes, facts: Facts) -> None:
         if facts:
             told = {"sha256": hashlib.sha256(content).hexdigest(), **json.loads(facts_json(facts))}
             text = json.dumps(told, indent=1, ensure_ascii=False)
-            drafts.enter_context(replacing(beside(path))).write_text(text, encoding="utf-8")
-        drafts.enter_context(replacing(path)).write_bytes(content)
+            drafts.enter_context(atomic_write(sidecar_path(path))).write_text(text, encoding="utf-8")
+        drafts.enter_context(atomic_write(path)).write_bytes(content)
 
 
-def read_beside(path: Path) -> dict[str, Any] | None:
+def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What stands beside a file; None where nothing does, or it belongs to another file."""
     try:
-        told = parsed(beside(path).read_text(encoding="utf-8"))
+        told = parsed(sidecar_path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
     if told is None or told.pop("sha256", "") != hashlib.sha256(path.read_bytes()).hexdigest():
@@ -82,7 +82,7 @@ def gzip_comment(content: bytes) -> str:
     return content[place : content.find(b"\0", place)].decode("latin-1")
 
 
-def film_comment(content: bytes) -> str:
+def video_comment(content: bytes) -> str:
     """The comment among the tags of an MP4 file; empty where it has none."""
     for name in _CONTAINERS:
         # `meta` starts with four bytes of version and flags.
@@ -106,7 +106,7 @@ def _box(content: bytes, name: bytes) -> bytes:
     return b""
 
 
-def picture_comment(path: Path) -> str:
+def image_comment(path: Path) -> str:
     """The comment of a GIF, or the description of a WebP; empty where it has none. Raises OSError for no picture."""
     from PIL import Image
 

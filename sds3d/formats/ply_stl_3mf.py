@@ -11,8 +11,8 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from renderers.meshes.mesh import Mesh
-from sds3d.atomic_files import replacing, write_bytes
-from sds3d.formats.layout import GENERATOR, PLAIN, Facts, Layout, checked, facts_json
+from sds3d.atomic_files import atomic_write, write_bytes
+from sds3d.formats.layout import DEFAULT_LAYOUT, GENERATOR, Facts, Layout, checked, facts_json
 from sds3d.formats.metadata import write_with_origin
 
 COMMENT = 200
@@ -44,7 +44,7 @@ def comments(facts: Facts) -> list[str]:
     return [f"comment {GENERATOR}", *(f"comment |{part}|" for part in parts)]
 
 
-def write_mesh_ply(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
+def write_mesh_ply(path: Path, mesh: Mesh, facts: Facts, layout: Layout = DEFAULT_LAYOUT) -> None:
     """Binary PLY with an sRGB colour and a normal for every point, seams closed. Errors as in `write_glb`.
 
     Nothing in the format says which way is up; a comment does.
@@ -66,7 +66,7 @@ def write_mesh_ply(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN)
     write_bytes(path, "\n".join(header).encode() + vertex.tobytes() + face.tobytes())
 
 
-def write_stl(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
+def write_stl(path: Path, mesh: Mesh, facts: Facts, layout: Layout = DEFAULT_LAYOUT) -> None:
     """Binary STL: triangles alone. Its 80 bytes of text hold the unit, the seed and the start of the scene's checksum
     and of the prompt; all of the facts stand in a file beside it. Errors as in `write_glb`.
     """
@@ -82,7 +82,7 @@ def write_stl(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> N
     write_with_origin(path, head + np.uint32(len(triangle)).tobytes() + triangle.tobytes(), facts)
 
 
-def write_3mf(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
+def write_3mf(path: Path, mesh: Mesh, facts: Facts, layout: Layout = DEFAULT_LAYOUT) -> None:
     """3MF with its unit and a colour at every corner, seams closed. Errors as in `write_glb`."""
     checked(mesh)
     points, point_of = np.unique(mesh.vertices, axis=0, return_inverse=True)
@@ -106,7 +106,7 @@ def write_3mf(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> N
             '</triangles></mesh></object></resources><build><item objectid="2"/></build></model>',
         ]
     )
-    with replacing(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+    with atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         parts = {"[Content_Types].xml": _TYPES, "_rels/.rels": _RELATIONS, "3D/3dmodel.model": model}
         for name, text in parts.items():
             info = zipfile.ZipInfo(name, _THEN)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from renderers.meshes.mesh import Mesh, Surface
-from renderers.meshing.isosurface import mended, outward
+from renderers.meshing.isosurface import outward, repair
 
 BASE = 0.02
 """Share of the height that a flat base takes off."""
@@ -57,7 +57,7 @@ def printable(mesh: Mesh, flat_base: bool) -> tuple[Mesh, list[str]]:
         points[:, 1] = np.maximum(points[:, 1], floor)
         solid = replace(solid, vertices=points)
         remarks.append(f"the lowest {BASE:.0%} are pressed flat")
-    solid = outward(mended(solid))
+    solid = outward(repair(solid))
     if not (len(solid.faces) and solid.closed and solid.volume > 0 and shells(solid).max() == 0):
         raise ValueError("the mesh is not one closed shell, and could not be made one; it is not fit for printing")
     remarks.append("closed, one outer shell, facing outward: checked; walls that cross each other: not checked")

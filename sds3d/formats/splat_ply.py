@@ -14,7 +14,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from renderers.splats.density_grid import AnySplats, SplatCloud
+from renderers.splats.density_grid import AnySplats, SplatParameters
 from sds3d.atomic_files import write_bytes
 from sds3d.formats.layout import NONE, Facts
 from sds3d.formats.ply_stl_3mf import comments
@@ -58,7 +58,7 @@ def _names(harmonics: int) -> list[str]:
     return ["x", "y", "z", "nx", "ny", "nz", *dc, *rest, "opacity", *scale, *rotation]
 
 
-def read_splats(path: Path) -> SplatCloud:
+def read_splats(path: Path) -> SplatParameters:
     """What `write_splats` wrote, or another program that keeps to the format; columns are found by name.
 
     Raises OSError when the file cannot be read and ValueError when it does not hold splats.
@@ -77,7 +77,7 @@ def read_splats(path: Path) -> SplatCloud:
 
     dc = block("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     others = [block(*(f"f_rest_{c * (harmonics - 1) + k}" for c in range(3)))[:, None] for k in range(harmonics - 1)]
-    return SplatCloud(
+    return SplatParameters(
         means=block("x", "y", "z"),
         log_scales=block("scale_0", "scale_1", "scale_2"),
         quats=block("rot_0", "rot_1", "rot_2", "rot_3"),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from renderers.splats.density_grid import SplatCloud
+from renderers.splats.density_grid import SplatParameters
 from renderers.splats.spherical_harmonics import CONSTANT
 from sds3d.formats.gltf.document import Gltf, head_of
 from sds3d.formats.splat_writers import EXTENSION
@@ -34,7 +34,7 @@ def holds_splats(path: Path) -> bool:
     return kind in (".splat", ".spz")
 
 
-def splats_in(path: Path) -> SplatCloud:
+def splats_in(path: Path) -> SplatParameters:
     """The splats of a file. Raises OSError where it cannot be read, ValueError where it does not hold any."""
     size = path.stat().st_size
     if not 0 < size <= LARGEST:
@@ -49,7 +49,7 @@ def splats_in(path: Path) -> SplatCloud:
     return _packed(path) if kind == ".spz" else _gltf(path)
 
 
-def _small(path: Path) -> SplatCloud:
+def _small(path: Path) -> SplatParameters:
     content = path.read_bytes()
     if len(content) % 32:
         raise ValueError(f"{path.name} has {len(content)} bytes; a .splat file has 32 for each splat")
@@ -60,7 +60,7 @@ def _small(path: Path) -> SplatCloud:
     return _cloud(table["mean"], _log(table["scale"]), quats, _logit(table["rgba"][:, 3]), colours[:, None])
 
 
-def _packed(path: Path) -> SplatCloud:
+def _packed(path: Path) -> SplatParameters:
     try:
         with gzip.open(path) as file:
             head = file.read(16)
@@ -92,7 +92,7 @@ def _packed(path: Path) -> SplatCloud:
     return _cloud(means, scale / 16 - 10, np.concatenate([w, flat], -1), _logit(opacity[:, 0]), sh)
 
 
-def _gltf(path: Path) -> SplatCloud:
+def _gltf(path: Path) -> SplatParameters:
     gltf = Gltf(path)
     try:
         named = gltf.json.meshes[0].primitives[0].attributes
@@ -125,7 +125,7 @@ def _log(scales: ndarray) -> ndarray:
     return logarithms
 
 
-def _cloud(means: ndarray, log_scales: ndarray, quats: ndarray, logits: ndarray, sh: ndarray) -> SplatCloud:
-    return SplatCloud(
+def _cloud(means: ndarray, log_scales: ndarray, quats: ndarray, logits: ndarray, sh: ndarray) -> SplatParameters:
+    return SplatParameters(
         *(torch.from_numpy(np.array(part, np.float32)) for part in (means, log_scales, quats, logits, sh))
     )

@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 
 from renderers.meshes.mesh import Mesh
-from sds3d.atomic_files import replacing, write_bytes
-from sds3d.formats.layout import GENERATOR, METRES, PLAIN, Facts, Layout, checked, facts_json, grain_of, polygons
+from sds3d.atomic_files import atomic_write, write_bytes
+from sds3d.formats.layout import (
+    DEFAULT_LAYOUT,
+    GENERATOR,
+    METRES,
+    Facts,
+    Layout,
+    checked,
+    facts_json,
+    polygons,
+    uniform_metallic_roughness,
+)
 from sds3d.formats.png import png
 
 ROOT, SHAPE, MATERIAL = "/asset", "/asset/mesh", "/asset/material"
@@ -25,7 +35,7 @@ def needs_usd() -> None:
         raise ImportError("USD files need usd-core; get it with: pip install 'sds3d[usd]'")
 
 
-def write_usda(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
+def write_usda(path: Path, mesh: Mesh, facts: Facts, layout: Layout = DEFAULT_LAYOUT) -> None:
     """A text file, with `<name>_<map>.png` for each texture beside it; `facts` go to `customLayerData`.
 
     Raises ValueError for a mesh or facts that cannot be written, ImportError without usd-core, OSError when the disk
@@ -36,11 +46,11 @@ def write_usda(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> 
     text = _stage(mesh, facts, layout, path.stem).ExportToString()
     with ExitStack() as drafts:
         for name, content in pictures.items():
-            drafts.enter_context(replacing(path.with_name(name))).write_bytes(content)
-        drafts.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+            drafts.enter_context(atomic_write(path.with_name(name))).write_bytes(content)
+        drafts.enter_context(atomic_write(path)).write_text(text, encoding="utf-8")
 
 
-def write_usdz(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> None:
+def write_usdz(path: Path, mesh: Mesh, facts: Facts, layout: Layout = DEFAULT_LAYOUT) -> None:
     """One package that phones and browsers of Apple open at once. Errors as in `write_usda`."""
     needs_usd()
     from pxr import Sdf, UsdUtils
@@ -61,7 +71,7 @@ def write_usdz(path: Path, mesh: Mesh, facts: Facts, layout: Layout = PLAIN) -> 
 def _pictures(mesh: Mesh) -> dict[str, bytes]:
     """The textures as PNG files, by what they hold."""
     found = {"color": mesh.texture}
-    if mesh.maps is not None and grain_of(mesh) is None:
+    if mesh.maps is not None and uniform_metallic_roughness(mesh) is None:
         found |= {"roughness": mesh.maps.roughness, "metallic": mesh.maps.metallic}
     if mesh.maps is not None and mesh.maps.normals is not None:
         found["normal"] = mesh.maps.normals
@@ -130,7 +140,7 @@ def _material(stage: Any, mesh: Mesh, stem: str) -> Any:
 
     surface.CreateInput("diffuseColor", kinds.Color3f).ConnectToSource(texture("color", "sRGB", "rgb"))
     roughness, metallic = (surface.CreateInput(name, kinds.Float) for name in ("roughness", "metallic"))
-    if grain := grain_of(mesh):
+    if grain := uniform_metallic_roughness(mesh):
         roughness.Set(grain[0])
         metallic.Set(grain[1])
     else:

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool
 from numpy import ndarray
 
-from renderers.meshes.shading import displayed
+from renderers.meshes.shading import linear_to_srgb
 from sds3d.formats.gltf.document import Gltf
 from sds3d.formats.gltf.images import Images
 from sds3d.formats.gltf.primitives import Piece
 from sds3d.formats.gltf.schema import Glossy, Material, Metallic, Sampler, TextureInfo
-from sds3d.mesh_import.materials import GRAIN, GREY, Paint, Spot
+from sds3d.mesh_import.materials import DEFAULT_METALLIC_ROUGHNESS, GREY, SourceMaterial, Spot
 
 _WRAPS = {33071: "clamp", 33648: "mirror"}
 _NEAREST = 9728
@@ -50,7 +50,7 @@ class Painter:
         found: Material = self._gltf.at("materials", piece.material, "a primitive")
         return found
 
-    def paint(self, piece: Piece) -> Paint:
+    def paint(self, piece: Piece) -> SourceMaterial:
         """What is on a piece."""
         material, number = self.material(piece), piece.material
         place = "the plain material" if number is None else f"materials[{number}]"
@@ -63,7 +63,7 @@ class Painter:
         colour = factor if picture is not None else _shown(factor) if given is not None else np.array(GREY)
         if info is not None and picture is None and factor.min() == 1:
             colour = np.array(GREY)
-        paint = Paint(None, picture, tuple(colour.tolist()), material=-1 if number is None else number)
+        paint = SourceMaterial(None, picture, tuple(colour.tolist()), material=-1 if number is None else number)
         if base is not None:
             paint = replace(paint, uv=base.spot.uv, wrap=base.spot.wrap, nearest=base.spot.nearest)
         paint = self._glowing(paint, material, piece, base, place)
@@ -109,7 +109,9 @@ class Painter:
         with np.errstate(all="ignore"):
             return _Laid(image, Spot(uv.astype(np.float32), wrap, nearest), (number, moved, wrap, nearest))
 
-    def _glowing(self, paint: Paint, material: Material, piece: Piece, base: _Laid | None, place: str) -> Paint:
+    def _glowing(
+        self, paint: SourceMaterial, material: Material, piece: Piece, base: _Laid | None, place: str
+    ) -> SourceMaterial:
         """The paint with the light that the material gives: the brighter of both is seen."""
         strength = material.extensions.strength if material.extensions is not None else None
         power = np.array(material.emissiveFactor or [0.0] * 3) * (
@@ -120,7 +122,7 @@ class Painter:
             return paint
         laid = self._laid(material.emissiveTexture, piece, place)
         if material.emissiveTexture is None:
-            if paint.picture is None and piece.colors is None:
+            if paint.image is None and piece.colors is None:
                 brighter = np.maximum(_shown(power), paint.factor if material.pbrMetallicRoughness else 0)
                 paint = replace(paint, factor=tuple(brighter.tolist()))
                 self._say("its emissive colour is part of its colour")
@@ -131,30 +133,40 @@ class Painter:
         if laid is None or glow is None:
             return paint
         self._say("its emissive texture is part of its colour")
-        if paint.picture is None and piece.colors is None and max(paint.factor) == 0:
+        if paint.image is None and piece.colors is None and max(paint.factor) == 0:
             spot = laid.spot
             return replace(
-                paint, picture=glow, factor=tuple(power.tolist()), uv=spot.uv, wrap=spot.wrap, nearest=spot.nearest
+                paint, image=glow, factor=tuple(power.tolist()), uv=spot.uv, wrap=spot.wrap, nearest=spot.nearest
             )
         return replace(paint, glow=glow, glow_factor=tuple(power.tolist()), spots={**paint.spots, "glow": laid.spot})
 
     def _grained(
-        self, paint: Paint, metallic: Metallic, glossy: Glossy | None, piece: Piece, base: _Laid | None, place: str
-    ) -> Paint:
+        self,
+        paint: SourceMaterial,
+        metallic: Metallic,
+        glossy: Glossy | None,
+        piece: Piece,
+        base: _Laid | None,
+        place: str,
+    ) -> SourceMaterial:
         """The paint with roughness and metal."""
         if glossy is not None:
             rough = 1 - float(np.clip(glossy.glossinessFactor, 0, 1))
             if glossy.specularGlossinessTexture is not None or max(glossy.specularFactor or [1.0]) > 0.1:
                 self._say("its specular colours and the texture of its gloss were left out")
-                rough = max(rough, GRAIN[0]) if glossy.specularGlossinessTexture is not None else rough
-            return replace(paint, grain=(rough, 0.0))
+                rough = (
+                    max(rough, DEFAULT_METALLIC_ROUGHNESS[0]) if glossy.specularGlossinessTexture is not None else rough
+                )
+            return replace(paint, metallic_roughness=(rough, 0.0))
         laid = self._laid(metallic.metallicRoughnessTexture, piece, place)
         grains = None if laid is None else self.images.tensor(laid.image, "gb", place)
         factors = metallic.roughnessFactor, metallic.metallicFactor
         if factors == (None, None) and grains is None:
             # glTF: both are 1 unless it says otherwise; files that say nothing at all mean a plain surface.
             return paint
-        paint = replace(paint, grain=tuple(1.0 if value is None else float(np.clip(value, 0, 1)) for value in factors))
+        paint = replace(
+            paint, metallic_roughness=tuple(1.0 if value is None else float(np.clip(value, 0, 1)) for value in factors)
+        )
         return paint if grains is None or laid is None else _with(paint, "grains", grains, laid, base)
 
     def cut(self, piece: Piece) -> Bool[ndarray, " F"]:
@@ -205,11 +217,13 @@ def _halves(material: Material) -> tuple[Metallic, Glossy | None]:
     return material.pbrMetallicRoughness or Metallic(), glossy
 
 
-def _with(paint: Paint, name: str, picture: torch.Tensor | None, laid: _Laid, base: _Laid | None) -> Paint:
+def _with(
+    paint: SourceMaterial, name: str, picture: torch.Tensor | None, laid: _Laid, base: _Laid | None
+) -> SourceMaterial:
     """The paint with one more picture, which may lie elsewhere than the first."""
     if picture is None:
         return paint
-    paint = replace(paint, grains=picture) if name == "grains" else replace(paint, bumps=picture)
+    paint = replace(paint, metallic_roughness_map=picture) if name == "grains" else replace(paint, normal_map=picture)
     if base is None and paint.uv is None:
         return replace(paint, uv=laid.spot.uv, wrap=laid.spot.wrap, nearest=laid.spot.nearest)
     same = base is not None and base.key == laid.key
@@ -225,5 +239,5 @@ def _grid(points: int) -> ndarray:
 
 def _shown(linear: ndarray) -> ndarray:
     """sRGB of linear colours."""
-    values: ndarray = displayed(torch.from_numpy(np.asarray(linear, np.float32))).numpy()
+    values: ndarray = linear_to_srgb(torch.from_numpy(np.asarray(linear, np.float32))).numpy()
     return values

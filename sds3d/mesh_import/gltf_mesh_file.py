@@ -10,7 +10,7 @@ from numpy import ndarray
 from sds3d.formats.gltf.document import Gltf
 from sds3d.formats.gltf.primitives import Piece, pieces
 from sds3d.formats.gltf.schema import Metallic
-from sds3d.formats.mesh_file import Found
+from sds3d.formats.mesh_file import MeshFile
 from sds3d.mesh_import.gltf_materials import Painter
 from sds3d.mesh_import.materials import displayed_colors
 
@@ -18,12 +18,12 @@ MAX_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
 
 
-def gltf_found(path: Path) -> Found:
+def gltf_found(path: Path) -> MeshFile:
     """All of a GLB or glTF file. Raises OSError, ValueError, as the reader does."""
     gltf, remarks = Gltf(path), list[str]()
     every = [piece for piece in pieces(gltf, MAX_FACES, remarks) if len(piece.faces)]
     if not every:
-        return Found(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+        return MeshFile(np.zeros((0, 3)), np.zeros((0, 3), np.int64))
     painter = Painter(gltf, remarks)
     for piece in every:
         painter.cut(piece)
@@ -31,12 +31,12 @@ def gltf_found(path: Path) -> Found:
     for number in range(len(gltf.json.images)):
         painter.images.pixels(number, f"images[{number}]")
     starts = np.cumsum([0, *(len(piece.vertices) for piece in every[:-1])])
-    found = Found(
+    found = MeshFile(
         np.concatenate([piece.vertices for piece in every]),
         np.concatenate([piece.faces + start for piece, start in zip(every, starts, strict=True)]),
         normals=_all([piece.normals for piece in every]),
         uv=_all(_filled([paint.uv for paint in paints], every, remarks)),
-        colours=_all([_colours(piece) for piece in every]),
+        colors=_all([_colours(piece) for piece in every]),
         up="y",
         unit="m",
     )
@@ -45,7 +45,7 @@ def gltf_found(path: Path) -> Found:
     _materials(painter, every, found)
     extras = gltf.json.asset.extras
     found.facts = extras if isinstance(extras, dict) else None
-    found.lacking, found.remarks = painter.images.lacking, remarks
+    found.missing, found.remarks = painter.images.lacking, remarks
     return found
 
 
@@ -74,7 +74,7 @@ def _colours(piece: Piece) -> ndarray | None:
     return eight
 
 
-def _materials(painter: Painter, every: list[Piece], found: Found) -> None:
+def _materials(painter: Painter, every: list[Piece], found: MeshFile) -> None:
     """Sizes of the textures, and the factors of the first material."""
     for number, piece in enumerate(every):
         if piece.material is None:
@@ -90,9 +90,9 @@ def _materials(painter: Painter, every: list[Piece], found: Found) -> None:
         }
         for role, info in infos.items():
             if info is not None:
-                name = role if number == 0 or role not in found.pictures else f"{role}_{number + 1}"
+                name = role if number == 0 or role not in found.images else f"{role}_{number + 1}"
                 image = painter.images.image_of(info.index, f"materials[{piece.material}]")
-                found.pictures[name] = (0, 0) if image is None else painter.images.size(image)
+                found.images[name] = (0, 0) if image is None else painter.images.size(image)
         if glossy is None and not found.material:
             rough, metal = metallic.roughnessFactor, metallic.metallicFactor
             found.material["metallicFactor"] = 1.0 if metal is None else float(metal)

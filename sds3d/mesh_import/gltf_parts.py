@@ -9,10 +9,10 @@ import numpy as np
 from sds3d.formats.gltf.document import Gltf
 from sds3d.formats.gltf.primitives import pieces
 from sds3d.mesh_import.gltf_materials import Painter
-from sds3d.mesh_import.parts import Parts, merged
+from sds3d.mesh_import.parts import MergedMesh, merged
 
 
-def gltf_parts(path: Path, most: int, remarks: list[str]) -> Parts:
+def gltf_parts(path: Path, most: int, remarks: list[str]) -> MergedMesh:
     """A GLB or glTF file of up to `most` triangles.
 
     Raises OSError where it cannot be read, ValueError where it is no mesh that can be used, or compressed and a package

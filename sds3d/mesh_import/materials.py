@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from renderers.meshes.shading import displayed, linear
+from renderers.meshes.shading import linear_to_srgb, srgb_to_linear
 
 GREY: tuple[float, ...] = (0.5, 0.5, 0.5)
 """Colour of what has none, sRGB."""
 _UNTOUCHED = (102, 102, 102)
 """The colour that trimesh gives to materials of which the file says nothing."""
-GRAIN: tuple[float, ...] = (0.9, 0.0)
+DEFAULT_METALLIC_ROUGHNESS: tuple[float, ...] = (0.9, 0.0)
 """Roughness and metal of what has none."""
 
 
@@ -73,22 +73,22 @@ def _wrapped(texel: Float[ndarray, " N"], size: int, way: str) -> Int[ndarray, "
 
 
 @dataclass(frozen=True)
-class Paint:
+class SourceMaterial:
     """What is on one part of a mesh. Pictures are [C H W], 0..1."""
 
     uv: Float[ndarray, "V 2"] | None = None
     """(0, 0) the upper-left corner of the pictures; may lie outside 0..1, where they repeat."""
-    picture: Any = None
+    image: Any = None
     """sRGB; None: white."""
     factor: tuple[float, ...] = GREY
     """Linear, times the picture; or the sRGB colour where there is none and `corners` is None."""
     corners: Float[ndarray, "F 3 3"] | None = None
     """sRGB colours of every triangle's corners, instead of a picture."""
-    grain: tuple[float, ...] = GRAIN
+    metallic_roughness: tuple[float, ...] = DEFAULT_METALLIC_ROUGHNESS
     """Roughness and metal, times the picture's."""
-    grains: Any = None
+    metallic_roughness_map: Any = None
     """Roughness and metal as a picture."""
-    bumps: Any = None
+    normal_map: Any = None
     """Normal map."""
     material: int = 0
     """The same number for the same material."""
@@ -119,41 +119,41 @@ class Paint:
     ) -> Float[ndarray, "N 5"]:
         """Colour (sRGB), roughness and metal at points of the surface, 0..1."""
         values = np.empty((len(face), 5), np.float32)
-        values[:, :3], values[:, 3:] = self.factor if self.picture is None else 1.0, self.grain
+        values[:, :3], values[:, 3:] = self.factor if self.image is None else 1.0, self.metallic_roughness
         if self.corners is not None:
             values[:, :3] = (self.corners[face] * bary[..., None]).sum(1)
-        if self.picture is not None and (spot := self.spot("picture")):
-            values[:, :3] = _tinted(spot.of(self.picture, faces, face, bary), self.factor)
+        if self.image is not None and (spot := self.spot("picture")):
+            values[:, :3] = _tinted(spot.of(self.image, faces, face, bary), self.factor)
         if self.tint is not None:
             tint = (self.tint[face] * bary[..., None]).sum(1)
-            below = 1.0 if self.picture is None else linear(torch.from_numpy(values[:, :3])).numpy()
+            below = 1.0 if self.image is None else srgb_to_linear(torch.from_numpy(values[:, :3])).numpy()
             values[:, :3] = displayed_colors(np.clip(below * tint, 0, 1))
         if self.glow is not None and (spot := self.spot("glow")):
             glow = _tinted(spot.of(self.glow, faces, face, bary), self.glow_factor)
             values[:, :3] = np.maximum(values[:, :3], glow.clip(0, 1))
-        if self.grains is not None and (spot := self.spot("grains")):
-            values[:, 3:] *= spot.of(self.grains, faces, face, bary)
+        if self.metallic_roughness_map is not None and (spot := self.spot("grains")):
+            values[:, 3:] *= spot.of(self.metallic_roughness_map, faces, face, bary)
         return values
 
     def whole_picture(self) -> Float[ndarray, "H W 3"] | None:
         """The picture with its factor, None where there is none."""
-        if self.picture is None:
+        if self.image is None:
             return None
-        rows = self.picture.permute(1, 2, 0).numpy()
+        rows = self.image.permute(1, 2, 0).numpy()
         tinted: ndarray = _tinted(rows.reshape(-1, 3), self.factor).reshape(rows.shape)
         return tinted
 
 
-def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colours: bool) -> Paint:
+def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colours: bool) -> SourceMaterial:
     """The paint in a trimesh visual; `linear_colours` where its plain colours are linear, as glTF's are."""
     kind = getattr(visual, "kind", None)
     if kind in ("vertex", "face"):
         colours = np.asarray(visual.vertex_colors if kind == "vertex" else visual.face_colors, np.float32)[:, :3] / 255
         if linear_colours:
             colours = displayed_colors(colours)
-        return Paint(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
+        return SourceMaterial(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
     if kind != "texture":
-        return Paint()
+        return SourceMaterial()
     uv = getattr(visual, "uv", None)
     if uv is not None and len(uv) == vertices:
         uv = np.stack([uv[:, 0], 1 - np.asarray(uv)[:, 1]], -1).astype(np.float32)
@@ -163,12 +163,12 @@ def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colo
     picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
     # For a texture that is missing trimesh makes up a tiny grey one.
     if picture is not None and not (picture.shape[1:] == (2, 2) and bool((picture == 100 / 255).all())):
-        return Paint(uv, picture, (1.0, 1.0, 1.0), material=id(material))
+        return SourceMaterial(uv, picture, (1.0, 1.0, 1.0), material=id(material))
     diffuse = getattr(material, "diffuse", None)
     plain = GREY
     if diffuse is not None and tuple(diffuse[:3]) != _UNTOUCHED:
         plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
-    return Paint(uv, None, plain, material=id(material))
+    return SourceMaterial(uv, None, plain, material=id(material))
 
 
 def _picture(image: Any, mode: str) -> torch.Tensor | None:
@@ -184,7 +184,7 @@ def _picture(image: Any, mode: str) -> torch.Tensor | None:
 
 def displayed_colors(colours: ndarray) -> ndarray:
     """sRGB of linear colours."""
-    values: ndarray = displayed(torch.from_numpy(np.asarray(colours, np.float32))).numpy()
+    values: ndarray = linear_to_srgb(torch.from_numpy(np.asarray(colours, np.float32))).numpy()
     return values
 
 
@@ -192,4 +192,4 @@ def _tinted(srgb: Float[ndarray, "N 3"], factor: tuple[float, ...]) -> Float[nda
     """sRGB colours times a linear factor."""
     if all(part == 1 for part in factor):
         return srgb
-    return displayed_colors(linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))
+    return displayed_colors(srgb_to_linear(torch.from_numpy(srgb)).numpy() * np.asarray(factor, np.float32))

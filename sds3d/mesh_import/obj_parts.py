@@ -15,13 +15,13 @@ from sds3d.formats.file_access import content_of
 from sds3d.formats.gltf.images import decoded
 from sds3d.formats.obj.materials import Material, TextureMap, lacking, libraries, locate, read_mtl, text_of
 from sds3d.formats.obj.reader import ObjFile, read_obj
-from sds3d.mesh_import.materials import GRAIN, GREY, Paint
-from sds3d.mesh_import.parts import Parts, merged
+from sds3d.mesh_import.materials import DEFAULT_METALLIC_ROUGHNESS, GREY, SourceMaterial
+from sds3d.mesh_import.parts import MergedMesh, merged
 
 _LIBRARY = re.compile(r"mtllib\s+\S").match
 
 
-def obj_parts(path: Path, most: int, remarks: list[str]) -> Parts:
+def obj_parts(path: Path, most: int, remarks: list[str]) -> MergedMesh:
     """An OBJ file of up to `most` triangles, with the materials that lie in its folder.
 
     Raises OSError where it cannot be read, ValueError where it is no mesh that can be used.
@@ -102,10 +102,13 @@ class _Painter:
         faces: Int64[ndarray, "F 3"],
         material: Material | None,
         has_uv: bool,
-    ) -> Paint:
+    ) -> SourceMaterial:
         """The paint of one part: its texture, else the colors of its vertices, else its plain color."""
         material = material or Material()
-        grain = (GRAIN[0] if material.roughness is None else material.roughness, material.metallic or GRAIN[1])
+        grain = (
+            DEFAULT_METALLIC_ROUGHNESS[0] if material.roughness is None else material.roughness,
+            material.metallic or DEFAULT_METALLIC_ROUGHNESS[1],
+        )
         texture = material.maps.get("color") or material.maps.get("emission") or TextureMap("")
         uv = read.uv[rows[:, 1]] * texture.scale + texture.offset if has_uv else None
         flipped = None if uv is None else np.stack([uv[:, 0], 1 - uv[:, 1]], -1).astype(np.float32)
@@ -113,11 +116,13 @@ class _Painter:
         if picture is not None:
             way = "clamp" if texture.clamp else "repeat"
             grains, bumps = self._grains(material), self._map(material, "normal", 3)
-            return Paint(flipped, picture, (1.0, 1.0, 1.0), None, grain, grains, bumps, wrap=(way, way))
+            return SourceMaterial(flipped, picture, (1.0, 1.0, 1.0), None, grain, grains, bumps, wrap=(way, way))
         if read.colors is not None:
-            return Paint(corners=read.colors[rows[:, 0]][faces].astype(np.float32).clip(0, 1), grain=grain)
+            return SourceMaterial(
+                corners=read.colors[rows[:, 0]][faces].astype(np.float32).clip(0, 1), metallic_roughness=grain
+            )
         color = GREY if material.color is None else tuple(min(max(value, 0.0), 1.0) for value in material.color)
-        return Paint(flipped, factor=color, grain=grain)
+        return SourceMaterial(flipped, factor=color, metallic_roughness=grain)
 
     def _grains(self, material: Material) -> torch.Tensor | None:
         """[2 H W] Roughness and metal of a material's maps."""

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from renderers.meshes.baking import filled
-from renderers.meshes.mesh import Maps, Mesh, Surface
-from renderers.meshes.triangles import Triangles
-from renderers.meshes.zbuffer import rasterise
-from renderers.meshing.isosurface import simplified
-from renderers.meshing.texturing import unfolded
-from sds3d.mesh_import.materials import Paint
+from renderers.meshes.baking import inpaint_nearest
+from renderers.meshes.mesh import MaterialMaps, Mesh, Surface
+from renderers.meshes.triangles import Topology
+from renderers.meshes.zbuffer import rasterize
+from renderers.meshing.isosurface import simplify
+from renderers.meshing.texturing import unwrap_uv
+from sds3d.mesh_import.materials import SourceMaterial
 
 UNFOLDED_FACES = 30_000
 """Triangles of a mesh that has to be unfolded: that takes a few seconds for so many and minutes for more."""
@@ -28,13 +28,13 @@ _POINTS = 400_000
 
 
 @dataclass(frozen=True)
-class Parts:
+class MergedMesh:
     """All parts of a file as one, positions in float64."""
 
     vertices: Float[ndarray, "V 3"]
     faces: Int[ndarray, "F 3"]
     normals: Float[ndarray, "V 3"] | None
-    paints: tuple[Paint, ...]
+    paints: tuple[SourceMaterial, ...]
     part: Int[ndarray, " F"]
     """The paint of each triangle."""
     row: Int[ndarray, " F"]
@@ -44,8 +44,8 @@ class Parts:
 
 
 def merged(
-    vertices: Sequence[ndarray], normals: Sequence[ndarray], faces: Sequence[ndarray], paints: Sequence[Paint]
-) -> Parts:
+    vertices: Sequence[ndarray], normals: Sequence[ndarray], faces: Sequence[ndarray], paints: Sequence[SourceMaterial]
+) -> MergedMesh:
     """Parts that each number their own vertices as one; normals are left out where some are missing."""
     starts = np.cumsum([0, *(len(own) for own in vertices)])
     counts = [len(own) for own in faces]
@@ -54,7 +54,7 @@ def merged(
         length = np.linalg.norm(every, axis=-1, keepdims=True)
         usable = bool(np.isfinite(length).all() and (length > 1e-30).all())
         unit = (every / length).astype(np.float32) if usable else None
-    return Parts(
+    return MergedMesh(
         np.concatenate(vertices),
         np.concatenate([own + start for own, start in zip(faces, starts, strict=False)]),
         unit,
@@ -65,7 +65,7 @@ def merged(
     )
 
 
-def cleaned(read: Parts, name: str, remarks: list[str]) -> Parts:
+def clean(read: MergedMesh, name: str, remarks: list[str]) -> MergedMesh:
     """Without triangles that cannot be drawn, and vertices that none uses."""
     corners = read.vertices[read.faces]
     finite = np.isfinite(corners).all((1, 2))
@@ -89,19 +89,19 @@ def cleaned(read: Parts, name: str, remarks: list[str]) -> Parts:
         read, vertices=read.vertices[used], faces=faces, normals=normals, part=read.part[fine], row=read.row[fine]
     )
     points, point_of = _welded(left)
-    crowded = Triangles(torch.from_numpy(point_of[faces].astype(np.int32)), len(points)).edges.crowded
+    crowded = Topology(torch.from_numpy(point_of[faces].astype(np.int32)), len(points)).edges.crowded
     if crowded:
         remarks.append(f"{crowded} edges are shared by more than two faces; the mesh is drawn as it is")
     return left
 
 
-def _welded(read: Parts) -> tuple[ndarray, ndarray]:
+def _welded(read: MergedMesh) -> tuple[ndarray, ndarray]:
     """Every position once [P 3], and the row of each vertex among them [V]."""
     points, point_of = np.unique(read.vertices, axis=0, return_inverse=True)
     return points, point_of.reshape(-1)
 
 
-def _vertex_uv(read: Parts) -> ndarray:
+def _vertex_uv(read: MergedMesh) -> ndarray:
     """[V 2] Texture coordinates; only where every part has them."""
     uv = np.zeros((len(read.vertices), 2), np.float32)
     for number in np.unique(read.part):
@@ -111,9 +111,9 @@ def _vertex_uv(read: Parts) -> ndarray:
     return uv
 
 
-def unusable(read: Parts) -> str | None:
+def uv_problem(read: MergedMesh) -> str | None:
     """Why the mesh's own texture coordinates cannot be kept; None where they can."""
-    there: list[Paint] = [read.paints[number] for number in np.unique(read.part)]
+    there: list[SourceMaterial] = [read.paints[number] for number in np.unique(read.part)]
     if any(paint.uv is None for paint in there):
         return "it has no texture coordinates"
     for paint in there:
@@ -136,10 +136,10 @@ def _flat_area(uv: ndarray, faces: ndarray) -> ndarray:
     return area
 
 
-def kept(read: Parts, size: int, remarks: list[str]) -> Mesh:
+def keep_uvs(read: MergedMesh, size: int, remarks: list[str]) -> Mesh:
     """The mesh with its own texture coordinates."""
     uv = _vertex_uv(read).clip(0, 1)
-    covered = rasterise(_on_texture(uv, 512), read.faces, 512, 512).seen.mean()
+    covered = rasterize(_on_texture(uv, 512), read.faces, 512, 512).seen.mean()
     twice = 1 - float(covered) / max(float(_flat_area(uv, read.faces).sum()), 1e-9)
     if twice > 0.1:
         remarks.append(
@@ -156,13 +156,17 @@ def kept(read: Parts, size: int, remarks: list[str]) -> Mesh:
     return Mesh(read.vertices, read.faces, normals, uv, texture, _maps(paint, size))
 
 
-def _maps(paint: Paint, size: int) -> Maps:
+def _maps(paint: SourceMaterial, size: int) -> MaterialMaps:
     """What the file says of the surface beside its colour."""
-    grain = np.asarray(paint.grain, np.float32)
-    rows = np.ones((1, 1, 2), np.float32) if paint.grains is None else paint.grains.permute(1, 2, 0).numpy()
+    grain = np.asarray(paint.metallic_roughness, np.float32)
+    rows = (
+        np.ones((1, 1, 2), np.float32)
+        if paint.metallic_roughness_map is None
+        else paint.metallic_roughness_map.permute(1, 2, 0).numpy()
+    )
     both = _resized(np.concatenate([rows * grain, rows[..., :1]], -1), size)
-    bumps = None if paint.bumps is None else _resized(paint.bumps.permute(1, 2, 0).numpy(), size)
-    return Maps(both[..., 0].copy(), both[..., 1].copy(), bumps)
+    bumps = None if paint.normal_map is None else _resized(paint.normal_map.permute(1, 2, 0).numpy(), size)
+    return MaterialMaps(both[..., 0].copy(), both[..., 1].copy(), bumps)
 
 
 def _resized(picture: Float[ndarray, "h w 3"], size: int) -> ndarray:
@@ -179,22 +183,22 @@ def _on_texture(uv: ndarray, size: int) -> ndarray:
     return np.concatenate([uv * size, np.ones((len(uv), 1))], -1)[None].astype(np.float32)
 
 
-def unfolded_anew(read: Parts, size: int, most: int, reason: str | None, remarks: list[str]) -> Mesh:
+def rebake_with_new_uvs(read: MergedMesh, size: int, most: int, reason: str | None, remarks: list[str]) -> Mesh:
     """The mesh, simplified if need be, unfolded anew, with its colours carried over."""
     points, point_of = _welded(read)
     surface = Surface(points, point_of[read.faces].astype(np.int32))
     fewer = len(read.faces) > most
     if fewer:
-        surface = simplified(surface, most)
+        surface = simplify(surface, most)
         if not len(surface.faces):
             raise ValueError(f"its {len(read.faces):,} faces could not be simplified to {most:,}: nothing was left")
         remarks.append(f"its {len(read.faces):,} faces were simplified to {len(surface.faces):,}")
     if reason is not None:
         remarks.append(f"{reason}: it was unfolded anew, and its colours carried over")
-    if any(read.paints[number].bumps is not None for number in np.unique(read.part)):
+    if any(read.paints[number].normal_map is not None for number in np.unique(read.part)):
         remarks.append("its normal map was left out")
-    flat = unfolded(surface)
-    fragments = rasterise(_on_texture(flat.uv, size), flat.faces, size, size)
+    flat = unwrap_uv(surface)
+    fragments = rasterize(_on_texture(flat.uv, size), flat.faces, size, size)
     _, down, across = np.nonzero(fragments.seen)
     face, bary = fragments.face[fragments.seen], fragments.bary[fragments.seen]
     if fewer:
@@ -203,12 +207,12 @@ def unfolded_anew(read: Parts, size: int, most: int, reason: str | None, remarks
         values = _painted(read, face, bary)
     texture = _spread(down, across, values, size)
     normals = surface.normals[flat.source]
-    maps = Maps(texture[..., 3].copy(), texture[..., 4].copy())
+    maps = MaterialMaps(texture[..., 3].copy(), texture[..., 4].copy())
     colours = np.ascontiguousarray(texture[..., :3])
     return Mesh(surface.vertices[flat.source].astype(np.float32), flat.faces, normals, flat.uv, colours, maps)
 
 
-def _painted(read: Parts, face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"]) -> Float[ndarray, "N 5"]:
+def _painted(read: MergedMesh, face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"]) -> Float[ndarray, "N 5"]:
     """Colour, roughness and metal at points of the mesh as it was read."""
     values = np.zeros((len(face), 5), np.float32)
     part = read.part[face]
@@ -218,7 +222,7 @@ def _painted(read: Parts, face: Int[ndarray, " N"], bary: Float[ndarray, "N 3"])
     return values
 
 
-def _nearest(read: Parts, places: Float[ndarray, "N 3"]) -> Float[ndarray, "N 5"]:
+def _nearest(read: MergedMesh, places: Float[ndarray, "N 3"]) -> Float[ndarray, "N 5"]:
     """The same at the points of the original nearest to these places, of many spread evenly over it."""
     from scipy.spatial import cKDTree
 
@@ -235,5 +239,5 @@ def _spread(down: ndarray, across: ndarray, values: Float[ndarray, "N 5"], size:
     """[T T 5] eight bits, nothing left unpainted."""
     texture, used = np.zeros((size, size, values.shape[1]), np.float32), np.zeros((size, size), bool)
     texture[down, across], used[down, across] = values, True
-    eight: ndarray = (filled(texture, used).clip(0, 1) * 255).round().astype(np.uint8)
+    eight: ndarray = (inpaint_nearest(texture, used).clip(0, 1) * 255).round().astype(np.uint8)
     return eight

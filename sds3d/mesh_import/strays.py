@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from sds3d.mesh_import.parts import Parts
+from sds3d.mesh_import.parts import MergedMesh
 
 FAR = 20.0
 """Distances from the middle, in that within which nearly all of the surface lies, beyond which a speck is stray."""
@@ -45,7 +45,7 @@ def _weighted(values: Float[ndarray, " F"], weights: Float[ndarray, " F"], share
     return float(values[order][min(int(np.searchsorted(total, share * total[-1])), len(values) - 1)])
 
 
-def without_strays(read: Parts, remarks: list[str]) -> Parts:
+def without_strays(read: MergedMesh, remarks: list[str]) -> MergedMesh:
     """The mesh without specks that would make all else tiny, and vertices that only they use."""
     out, times = strays(read.vertices[read.faces])
     if not out.any():

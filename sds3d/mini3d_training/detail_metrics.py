@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import guided
-from guidance.priors.base import Prior, cleaned, generator, noised
-from guidance.priors.sampling import sample
-from renderers.cameras import looking_at_origin
+from guidance.objectives.base import classifier_free_guidance
+from guidance.priors.base import Prior, add_noise, make_rng, predict_x0
+from guidance.priors.sampling import sample_ddim
+from renderers.cameras import look_at_origin
 from sds3d.mini3d_training.splat_fitting import fine_energy, true_views
 from sds3d.mini_training.catalogue import models
 from sds3d.mini_training.obj_loader import load
-from sds3d.mini_training.opengl_renderer import Drawer
+from sds3d.mini_training.opengl_renderer import OffscreenRenderer
 
 CYCLES = 18
 """Cycles a picture, about 12 an object: detail is what is finer."""
@@ -47,22 +47,24 @@ def measure(
     Raises:
         FileNotFoundError: the models are not there.
     """
-    source, rng, size = models(furniture), generator(seed), prior.picture_size
-    drawer, rows = Drawer(size), []
+    source, rng, size = models(furniture), make_rng(seed), prior.image_size
+    drawer, rows = OffscreenRenderer(size), []
     for name in names:
         angles = torch.stack(
             [2 * math.pi * torch.rand(views, generator=rng), 0.6 * torch.rand(views, generator=rng)], -1
         )
-        rgba = true_views(load(source[name]), drawer, looking_at_origin(angles[:, 0], angles[:, 1], size)).rgba
+        rgba = true_views(load(source[name]), drawer, look_at_origin(angles[:, 0], angles[:, 1], size)).rgba
         rgba = rgba.permute(0, 3, 1, 2)
         solid, truth = rgba[:, 3:] > 0.5, rgba[:, :3] + (1 - rgba[:, 3:])
-        text, empty = replace(prior.read([name] * views), camera=angles), prior.read([""] * views)
+        text, empty = replace(prior.encode_prompt([name] * views), camera=angles), prior.encode_prompt([""] * views)
         x, t = prior.encode(truth), torch.full((views,), 0.3)
         noise = torch.randn(x.shape, generator=rng)
-        alpha, sigma = prior.levels(t)
-        answers = prior.predict(noised(x, noise, alpha, sigma), t, [empty, text])
-        clean = cleaned(noised(x, noise, alpha, sigma), guided(answers[0], answers[1], scale), alpha, sigma)
-        drawn = sample(prior, noise, text, empty, scale, steps)
+        alpha, sigma = prior.alpha_sigma(t)
+        answers = prior.predict_noise(add_noise(x, noise, alpha, sigma), t, [empty, text])
+        clean = predict_x0(
+            add_noise(x, noise, alpha, sigma), classifier_free_guidance(answers[0], answers[1], scale), alpha, sigma
+        )
+        drawn = sample_ddim(prior, noise, text, empty, scale, steps)
         # Fine detail of the object alone: both before the true picture's background.
         before = [torch.where(solid, picture, 1.0).permute(0, 2, 3, 1) for picture in (drawn, truth)]
         energy = fine_energy(before[0], CYCLES) / fine_energy(before[1], CYCLES)

@@ -21,12 +21,12 @@ from torch.nn import functional as F
 
 from renderers.cameras import Cameras
 from renderers.splats.gaussians import Gaussians, rotations
-from renderers.splats.rasterization import rasterise
+from renderers.splats.rasterization import rasterize
 from sds3d.mini_training.catalogue import models, objects
 from sds3d.mini_training.corpus import Corpus, file_of, prior_cameras
 from sds3d.mini_training.dataset import lit
-from sds3d.mini_training.obj_loader import Part, load
-from sds3d.mini_training.opengl_renderer import Drawer
+from sds3d.mini_training.obj_loader import MaterialMesh, load
+from sds3d.mini_training.opengl_renderer import OffscreenRenderer
 
 _SPLIT_AT = (150, 300, 450, 600, 750)
 _RATES = {"means": 0.002, "quats": 0.02, "scales": 0.02, "opac": 0.05, "rgb": 0.01}
@@ -77,7 +77,7 @@ def fit_all(furniture: Path, out: Path, knobs: Fit, progress: Callable[[str], No
     Raises:
         FileNotFoundError: the models are not there.
     """
-    source, drawer = models(furniture), Drawer(knobs.size)
+    source, drawer = models(furniture), OffscreenRenderer(knobs.size)
     out.mkdir(parents=True, exist_ok=True)
     for number, thing in enumerate(objects()):
         target = splats_of(out, thing.name)
@@ -96,7 +96,7 @@ def splats_of(folder: Path, name: str) -> Path:
     return file_of(folder, name).with_suffix(".safetensors")
 
 
-def true_views(parts: list[Part], drawer: Drawer, cameras: Cameras) -> _Views:
+def true_views(parts: list[MaterialMesh], drawer: OffscreenRenderer, cameras: Cameras) -> _Views:
     """A model as the prior is to expect it: albedo times light."""
     drawn = drawer(parts, cameras)
     normal = drawn.normal.astype(np.float32) / 127.5 - 1
@@ -106,7 +106,7 @@ def true_views(parts: list[Part], drawer: Drawer, cameras: Cameras) -> _Views:
     return _Views(cameras, torch.from_numpy(rgba), depth, torch.from_numpy(normal))
 
 
-def fit(parts: list[Part], drawer: Drawer, knobs: Fit) -> tuple[dict[str, Tensor], Marks]:
+def fit(parts: list[MaterialMesh], drawer: OffscreenRenderer, knobs: Fit) -> tuple[dict[str, Tensor], Marks]:
     """Splats (logarithms of scales, opacities before the sigmoid), and how well they do."""
     rng = torch.Generator().manual_seed(knobs.seed)
     many = knobs.views + knobs.held_out
@@ -121,7 +121,7 @@ def fit(parts: list[Part], drawer: Drawer, knobs: Fit) -> tuple[dict[str, Tensor
             group["lr"] = group["base"] * fall
         rows = order[torch.randint(len(order), (knobs.batch,), generator=rng)]
         behind = torch.rand(knobs.batch, 3, generator=rng)
-        frame = rasterise(_gaussians(splats), views.cameras_of(rows), behind)
+        frame = rasterize(_gaussians(splats), views.cameras_of(rows), behind)
         wrong = frame.rgb - (views.rgba[rows][..., :3] + (1 - views.rgba[rows][..., 3:]) * behind[:, None, None])
         loss = wrong.square().mean() * 10 + wrong.abs().mean()
         optimiser.zero_grad(set_to_none=True)
@@ -135,7 +135,7 @@ def fit(parts: list[Part], drawer: Drawer, knobs: Fit) -> tuple[dict[str, Tensor
         with torch.no_grad():
             # Right after splats were added their blame is not known yet.
             if len(blame) == len(splats["means"]) and splats["means"].grad is not None:
-                blame += frame.statistics.means2d_gradient.norm(dim=-1).sum(0)
+                blame += frame.info.means2d_grad.norm(dim=-1).sum(0)
             else:
                 blame = torch.zeros(len(splats["means"]))
     splats = {key: value.detach() for key, value in splats.items()}
@@ -145,7 +145,7 @@ def fit(parts: list[Part], drawer: Drawer, knobs: Fit) -> tuple[dict[str, Tensor
 def _begun(views: _Views, rows: Tensor, count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """At most `count` discs on the surface that the views show, one in each cell of a grid."""
     seen: Bool[Tensor, "B H W"] = views.depth[rows] > 0
-    points = views.cameras.points(views.depth[..., None])[rows][seen]
+    points = views.cameras.unproject(views.depth[..., None])[rows][seen]
     normals, colours = views.normal[rows][seen], views.rgba[rows][seen][:, :3]
     some = torch.randperm(len(points), generator=rng)[:120_000]
     points, normals, colours = points[some], normals[some], colours[some]
@@ -210,7 +210,7 @@ def _gaussians(splats: dict[str, Tensor]) -> Gaussians:
 @torch.no_grad()
 def _marks(splats: dict[str, Tensor], views: _Views, rows: Tensor) -> Marks:
     shown = _gaussians(splats | {"rgb": splats["rgb"].clamp(0, 1)})
-    frame = rasterise(shown, views.cameras_of(rows), torch.ones(len(rows), 3))
+    frame = rasterize(shown, views.cameras_of(rows), torch.ones(len(rows), 3))
     rgba = views.rgba[rows]
     truth, solid = rgba[..., :3] + 1 - rgba[..., 3:], rgba[..., 3:] > 0.5
     error = ((frame.rgb - truth).square() * solid).sum() / (3 * solid.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from guidance.priors.mini.vocabulary import Vocabulary
-from sds3d.mini_training.colors import COLOURS
+from sds3d.mini_training.colors import COLORS
 from sds3d.mini_training.corpus import Entry
 
 MATERIALS = ("wood", "wooden", "leather", "metal", "plastic", "glass", "fabric", "stone", "rubber")
@@ -13,7 +13,7 @@ MATERIALS = ("wood", "wooden", "leather", "metal", "plastic", "glass", "fabric",
 
 def vocabulary(entries: list[Entry]) -> Vocabulary:
     """Every word that captions of these objects can hold."""
-    return Vocabulary.of({entry.name: tuple(entry.synonyms) for entry in entries}, tuple(COLOURS), MATERIALS)
+    return Vocabulary.from_phrases({entry.name: tuple(entry.synonyms) for entry in entries}, tuple(COLORS), MATERIALS)
 
 
 def caption(entry: Entry, painted: str | None, view: str | None, rng: np.random.Generator) -> str:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-COLOURS = MappingProxyType(
+COLORS = MappingProxyType(
     {
         "red": (0.80, 0.10, 0.10),
         "orange": (0.95, 0.50, 0.10),

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from renderers.cameras import FOV, Cameras, looking_at_origin
+from renderers.cameras import FOV, Cameras, look_at_origin
 from sds3d.mini_training.catalogue import Object, models, objects
 from sds3d.mini_training.colors import brightness, dominant
-from sds3d.mini_training.obj_loader import Part, load
-from sds3d.mini_training.opengl_renderer import Drawer
+from sds3d.mini_training.obj_loader import MaterialMesh, load
+from sds3d.mini_training.opengl_renderer import OffscreenRenderer
 
 _MATERIALS = {
     "wood": r"wood|oak|pine|beech|madera|bois|teak|acajou|walnut",
@@ -75,7 +75,7 @@ def draw(furniture: Path, out: Path, knobs: Corpus, progress: Callable[[str], No
     """
     source = models(furniture)
     out.mkdir(parents=True, exist_ok=True)
-    drawers = Drawer(knobs.size), Drawer(knobs.judge_size)
+    drawers = OffscreenRenderer(knobs.size), OffscreenRenderer(knobs.judge_size)
     entries = []
     for number, thing in enumerate(objects()):
         rng = torch.Generator().manual_seed(knobs.seed * 100_003 + number)
@@ -128,7 +128,7 @@ def prior_cameras(knobs: Corpus, rng: torch.Generator) -> Cameras:
     shares = torch.tensor([0.0, 0.1, 0.8, 1.0])
     part = torch.bucketize(place, shares[1:-1])
     slope = (knots[part + 1] - knots[part]) / (shares[part + 1] - shares[part])
-    return looking_at_origin(azimuth, torch.deg2rad(knots[part] + slope * (place - shares[part])), knobs.size)
+    return look_at_origin(azimuth, torch.deg2rad(knots[part] + slope * (place - shares[part])), knobs.size)
 
 
 def judge_cameras(knobs: Corpus, rng: torch.Generator) -> Cameras:
@@ -140,7 +140,7 @@ def judge_cameras(knobs: Corpus, rng: torch.Generator) -> Cameras:
 
     azimuth = (torch.arange(count) + torch.rand(count, generator=rng)) * (2 * math.pi / count)
     elevation = torch.deg2rad(between(-15.0, 60.0))
-    poses = looking_at_origin(azimuth, elevation, knobs.judge_size).c2w
+    poses = look_at_origin(azimuth, elevation, knobs.judge_size).c2w
     fov = between(0.7, 1.3) * FOV
     distance = between(0.97, 1.3) / torch.sin(fov / 2)
     roll = torch.deg2rad(between(-8.0, 8.0))
@@ -153,7 +153,9 @@ def judge_cameras(knobs: Corpus, rng: torch.Generator) -> Cameras:
     return Cameras(poses, fov, knobs.judge_size, knobs.judge_size)
 
 
-def _entry(thing: Object, parts: list[Part], albedo: np.ndarray, title: str, creator: str, licence: str) -> Entry:
+def _entry(
+    thing: Object, parts: list[MaterialMesh], albedo: np.ndarray, title: str, creator: str, licence: str
+) -> Entry:
     return Entry(
         name=thing.name,
         synonyms=list(thing.synonyms),
@@ -168,7 +170,7 @@ def _entry(thing: Object, parts: list[Part], albedo: np.ndarray, title: str, cre
     )
 
 
-def materials_of(parts: list[Part]) -> list[str]:
+def materials_of(parts: list[MaterialMesh]) -> list[str]:
     """The materials that a model's files name."""
     words = " ".join(part.material.lower() for part in parts)
     return [name for name, pattern in _MATERIALS.items() if re.search(pattern, words)]

@@ -10,26 +10,26 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guidance.conditioning.prompt import view_word
+from guidance.conditioning.prompt import view_label
 from guidance.priors.mini.vocabulary import Vocabulary
 from sds3d.mini_training.captions import caption
-from sds3d.mini_training.colors import COLOURS
+from sds3d.mini_training.colors import COLORS
 from sds3d.mini_training.corpus import Entry, file_of
 
 KEY_LIGHT = np.array([0.37, 0.74, 0.56])
 """Direction towards the one directional light of the prior's pictures: above, in front, a little to the left."""
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-_PAINTS = np.array(list(COLOURS.values()), np.float32)
-_PAINT_NAMES = tuple(COLOURS)
+_PAINTS = np.array(list(COLORS.values()), np.float32)
+_PAINT_NAMES = tuple(COLORS)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Pictures and what they show."""
 
-    solid: Float[Tensor, "B 4 H W"]
+    foreground: Float[Tensor, "B 4 H W"]
     """The lit object, premultiplied by its opacity, and its opacity."""
-    behind: Float[Tensor, "B 3 1 1"]
+    background: Float[Tensor, "B 3 1 1"]
     """Colour of the background."""
     words: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B L"]
@@ -39,11 +39,11 @@ class Batch:
     @property
     def rgb(self) -> Float[Tensor, "B 3 H W"]:
         """The pictures."""
-        return self.before(self.behind)
+        return self.composite(self.background)
 
-    def before(self, colour: Tensor | float) -> Float[Tensor, "B 3 H W"]:
+    def composite(self, colour: Tensor | float) -> Float[Tensor, "B 3 H W"]:
         """The objects before another background."""
-        return self.solid[:, :3] + (1 - self.solid[:, 3:]) * colour
+        return self.foreground[:, :3] + (1 - self.foreground[:, 3:]) * colour
 
 
 def lit(normal: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def lit(normal: np.ndarray) -> np.ndarray:
     return light
 
 
-class Pictures:
+class CorpusDataset:
     """The prior's part of a corpus, kept on disk and read where needed: albedo and light of every view."""
 
     def __init__(self, corpus: Path, entries: list[Entry], words: Vocabulary, longest: int) -> None:
@@ -107,9 +107,9 @@ class Pictures:
             if rng.random() < 0.1:
                 known[row] &= rng.random() > 0.5
                 continue
-            view = view_word(*angles[row].tolist()) if rng.random() < (0.15 if known[row] else 0.6) else None
+            view = view_label(*angles[row].tolist()) if rng.random() < (0.15 if known[row] else 0.6) else None
             text = caption(self._entries[thing], None if paint is None else _PAINT_NAMES[paint], view, rng)
-            numbers = self._vocabulary.read(text)[: self._longest]
+            numbers = self._vocabulary.tokenize(text)[: self._longest]
             words[row, : len(numbers)] = numbers
             mask[row, : len(numbers)] = True
         return torch.from_numpy(words), torch.from_numpy(mask), torch.from_numpy(known)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from guidance.priors.mini.prior import EmbeddedPrior
-from guidance.priors.mini3d.prior import MiniPrior
+from guidance.priors.mini.prior import MiniPrior
+from guidance.priors.mini3d.prior import Mini3DPrior
 from sds3d.evaluation.judge.network import Judge
 from sds3d.mini_training.sample_grid import views
 
 
 @dataclass(frozen=True)
-class Marks:
+class Scores:
     """Marks of one name, or of all."""
 
     recall_at_1: float
@@ -28,8 +28,8 @@ class Marks:
 class Evaluation:
     """What `evaluate` found."""
 
-    overall: Marks
-    names: dict[str, Marks]
+    overall: Scores
+    names: dict[str, Scores]
     azimuths: int
     scale: float
     steps: int
@@ -41,7 +41,7 @@ class Evaluation:
 
 
 def evaluate(
-    prior: EmbeddedPrior | MiniPrior,
+    prior: MiniPrior | Mini3DPrior,
     judge: Judge,
     names: list[str],
     progress: Callable[[str], None],
@@ -59,10 +59,10 @@ def evaluate(
     if unknown:
         raise ValueError(f"the judge does not know {', '.join(unknown)}")
     truth = torch.arange(azimuths) * (2 * math.pi / azimuths)
-    each: dict[str, Marks] = {}
+    each: dict[str, Scores] = {}
     ranks, errors = [], []
     for place, name in enumerate(names):
-        opinion = judge.look(views(prior, [name], azimuths, 0.3, scale, steps, seed + place)[0])
+        opinion = judge.predict(views(prior, [name], azimuths, 0.3, scale, steps, seed + place)[0])
         number = judge.names.index(name)
         turn = opinion.azimuth[:, number] - truth
         rank, error = opinion.rank(number), torch.rad2deg(torch.atan2(turn.sin(), turn.cos()).abs())
@@ -73,8 +73,8 @@ def evaluate(
     return Evaluation(_marks(torch.cat(ranks), torch.cat(errors)), each, azimuths, scale, steps, len(judge.names))
 
 
-def _marks(rank: torch.Tensor, error: torch.Tensor) -> Marks:
-    return Marks(
+def _marks(rank: torch.Tensor, error: torch.Tensor) -> Scores:
+    return Scores(
         round(float((rank == 0).float().mean()), 4),
         round(float((rank < 5).float().mean()), 4),
         round(float(error.median()), 2),

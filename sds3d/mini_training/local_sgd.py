@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import distributed as dist
 
-from sds3d.mini_training.train_state import State
+from sds3d.mini_training.train_state import TrainState
 
 
 @torch.no_grad()
-def gather(state: State, steps: int, loss: float, together: bool) -> tuple[int, float, float]:
+def average_workers(state: TrainState, steps: int, loss: float, together: bool) -> tuple[int, float, float]:
     """Averages all workers' parameters and moments by the steps each did: (all steps, mean steps, mean loss)."""
     if not together:
         return steps, steps, loss
@@ -17,7 +17,7 @@ def gather(state: State, steps: int, loss: float, together: bool) -> tuple[int, 
     dist.all_reduce(counts)
     weight = steps / float(counts[0])
     kinds = ("exp_avg", "exp_avg_sq")
-    tensors = [t for _, p in state.in_order() for t in (p, *(state.optimiser.state[p][kind] for kind in kinds))]
+    tensors = [t for _, p in state.in_order() for t in (p, *(state.optimizer.state[p][kind] for kind in kinds))]
     flat = torch.cat([t.reshape(-1) for t in tensors]) * weight
     dist.all_reduce(flat)
     place = 0
@@ -27,7 +27,7 @@ def gather(state: State, steps: int, loss: float, together: bool) -> tuple[int, 
     return int(counts[0]), float(counts[0]) / dist.get_world_size(), float(counts[1] / counts[0])
 
 
-def agreed(mine: bool, together: bool) -> bool:
+def any_worker(mine: bool, together: bool) -> bool:
     """Whether any worker wants to stop."""
     votes = torch.tensor([float(mine)])
     if together:

@@ -17,19 +17,19 @@ CREASE = np.cos(np.radians(40.0))
 
 
 @dataclass(frozen=True)
-class Part:
+class MaterialMesh:
     """Triangles of one material. Three rows of `vertices` make a triangle."""
 
     vertices: np.ndarray
     """[3F, 8] float32: position, normal, texture coordinates."""
-    colour: np.ndarray
+    color: np.ndarray
     """[4] float32, sRGB and opacity, multiplied with the texture if there is one."""
     texture: np.ndarray | None
     """[H, W, 4] uint8, first row at the top."""
     material: str
 
 
-def load(model: Model) -> list[Part]:
+def load(model: Model) -> list[MaterialMesh]:
     """The parts of a model, centred, turned, and scaled so that it just fits the unit ball."""
     import tinyobjloader
 
@@ -68,7 +68,7 @@ class _Textures:
             return np.asarray(picture.convert("RGBA"))
 
 
-def _parts(reader: object, textures: _Textures) -> list[Part]:
+def _parts(reader: object, textures: _Textures) -> list[MaterialMesh]:
     """Triangles of all shapes in the file, gathered by material."""
     attributes = reader.GetAttrib()  # type: ignore[attr-defined]
     positions = np.array(attributes.vertices, np.float64).reshape(-1, 3)
@@ -106,7 +106,7 @@ def _parts(reader: object, textures: _Textures) -> list[Part]:
             shade = (1.0, 1.0, 1.0) if texture is not None else tuple(material.diffuse)
             colour = np.array([*shade, max(material.dissolve, 0.15)], np.float32).clip(0, 1)
             name = f"{material.name} {material.diffuse_texname}"
-        parts.append(Part(rows[mine], colour, texture, name))
+        parts.append(MaterialMesh(rows[mine], colour, texture, name))
     return parts
 
 
@@ -134,7 +134,7 @@ def _creased(vertex: np.ndarray, place: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def _fitted(parts: list[Part], rotation: np.ndarray) -> list[Part]:
+def _fitted(parts: list[MaterialMesh], rotation: np.ndarray) -> list[MaterialMesh]:
     """Turned, centred at the middle of the bounding box, farthest point at distance 1."""
     turned = []
     for part in parts:
@@ -147,4 +147,6 @@ def _fitted(parts: list[Part], rotation: np.ndarray) -> list[Part]:
     scale = 1 / np.linalg.norm(everything - centre, axis=-1).max()
     for rows in turned:
         rows[:, :3] = (rows[:, :3] - centre) * scale
-    return [Part(rows, part.colour, part.texture, part.material) for rows, part in zip(turned, parts, strict=True)]
+    return [
+        MaterialMesh(rows, part.color, part.texture, part.material) for rows, part in zip(turned, parts, strict=True)
+    ]

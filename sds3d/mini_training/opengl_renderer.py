@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from renderers.cameras import Cameras
-from sds3d.mini_training.obj_loader import Part
+from sds3d.mini_training.obj_loader import MaterialMesh
 
 _VERTEX = """
 #version 330
@@ -40,7 +40,7 @@ void main() {
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RenderBuffers:
     """What B cameras saw, H x W pixels, all uint8 but depth."""
 
     albedo: np.ndarray
@@ -51,7 +51,7 @@ class Drawing:
     """[B, H, W] float16 distance along the camera's axis, 0 where nothing was seen."""
 
 
-class Drawer:
+class OffscreenRenderer:
     """An offscreen context with one atlas of `columns` x `rows` tiles, each `size` pixels after 2x2 supersampling."""
 
     def __init__(self, size: int, columns: int = 8, rows: int = 8) -> None:
@@ -69,7 +69,7 @@ class Drawer:
         self._frame = gl.framebuffer(self._targets, gl.depth_texture((wide, high)))
         self._program = gl.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
 
-    def __call__(self, parts: list[Part], cameras: Cameras) -> Drawing:
+    def __call__(self, parts: list[MaterialMesh], cameras: Cameras) -> RenderBuffers:
         """Draws all cameras, an atlas at a time."""
         with self._gl:  # Makes this context the current one: another drawer may have been used since.
             loaded = [self._upload(part) for part in parts]
@@ -79,9 +79,11 @@ class Drawer:
                 for thing in (array, buffer, picture):
                     if thing is not None:
                         thing.release()
-        return Drawing(*(np.concatenate([getattr(d, name) for d in drawn]) for name in ("albedo", "normal", "depth")))
+        return RenderBuffers(
+            *(np.concatenate([getattr(d, name) for d in drawn]) for name in ("albedo", "normal", "depth"))
+        )
 
-    def _upload(self, part: Part) -> tuple[Any, Any, Any, Part]:
+    def _upload(self, part: MaterialMesh) -> tuple[Any, Any, Any, MaterialMesh]:
         buffer = self._gl.buffer(np.ascontiguousarray(part.vertices).tobytes())
         array = self._gl.vertex_array(self._program, [(buffer, "3f 3f 2f", "position", "normal", "where")])
         picture = None
@@ -91,7 +93,7 @@ class Drawer:
             picture.build_mipmaps()
         return array, buffer, picture, part
 
-    def _atlas(self, loaded: list[tuple[Any, Any, Any, Part]], cameras: Cameras) -> Drawing:
+    def _atlas(self, loaded: list[tuple[Any, Any, Any, MaterialMesh]], cameras: Cameras) -> RenderBuffers:
         gl, program, tile = self._gl, self._program, self._size * 2
         self._frame.use()
         self._frame.clear()
@@ -99,7 +101,7 @@ class Drawer:
         gl.disable(gl.CULL_FACE)
         views = np.linalg.inv(cameras.c2w.double().numpy())
         # Opaque parts first, then those that let light through, blended without writing depth.
-        passes = [[item for item in loaded if (item[3].colour[3] < 1.0) == clear] for clear in (False, True)]
+        passes = [[item for item in loaded if (item[3].color[3] < 1.0) == clear] for clear in (False, True)]
         for number in range(len(cameras)):
             gl.viewport = ((number % self._columns) * tile, (number // self._columns) * tile, tile, tile)
             program["view"].write(views[number].T.astype("f4").tobytes())
@@ -107,7 +109,7 @@ class Drawer:
             for clear, items in zip((False, True), passes, strict=True):
                 self._blend(clear)
                 for array, _, picture, part in items:
-                    program["colour"].value = tuple(float(value) for value in part.colour)
+                    program["colour"].value = tuple(float(value) for value in part.color)
                     program["textured"].value = picture is not None
                     program["solid"].value = not clear
                     if picture is not None:
@@ -127,7 +129,7 @@ class Drawer:
         every, none = (True,) * 4, (False,) * 4
         self._frame.color_mask = [every, none, none] if clear else [every, every, every]
 
-    def _read(self, count: int) -> Drawing:
+    def _read(self, count: int) -> RenderBuffers:
         def tiles(index: int, channels: int, dtype: str) -> np.ndarray:
             raw = np.frombuffer(self._targets[index].read(), np.dtype(dtype)).astype(np.float32)
             size = self._size
@@ -138,7 +140,7 @@ class Drawer:
         hit = (facing[..., 3:] > 0).astype(np.float32)
         weight = np.maximum(hit.sum(-2), 1.0)
         normal = (facing[..., :3] * hit).sum(-2) / weight
-        return Drawing(
+        return RenderBuffers(
             albedo=np.round(albedo.mean(-2)).astype(np.uint8),
             normal=np.round(normal).astype(np.uint8),
             depth=((depth * hit).sum(-2) / weight)[..., 0].astype(np.float16),

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from guidance.priors.base import Prior, generator
-from guidance.priors.sampling import sample
+from guidance.priors.base import Prior, make_rng
+from guidance.priors.sampling import sample_ddim
 
 
 def views(
@@ -23,14 +23,14 @@ def views(
 ) -> torch.Tensor:
     """[T, A, 3, H, W] pictures of each text from around. Elevation in radians."""
     camera = torch.stack([torch.arange(azimuths) * (2 * math.pi / azimuths), torch.full((azimuths,), elevation)], -1)
-    size = prior.picture_size
+    size = prior.image_size
     shape = prior.encode(torch.zeros(1, 3, size, size)).shape
     rows = []
-    rng = generator(seed)
+    rng = make_rng(seed)
     for text in texts:
         noise = torch.randn(azimuths, *shape[1:], generator=rng)
-        wanted = replace(prior.read([text] * azimuths), camera=camera)
-        rows.append(sample(prior, noise, wanted, prior.read([""] * azimuths), scale, steps))
+        wanted = replace(prior.encode_prompt([text] * azimuths), camera=camera)
+        rows.append(sample_ddim(prior, noise, wanted, prior.encode_prompt([""] * azimuths), scale, steps))
     return torch.stack(rows)
 
 

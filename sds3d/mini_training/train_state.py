@@ -14,15 +14,15 @@ from torch import Tensor
 
 from guidance.priors.mini.network import MiniNetwork, NetworkConfig
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from guidance.priors.mini.vocabulary import Vocabulary
-from guidance.priors.weights import fill, read_tensors
-from sds3d.mini_training.dataset import Pictures
+from guidance.priors.weights import load_module_weights, read_tensors
+from sds3d.mini_training.dataset import CorpusDataset
 from sds3d.models.mini_checkpoint import PATCH
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainConfig:
     """How to train."""
 
     corpus: Path
@@ -31,24 +31,24 @@ class Training:
     """Stops earlier after this long, with a checkpoint."""
     workers: int = 1
     """Processes of one thread each."""
-    wave: int = 2
+    stage: int = 2
     """Objects of this wave and all before it."""
     batch: int = 16
     """Pictures in a step of one worker."""
-    codec_pictures: int = 1024
+    codec_images: int = 1024
     """Pictures that the codec is fitted to."""
-    sketch_pictures: int = 2_400_000
+    sketch_images: int = 2_400_000
     """Pictures for the sketch alone; after that the denoiser and the sketch take turns."""
-    pictures: int = 75_000
+    num_images: int = 75_000
     """Pictures for the denoiser, until the training is complete."""
-    fall: int = 45_000
+    lr_decay_images: int = 45_000
     """Over the last this many of them the rate falls to a twentieth, on a cosine."""
     sketch_batch: int = 48
-    rate: float = 1e-3
+    lr: float = 1e-3
     """Learning rate of AdamW after warm-up."""
     warmup: int = 400
     """Steps of a worker until the full rate."""
-    seconds_apart: float = 12.0
+    sync_interval_s: float = 12.0
     """Time between two averagings of the workers."""
     checkpoint_minutes: float = 4.0
     sheet_minutes: float = 10.0
@@ -59,47 +59,47 @@ class Training:
 
 
 @dataclass
-class State:
+class TrainState:
     """Everything a training is, between two rounds."""
 
     network: MiniNetwork
     codec: PatchCodec
     average: dict[str, Tensor]
     """Exponential moving average of the network's parameters: what is shipped."""
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     round: int = 0
     step: int = 0
     samples: int = 0
     """Pictures the denoiser has seen."""
-    sketched: int = 0
+    sketch_images_seen: int = 0
     """Pictures the sketch has seen alone."""
     loss: float = 1.0
 
     def in_order(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Parameters by name that the optimiser has moved, the same in every worker."""
         return [
-            (name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimiser.state.get(p, {})
+            (name, p) for name, p in self.network.named_parameters() if "exp_avg" in self.optimizer.state.get(p, {})
         ]
 
 
-def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
+def begin(knobs: TrainConfig, config: NetworkConfig, pictures: CorpusDataset) -> TrainState:
     """A fresh state, or the one that was saved last."""
     torch.manual_seed(knobs.seed)
     network = MiniNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     codec = PatchCodec(config.channels, PATCH)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=knobs.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=knobs.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     file = knobs.out / "state.safetensors"
     if not file.exists():
         if knobs.start_from is None:
-            codec.fit(pictures(knobs.codec_pictures, np.random.default_rng(knobs.seed)).rgb)
+            codec.fit(pictures(knobs.codec_images, np.random.default_rng(knobs.seed)).rgb)
         else:
             _start_from(knobs.start_from, network, codec)
         network.response.copy_(codec.response())
         average = {name: p.detach().clone() for name, p in network.named_parameters()}
-        return State(network, codec, average, optimiser)
+        return TrainState(network, codec, average, optimiser)
     tensors, numbers = read_tensors(file), json.loads((knobs.out / "state.json").read_text())
-    fill(network, {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}, file)
-    fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
+    load_module_weights(network, {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}, file)
+    load_module_weights(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
     average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
     for name, parameter in network.named_parameters():
         if f"first.{name}" in tensors:
@@ -108,24 +108,24 @@ def begin(knobs: Training, config: NetworkConfig, pictures: Pictures) -> State:
                 "exp_avg": tensors[f"first.{name}"].clone(memory_format=torch.preserve_format),
                 "exp_avg_sq": tensors[f"second.{name}"].clone(memory_format=torch.preserve_format),
             }
-    counts = {key: numbers[key] for key in ("round", "step", "samples", "sketched", "loss")}
-    return State(network, codec, average, optimiser, **counts)
+    counts = {key: numbers[key] for key in ("round", "step", "samples", "sketch_images_seen", "loss")}
+    return TrainState(network, codec, average, optimiser, **counts)
 
 
 def _start_from(folder: Path, network: MiniNetwork, codec: PatchCodec) -> None:
     """Weights of a shipped prior. Raises FileNotFoundError, or ValueError where its words are others."""
-    shipped = EmbeddedPrior.load(folder)
-    fill(network, shipped.network.state_dict(), folder)
-    fill(codec, shipped.codec.state_dict(), folder)
+    shipped = MiniPrior.load(folder)
+    load_module_weights(network, shipped.network.state_dict(), folder)
+    load_module_weights(codec, shipped.codec.state_dict(), folder)
 
 
-def save(state: State, words: Vocabulary, knobs: Training) -> None:
+def save(state: TrainState, words: Vocabulary, knobs: TrainConfig) -> None:
     """Writes the whole state; a crash while writing leaves the last one whole."""
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"codec.{k}": v for k, v in state.codec.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.items()}
     for name, parameter in state.in_order():
-        memory = state.optimiser.state[parameter]
+        memory = state.optimizer.state[parameter]
         tensors |= {
             f"first.{name}": memory["exp_avg"],
             f"second.{name}": memory["exp_avg_sq"],
@@ -136,9 +136,9 @@ def save(state: State, words: Vocabulary, knobs: Training) -> None:
         "round": state.round,
         "step": state.step,
         "samples": state.samples,
-        "sketched": state.sketched,
+        "sketch_images_seen": state.sketch_images_seen,
         "loss": state.loss,
-        "wave": knobs.wave,
+        "stage": knobs.stage,
     }
     (knobs.out / "state.json.partial").write_text(json.dumps(numbers | {"config": asdict(state.network.config)}))
     words.save(knobs.out / "vocabulary.json")

@@ -9,18 +9,25 @@ from typing import Any
 
 import torch
 
-from guidance.priors.diffusers.inspection import FAMILIES, HALVES, UNUSED, half_of, look, weights_in
-from guidance.priors.diffusers.options import Extras
-from sds3d.models.registry import BOOK
+from guidance.priors.diffusers.inspection import (
+    HALF_VARIANTS,
+    PIPELINE_NETWORKS,
+    UNUSED_PARTS,
+    half_variant_of,
+    inspect_folder,
+    weights_in,
+)
+from guidance.priors.diffusers.options import PriorOptions
+from sds3d.models.registry import MODELS
 
 HUB = "https://huggingface.co"
 _PLAIN = (".json", ".txt", ".model")
-_WEIGHTED = (*FAMILIES.values(), "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+_WEIGHTED = (*PIPELINE_NETWORKS.values(), "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
 _MANY_VIEWS = "unet/mv_unet.py"
 """Only models that come with this code need what sees pictures; the code itself is not fetched."""
 
 
-def fetched(name: str, extras: Extras) -> Path:
+def download(name: str, extras: PriorOptions) -> Path:
     """The folder of a model of the book, or of owner/name on the hub; downloaded unless it is there already.
 
     Raises:
@@ -28,9 +35,9 @@ def fetched(name: str, extras: Extras) -> Path:
         ValueError: what the source has is no model that is read.
         ImportError: huggingface_hub is not installed.
     """
-    sources = BOOK[name].sources if name in BOOK else (name,)
+    sources = MODELS[name].sources if name in MODELS else (name,)
     for source in sources:
-        if folder := here(source, extras):
+        if folder := cached(source, extras):
             return folder
     if extras.offline:
         online = f"with a network, sds3d models fetch {name} fetches it"
@@ -44,18 +51,18 @@ def fetched(name: str, extras: Extras) -> Path:
     raise OSError(f"{name} could not be fetched ({'; '.join(said)}); {_instead(name)}")
 
 
-def here(source: str, extras: Extras) -> Path | None:
+def cached(source: str, extras: PriorOptions) -> Path | None:
     """The folder of a model that was fetched before, or None where it was not, or not all of it."""
     hub = _hub()
     try:
         folder = Path(hub.snapshot_download(source, revision=extras.revision or None, local_files_only=True))
-        look(folder)
+        inspect_folder(folder)
     except (OSError, ValueError):
         return None
     return folder
 
 
-def chosen(names: list[str], half: bool) -> list[str]:
+def select_files(names: list[str], half: bool) -> list[str]:
     """Of a repository's files, those that are needed: safetensors in one precision, and what is beside them.
 
     Raises ValueError where a part has no safetensors weights, or the repository is no pipeline.
@@ -63,7 +70,7 @@ def chosen(names: list[str], half: bool) -> list[str]:
     if "model_index.json" not in names:
         raise ValueError("it has no model_index.json; expected a pipeline in the diffusers layout")
     kept = ["model_index.json"]
-    needless = UNUSED if _MANY_VIEWS in names else (*UNUSED, "image_encoder")
+    needless = UNUSED_PARTS if _MANY_VIEWS in names else (*UNUSED_PARTS, "image_encoder")
     for part in dict.fromkeys(name.split("/")[0] for name in names if name.count("/") == 1):
         inside = [name for name in names if name.startswith(part + "/") and name.count("/") == 1]
         if part in needless or (f"{part}/config.json" not in inside and part in _WEIGHTED):
@@ -72,16 +79,16 @@ def chosen(names: list[str], half: bool) -> list[str]:
         if part not in _WEIGHTED:
             continue
         weights = [name for name in inside if ".safetensors" in name and "non_ema" not in name]
-        marked = next((half for half in HALVES if any(half_of(name) == half for name in weights)), None)
-        halved = [name for name in weights if marked and half_of(name) == marked]
-        plain = [name for name in weights if not half_of(name)]
+        marked = next((half for half in HALF_VARIANTS if any(half_variant_of(name) == half for name in weights)), None)
+        halved = [name for name in weights if marked and half_variant_of(name) == marked]
+        plain = [name for name in weights if not half_variant_of(name)]
         if not weights:
             raise ValueError(f"{part} has no .safetensors weights; others can run code and are not read")
         kept += halved if (half and halved) or not plain else plain
     return kept
 
 
-def verified(folder: Path) -> list[str]:
+def verify(folder: Path) -> list[str]:
     """A line for each weight file of a model: that it is whole, and its checksum where one is known.
 
     A file in the hub's cache lies under its SHA-256; of others only the lengths in their headers can be checked.
@@ -89,7 +96,7 @@ def verified(folder: Path) -> list[str]:
     Raises:
         ValueError, OSError: a file is missing, cut short, or not what its checksum says.
     """
-    found, told = look(folder), []
+    found, told = inspect_folder(folder), []
     for part in found.parts:
         if not (folder / part / "config.json").is_file():
             continue
@@ -104,13 +111,13 @@ def verified(folder: Path) -> list[str]:
     return told
 
 
-def _downloaded(source: str, extras: Extras) -> Path:
+def _downloaded(source: str, extras: PriorOptions) -> Path:
     """Raises OSError with a reason in a few words, ValueError where there is nothing that is read."""
     hub, revision = _hub(), extras.revision or None
     half = extras.precision == "half" or (extras.precision == "auto" and torch.cuda.is_available())
     try:
         names = [row.rfilename for row in hub.HfApi().model_info(source, revision=revision).siblings or []]
-        wanted = chosen(names, half)
+        wanted = select_files(names, half)
         return Path(hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
     except ValueError as error:
         if isinstance(error, hub.errors.HfHubHTTPError | hub.errors.HFValidationError):
@@ -119,7 +126,7 @@ def _downloaded(source: str, extras: Extras) -> Path:
     except Exception as error:  # the client's own errors, and those of what it speaks HTTP with
         raise OSError(_reason(error)) from None
     finally:
-        _sweep(source)
+        _remove_partial(source)
 
 
 def _reason(error: Exception) -> str:
@@ -139,7 +146,7 @@ def _reason(error: Exception) -> str:
     return f"no answer from the hub ({kinds[0]}{': ' + lines[0][:160] if lines else ''})"
 
 
-def _sweep(source: str) -> None:
+def _remove_partial(source: str) -> None:
     """Takes away what was downloaded in part."""
     cache = Path(_hub().constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
     for partial in cache.glob("blobs/*.incomplete"):
@@ -148,7 +155,7 @@ def _sweep(source: str) -> None:
 
 def _instead(name: str) -> str:
     """What works where a model is not to be had."""
-    free = [other for other, model in BOOK.items() if not model.gated and other != name]
+    free = [other for other, model in MODELS.items() if not model.gated and other != name]
     return f"a local folder works (--prior FOLDER), so does --prior mini; models without a gate: {', '.join(free)}"
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from guidance.priors.mini.network import MiniNetwork, NetworkConfig
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from guidance.priors.mini.vocabulary import Vocabulary
-from guidance.priors.weights import fill, read_tensors
+from guidance.priors.weights import load_module_weights, read_tensors
 
 PATCH = 6
 """Pixels along a side of a patch; pictures are PATCH * grid pixels."""
 
 
-def trained(folder: Path) -> EmbeddedPrior:
+def trained(folder: Path) -> MiniPrior:
     """The averaged network of a training's last checkpoint.
 
     Raises:
@@ -30,7 +30,7 @@ def trained(folder: Path) -> EmbeddedPrior:
     network = MiniNetwork(config)
     # Buffers are not averaged; they come from the network as it stands.
     ours = [{k[8:]: v for k, v in tensors.items() if k.startswith(f"{kind}.")} for kind in ("network", "average")]
-    fill(network, ours[0] | ours[1], file)
+    load_module_weights(network, ours[0] | ours[1], file)
     codec = PatchCodec(config.channels, PATCH)
-    fill(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
-    return EmbeddedPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))
+    load_module_weights(codec, {k[6:]: v for k, v in tensors.items() if k.startswith("codec.")}, file)
+    return MiniPrior(network, codec, Vocabulary.load(folder / "vocabulary.json"))

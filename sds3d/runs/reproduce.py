@@ -8,13 +8,13 @@ from typing import Any
 from configs import serialization
 from configs.run import RunConfig
 from sds3d.formats.mesh_reader import facts_of
-from sds3d.formats.metadata import BESIDE, beside
+from sds3d.formats.metadata import SIDECAR_SUFFIXES, sidecar_path
 from sds3d.runs.provenance import fingerprint, prior_checksum, versions
 from sds3d.runs.result import Result
-from sds3d.runs.run_directory import Record
+from sds3d.runs.run_directory import RunDirectory
 
 
-def asked_again(file: Path, trust: bool = False) -> tuple[dict[str, Any], RunConfig]:
+def config_from_file(file: Path, trust: bool = False) -> tuple[dict[str, Any], RunConfig]:
     """What a file says of its origin, and the run that it asks for, with as many steps as were done.
 
     `trust` as in `configs.serialization.load`.
@@ -24,14 +24,14 @@ def asked_again(file: Path, trust: bool = False) -> tuple[dict[str, Any], RunCon
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     facts = facts_of(file)
-    if facts is None and file.suffix.lower() in BESIDE:
+    if facts is None and file.suffix.lower() in SIDECAR_SUFFIXES:
         raise ValueError(
-            f"{file.suffix[1:].lower()} files have no room for their origin, and there is no {beside(file).name} "
+            f"{file.suffix[1:].lower()} files have no room for their origin, and there is no {sidecar_path(file).name} "
             f"that belongs to {file.name}; take the run's GLB, PLY, 3MF or USD"
         )
     if not facts or not isinstance(facts.get("run"), str):
         raise ValueError(f"{file.name} does not say which run it came from; sds3d has to have written it")
-    row = serialization.load(facts["run"], file.name, trust)
+    row = serialization.from_yaml(facts["run"], file.name, trust)
     return facts, row
 
 
@@ -51,9 +51,9 @@ def differences(facts: dict[str, Any], config: RunConfig) -> list[str]:
 
 def same(facts: dict[str, Any], folder: Path, trust: bool = False) -> tuple[bool, str]:
     """Whether the run in `folder` gave the scene that a file came from, and how to say so."""
-    record = Record.open(folder, trust)
+    record = RunDirectory.open(folder, trust)
     state, _ = record.latest()
-    made = Result.of(state, record.config())
+    made = Result.from_state(state, record.config())
     if fingerprint(made.scene) == facts.get("scene_sha256"):
         return True, "the scene is the same, bit for bit"
     return False, "the scene is not the same bit for bit; on another machine or version small differences are usual"

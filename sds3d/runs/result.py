@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from configs.run import RunConfig
-from guidance.critics.lora import part
-from guidance.priors.base import generator
+from guidance.critics.lora import strip_prefix
+from guidance.priors.base import make_rng
 from renderers.meshes.mesh import Mesh
 from renderers.scene import TrainableScene
-from sds3d.mesh_import.load import Placement
+from sds3d.mesh_import.load import UnitBallTransform
 
 
 @dataclass(frozen=True)
@@ -20,36 +20,36 @@ class Result:
 
     scene: TrainableScene
     config: RunConfig
-    done: int
+    step: int
     """Steps behind it."""
-    others: tuple[TrainableScene, ...] = ()
+    other_particles: tuple[TrainableScene, ...] = ()
     """Scenes that were made beside it, where there are several particles."""
-    placement: Placement | None = None
+    placement: UnitBallTransform | None = None
     """How the model it started from was put into the unit ball."""
 
     @staticmethod
-    def of(state: dict[str, Tensor], config: RunConfig) -> Result:
+    def from_state(state: dict[str, Tensor], config: RunConfig) -> Result:
         """The result in a checkpoint, without the prior. Raises ValueError if it is not one of such a run."""
         if "done" not in state:
             raise ValueError("the checkpoint is not one of a run")
-        scenes = [config.scene.build("cpu", generator(0)) for _ in range(config.particles)]
+        scenes = [config.scene.build("cpu", make_rng(0)) for _ in range(config.particles)]
         for place, scene in enumerate(scenes):
-            scene.restore(part(state, numbered("scene", place)))
+            scene.load_training_state(strip_prefix(state, particle_key("scene", place)))
         return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]), placement_of(state))
 
-    def placed(self, mesh: Mesh) -> Mesh:
+    def undo_placement(self, mesh: Mesh) -> Mesh:
         """A mesh of the scene where the model it started from lay, and in its size."""
-        return mesh if self.placement is None else self.placement.undone(mesh)
+        return mesh if self.placement is None else self.placement.inverse(mesh)
 
 
-def placement_of(state: dict[str, Tensor]) -> Placement | None:
+def placement_of(state: dict[str, Tensor]) -> UnitBallTransform | None:
     """How a run's model was put into the unit ball, from its checkpoint."""
     if "placement" not in state:
         return None
     x, y, z, scale = state["placement"].tolist()
-    return Placement((x, y, z), scale)
+    return UnitBallTransform((x, y, z), scale)
 
 
-def numbered(name: str, place: int) -> str:
+def particle_key(name: str, place: int) -> str:
     """The name for the first particle, and with its number for each further one, from 2."""
     return name if place == 0 else f"{name}_{place + 1}"

@@ -19,14 +19,14 @@ from configs.run import RunConfig
 from sds3d.atomic_files import write_bytes
 from sds3d.formats.png import png
 
-KEPT = 2
+KEEP_LAST = 2
 """Checkpoints that are kept."""
-SMALL = 128
+MAX_ENLARGED_HEIGHT = 128
 """Height up to which the pictures of a preview are enlarged."""
 
 
 @dataclass(frozen=True)
-class Record:
+class RunDirectory:
     """One run's folder. Everything is written whole or not at all."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Record:
     """Whether modules that its run.yaml names are imported."""
 
     @staticmethod
-    def new(folder: Path, config: RunConfig) -> Record:
+    def new(folder: Path, config: RunConfig) -> RunDirectory:
         """A folder for a new run.
 
         Raises:
@@ -49,31 +49,31 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"the folder {folder} can not be made ({error.strerror}); give another --out") from None
-        record = Record(folder)
-        record.ask(config)
+        record = RunDirectory(folder)
+        record.write_config(config)
         return record
 
     @staticmethod
-    def open(folder: Path, trust: bool = False) -> Record:
+    def open(folder: Path, trust: bool = False) -> RunDirectory:
         """The folder of an earlier run. Raises FileNotFoundError."""
         if not (folder / "run.yaml").is_file():
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no run.yaml")
-        return Record(folder, trust)
+        return RunDirectory(folder, trust)
 
-    def ask(self, config: RunConfig) -> None:
+    def write_config(self, config: RunConfig) -> None:
         """Writes down what is asked of the run."""
-        write_bytes(self.folder / "run.yaml", serialization.dump(config).encode())
+        write_bytes(self.folder / "run.yaml", serialization.to_yaml(config).encode())
 
     def config(self) -> RunConfig:
         """What was asked. Raises ValueError if the file was changed into something else."""
-        return serialization.read(self.folder / "run.yaml", self.trust)
+        return serialization.load_config(self.folder / "run.yaml", self.trust)
 
     def log(self, row: dict[str, float | int | str]) -> None:
         """Adds a line to metrics.jsonl; one that cannot be written is left out, for a log never ends a run."""
         with suppress(OSError), (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def rewind(self, step: int) -> None:
+    def truncate_metrics(self, step: int) -> None:
         """Drops what metrics.jsonl says of later steps, which are done again, and lines that cannot be read."""
         file = self.folder / "metrics.jsonl"
         with suppress(OSError):
@@ -83,7 +83,7 @@ class Record:
 
     def preview(self, step: int, rgb: Tensor) -> Path:
         """Pictures [B, H, W, 3] of a step, side by side; small ones twice their size."""
-        times = 2 if rgb.shape[1] <= SMALL else 1
+        times = 2 if rgb.shape[1] <= MAX_ENLARGED_HEIGHT else 1
         big = rgb.detach().clamp(0, 1).cpu().repeat_interleave(times, 1).repeat_interleave(times, 2)
         sheet = torch.cat(list(big), 1)
         file = self.folder / "previews" / f"step-{step:06d}.png"
@@ -101,7 +101,7 @@ class Record:
         write_bytes(file.with_suffix(".json"), json.dumps(about).encode())
         saved = self._saved()
         place = saved.index(file)
-        for old in saved[:place] + saved[place + KEPT :]:
+        for old in saved[:place] + saved[place + KEEP_LAST :]:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
 
@@ -155,7 +155,7 @@ def _whole(file: Path) -> bytes | None:
 
 
 def _is_draft(path: Path) -> bool:
-    """Whether a file is one of `atomic.replacing` that a killed process left behind."""
+    """Whether a file is one of `atomic.atomic_write` that a killed process left behind."""
     return path.name.startswith(".run-") and path.suffix == ".yaml"
 
 

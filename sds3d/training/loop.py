@@ -16,12 +16,12 @@ from torch import Tensor
 from configs.registry import scene_name
 from configs.run import RunConfig
 from guidance.priors.base import Prior
-from sds3d.console import Console, Pace, clock, memory_mb
-from sds3d.mesh_import.load import Loaded, load_mesh
+from sds3d.console import Console, EtaEstimator, format_duration, memory_mb
+from sds3d.mesh_import.load import LoadedMesh, load_mesh
 from sds3d.runs.result import Result
-from sds3d.runs.run_directory import Record
-from sds3d.training.previews import Watch
-from sds3d.training.trainer import Run, Step
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.previews import Previewer
+from sds3d.training.trainer import StepResult, Trainer
 
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints, at least."""
@@ -30,35 +30,35 @@ FIRST_CHECKPOINT_SECONDS = 10.0
 
 
 @dataclass
-class Stop:
+class StopSignal:
     """Set by the first Ctrl-C; the second ends the program as usual."""
 
-    wanted: bool = False
+    requested: bool = False
     _now: bool = False
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def interrupt_immediately(self) -> Iterator[None]:
         """Inside, the first Ctrl-C ends the program too: for what takes long and leaves nothing that could be kept.
         Raises KeyboardInterrupt."""
         self._now = True
         try:
-            if self.wanted:
+            if self.requested:
                 raise KeyboardInterrupt
             yield
         finally:
             self._now = False
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """What a signal does."""
-        leaving, self.wanted = self.wanted or self._now, True
+        leaving, self.requested = self.requested or self._now, True
         if leaving:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def listening(stop: Stop) -> Iterator[None]:
+def handle_signals(stop: StopSignal) -> Iterator[None]:
     """Has `stop` hear interrupts and requests to terminate."""
-    before = {number: signal.signal(number, stop.heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -75,7 +75,7 @@ def device_of(config: RunConfig) -> torch.device:
     return torch.device(config.device)
 
 
-def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
+def train(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal) -> float:
     """Runs until the last step or until `stop`; returns the seconds it took. Leaves a checkpoint in any case.
 
     Raises:
@@ -83,98 +83,104 @@ def optimise(run: Run, record: Record, console: Console, stop: Stop) -> float:
         ValueError: the memory ran out, and smaller parts of a step did not help.
         KeyboardInterrupt: it was stopped before its first step.
     """
-    pace, began, preview = Pace(run.config.steps), time.monotonic(), ""
+    pace, began, preview = EtaEstimator(run.config.steps), time.monotonic(), ""
     saved = began - CHECKPOINT_SECONDS + FIRST_CHECKPOINT_SECONDS
-    watch, fronts = Watch.over(run), None
+    watch, fronts = Previewer.for_run(run), None
     try:
-        if not run.beside.ready:
+        if not run.guidance.ready:
             _prepare(run, record, console, stop)
         for step in run.steps():
-            pace.took(step.seconds)
-            if watch.due(step.number):
+            pace.update(step.seconds)
+            if watch.is_due(step.number):
                 preview = _preview(step, watch, record, console)
             counted = watch.fronts(step.number)
             fronts = fronts if counted is None else counted
-            _tell(step, run, record, console, pace, preview, fronts)
-            if step.remarks:
-                console.say("; ".join(step.remarks))
+            _report_step(step, run, record, console, pace, preview, fronts)
+            if step.warnings:
+                console.log("; ".join(step.warnings))
                 _save(run, record, console)
-            if stop.wanted:
+            if stop.requested:
                 break
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(run, record, console)
                 saved = time.monotonic()
     except torch.OutOfMemoryError:
-        if run.beside.ready:
+        if run.guidance.ready:
             _save(run, record, console)
         hint = f"see: sds3d plan; go on with: sds3d resume {record.folder}"
         raise ValueError(
-            f"the memory of {run.device} ran out at step {run.done + 1}, picture by picture; {hint}"
+            f"the memory of {run.device} ran out at step {run.step + 1}, picture by picture; {hint}"
         ) from None
     _save(run, record, console)
     return time.monotonic() - began
 
 
-def _preview(step: Step, watch: Watch, record: Record, console: Console) -> str:
+def _preview(step: StepResult, watch: Previewer, record: RunDirectory, console: Console) -> str:
     """Writes the preview of a step and returns its path; one that cannot be written is told, and the run goes on."""
     try:
-        return str(record.preview(step.number, watch.pictures(step)))
+        return str(record.preview(step.number, watch.render(step)))
     except OSError as error:
-        console.say(f"no preview of step {step.number} ({error})")
+        console.log(f"no preview of step {step.number} ({error})")
         return ""
 
 
-def _prepare(run: Run, record: Record, console: Console, stop: Stop) -> None:
+def _prepare(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal) -> None:
     """What comes once before the first step, and may take minutes; a run that is stopped there goes on from before it.
 
     Raises KeyboardInterrupt where it is.
     """
     _save(run, record, console)
     try:
-        with stop.at_once():
+        with stop.interrupt_immediately():
             run.prepare()
     except KeyboardInterrupt:
-        console.say(f"go on with: sds3d resume {record.folder}")
+        console.log(f"go on with: sds3d resume {record.folder}")
         raise
 
 
-def resumed(record: Record, config: RunConfig, prior: Prior, console: Console, strict: bool = False) -> Run:
+def resumed(record: RunDirectory, config: RunConfig, prior: Prior, console: Console, strict: bool = False) -> Trainer:
     """The run of a folder, at its newest whole checkpoint, or at its beginning where none was written yet.
 
     Raises ValueError, FileNotFoundError.
     """
     if not record.started:
-        console.say("there is no checkpoint yet; the run begins anew")
-        return Run(
-            config, prior, device_of(config), source_of(config, console, record.trust), model_of(config, console)
+        console.log("there is no checkpoint yet; the run begins anew")
+        return Trainer(
+            config,
+            prior,
+            device_of(config),
+            load_source(config, console, record.trust),
+            load_init_mesh(config, console),
         )
-    run = Run(config, prior, device_of(config), source_of(config, console, record.trust))
-    run.restore(newest(record, console, strict))
+    run = Trainer(config, prior, device_of(config), load_source(config, console, record.trust))
+    run.load_training_state(load_latest_checkpoint(record, console, strict))
     return run
 
 
-def source_of(config: RunConfig, console: Console, trust: bool = False) -> Result | None:
+def load_source(config: RunConfig, console: Console, trust: bool = False) -> Result | None:
     """What a run starts from and edits, if anything. Raises ValueError, FileNotFoundError."""
-    if not config.source:
+    if not config.source_run:
         return None
-    before = Record.open(Path(config.source), trust)
-    found = Result.of(newest(before, console), before.config())
+    before = RunDirectory.open(Path(config.source_run), trust)
+    found = Result.from_state(load_latest_checkpoint(before, console), before.config())
     if type(found.config.scene) is not type(config.scene):
-        raise ValueError(f"{config.source} is a scene of another kind; give --scene {scene_name(found.config.scene)}")
+        raise ValueError(
+            f"{config.source_run} is a scene of another kind; give --scene {scene_name(found.config.scene)}"
+        )
     return found
 
 
-def model_of(config: RunConfig, console: Console) -> Loaded | None:
+def load_init_mesh(config: RunConfig, console: Console) -> LoadedMesh | None:
     """The model a run starts from, if any; tells what was mended. Raises ValueError, OSError."""
-    if not config.model:
+    if not config.init_mesh:
         return None
-    loaded = load_mesh(Path(config.model))
-    for remark in loaded.remarks:
-        console.say(f"{config.model}: {remark}")
+    loaded = load_mesh(Path(config.init_mesh))
+    for remark in loaded.warnings:
+        console.log(f"{config.init_mesh}: {remark}")
     return loaded
 
 
-def newest(record: Record, console: Console, strict: bool = False) -> dict[str, Tensor]:
+def load_latest_checkpoint(record: RunDirectory, console: Console, strict: bool = False) -> dict[str, Tensor]:
     """The newest whole checkpoint; tells which newer ones are not.
 
     Raises ValueError, where `strict` for any that is damaged, and FileNotFoundError.
@@ -183,27 +189,35 @@ def newest(record: Record, console: Console, strict: bool = False) -> dict[str, 
     if strict and remarks:
         raise ValueError(f"{', '.join(remarks)}; without --strict the checkpoint before is taken")
     for remark in remarks:
-        console.say(f"{remark}; taking the one before")
+        console.log(f"{remark}; taking the one before")
     return state
 
 
-def _save(run: Run, record: Record, console: Console) -> None:
+def _save(run: Trainer, record: RunDirectory, console: Console) -> None:
     """A checkpoint in passing: a full disk is told, but does not end the run."""
     try:
-        record.checkpoint(run.done, run.state())
+        record.checkpoint(run.step, run.training_state())
     except OSError as error:
-        console.say(f"no checkpoint at step {run.done} ({error}); the one before is kept")
+        console.log(f"no checkpoint at step {run.step} ({error}); the one before is kept")
 
 
-def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, preview: str, fronts: int | None) -> None:
+def _report_step(
+    step: StepResult,
+    run: Trainer,
+    record: RunDirectory,
+    console: Console,
+    pace: EtaEstimator,
+    preview: str,
+    fronts: int | None,
+) -> None:
     """The step as a line on the screen and in metrics.jsonl."""
     now, _ = memory_mb()
     facts: dict[str, float | int | str] = {
         "step": step.number,
-        "gradient": round(step.gradient, 6),
+        "gradient": round(step.grad_rms, 6),
         "seconds": round(step.seconds, 4),
         "prior_seconds": round(step.prior_seconds, 4),
-        "scene": step.size,
+        "scene": step.scene_summary,
         "memory_mb": round(now),
         **{name: round(value, 6) for name, value in step.logs.items()},
     }
@@ -211,10 +225,10 @@ def _tell(step: Step, run: Run, record: Record, console: Console, pace: Pace, pr
         facts["fronts"] = fronts
     record.log(facts)
     text = (
-        f"step {step.number}/{run.config.steps}  {clock(pace.left(step.number))} left  "
+        f"step {step.number}/{run.config.steps}  {format_duration(pace.remaining(step.number))} left  "
         f"{1000 * pace.seconds:.0f} ms/step  "
-        f"gradient {step.gradient:.3f}  {step.size}  {now:.0f} MB"
+        f"gradient {step.grad_rms:.3f}  {step.scene_summary}  {now:.0f} MB"
     )
-    console.figures(
-        f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.left(step.number), 1)}
+    console.progress(
+        f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.remaining(step.number), 1)}
     )

@@ -9,70 +9,70 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers.cameras import looking_at_origin
-from renderers.images.scene import PictureScene
-from renderers.meshes.scene import SolidScene
+from renderers.cameras import look_at_origin
+from renderers.images.scene import ImageScene
+from renderers.meshes.scene import MeshScene
 from renderers.scene import TrainableScene
 from renderers.splats.scene import SplatScene
 from sds3d.evaluation.judge.fronts import has_front
 from sds3d.evaluation.judge.network import Judge
 from sds3d.evaluation.scene_evaluation import janus
-from sds3d.models.loading import embedded_vocabulary
-from sds3d.training.trainer import Run, Step
+from sds3d.models.loading import mini_vocabulary
+from sds3d.training.trainer import StepResult, Trainer
 
-EVERY = 50
+PREVIEW_EVERY = 50
 """Steps between two previews."""
-EARLY = (10, 25)
+EARLY_PREVIEWS = (10, 25)
 """Steps with a preview before those: the first sign of life."""
-SIDES = 4
+NUM_VIEWS = 4
 """Front, left side of the asset, back, right side."""
 ELEVATION = math.radians(15.0)
-SHARP, PLAIN = 192, 64
+PREVIEW_SIZE, PLAIN = 192, 64
 """Height and width of a picture of what is drawn in a moment, and at most of a volume, which takes longer."""
-GAUGE_EVERY = 200
+JANUS_EVERY = 200
 """Steps between two counts of fronts: they take as long as two steps."""
 
 
 @dataclass(frozen=True)
-class Watch:
+class Previewer:
     """Looks at a run without moving it: no chance of the run is drawn."""
 
-    run: Run
+    run: Trainer
     subject: str | None
     """The judge's name for what is made; None where it has none, or such a thing has no front."""
 
     @staticmethod
-    def over(run: Run) -> Watch:
+    def for_run(run: Trainer) -> Previewer:
         """Finds out whether fronts can be counted."""
         try:
-            subject = embedded_vocabulary().subject(run.config.prompt)
+            subject = mini_vocabulary().subject(run.config.prompt)
             known = subject is not None and subject in Judge.load().names and has_front(subject)
         except FileNotFoundError:
             known = False
-        return Watch(run, subject if known and _quick(run.scene) else None)
+        return Previewer(run, subject if known and _quick(run.scene) else None)
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether a step has a preview."""
-        return step in EARLY or step % EVERY == 0 or step == self.run.config.steps
+        return step in EARLY_PREVIEWS or step % PREVIEW_EVERY == 0 or step == self.run.config.steps
 
     @torch.no_grad()
-    def pictures(self, step: Step) -> Float[Tensor, "B H W 3"]:
+    def render(self, step: StepResult) -> Float[Tensor, "B H W 3"]:
         """The four sides over white; of a flat picture, and of one that is seen from one side alone, what was trained
         on.
         """
-        run, orbit = self.run, self.run.config.orbit
-        if isinstance(run.scene, PictureScene) or orbit.around < 360:
-            return step.frame.rgb
-        size = SHARP if _quick(run.scene) else min(PLAIN, run.prior.picture_size)
-        azimuth = torch.arange(SIDES) * (2 * math.pi / SIDES)
-        fov = math.radians(orbit.fov)
-        cameras = looking_at_origin(azimuth, torch.full((SIDES,), ELEVATION), size, orbit.distance, fov)
-        return run.scene.render(cameras.to(run.device), torch.ones(SIDES, 3, device=run.device)).rgb
+        run, orbit = self.run, self.run.config.cameras
+        if isinstance(run.scene, ImageScene) or orbit.azimuth_span < 360:
+            return step.output.rgb
+        size = PREVIEW_SIZE if _quick(run.scene) else min(PLAIN, run.prior.image_size)
+        azimuth = torch.arange(NUM_VIEWS) * (2 * math.pi / NUM_VIEWS)
+        fov = math.radians(orbit.fov_y)
+        cameras = look_at_origin(azimuth, torch.full((NUM_VIEWS,), ELEVATION), size, orbit.distance, fov)
+        return run.scene.render(cameras.to(run.device), torch.ones(NUM_VIEWS, 3, device=run.device)).rgb
 
     def fronts(self, step: int) -> int | None:
         """How many fronts the judge finds, at some of the steps; None at others and where it can not tell."""
         last = self.run.config.steps
-        if self.subject is None or (step % GAUGE_EVERY and step != last):
+        if self.subject is None or (step % JANUS_EVERY and step != last):
             return None
         found: int | None = janus(self.run.scene, self.subject, Judge.load())["fronts"]
         return found
@@ -80,4 +80,4 @@ class Watch:
 
 def _quick(scene: TrainableScene) -> bool:
     """Whether pictures of a scene cost nothing beside a step."""
-    return isinstance(scene, SplatScene | SolidScene)
+    return isinstance(scene, SplatScene | MeshScene)

@@ -11,96 +11,101 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from configs.run import RunConfig
-from guidance.priors.base import Condition, Prior, chained, together
-from renderers.camera_sampler import backdrops
+from guidance.priors.base import Condition, Prior, cat_conditions, views_per_group
+from renderers.camera_sampler import sample_backgrounds
 from renderers.cameras import Cameras
-from renderers.scene import Frame
+from renderers.scene import RenderOutput
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Chance of the views of a step, as `View` has it."""
+class SampledNoise:
+    """Chance of the views of a step, as `ViewBatch` has it."""
 
     noise: Float[Tensor, "B C h w"]
     t: Float[Tensor, " B"]
-    second: Float[Tensor, "B C h w"]
-    uniform: Float[Tensor, " B"]
+    extra_noise: Float[Tensor, "B C h w"]
+    u: Float[Tensor, " B"]
 
-    def rows(self, rows: slice) -> Drawn:
-        return Drawn(self.noise[rows], self.t[rows], self.second[rows], self.uniform[rows])
+    def select(self, rows: slice) -> SampledNoise:
+        return SampledNoise(self.noise[rows], self.t[rows], self.extra_noise[rows], self.u[rows])
 
 
 @dataclass(frozen=True)
-class Looked:
+class ChunkResult:
     """What became of some views of a step."""
 
-    frames: list[Frame]
-    x: Float[Tensor, "B C h w"]
+    outputs: list[RenderOutput]
+    latents: Float[Tensor, "B C h w"]
     """Clean latents."""
-    gradient: Float[Tensor, "B C h w"]
+    grad: Float[Tensor, "B C h w"]
     """Of the loss with respect to them."""
-    posed: Condition
+    critic_condition: Condition
     """What a critic is told that they show."""
     logs: dict[str, float]
     seconds: float
     """In the prior."""
-    lost: Bool[Tensor, ""]
+    nonfinite: Bool[Tensor, ""]
     """Whether the objective gave no finite number for any of them."""
 
     @staticmethod
-    def joined(parts: Sequence[Looked]) -> Looked:
+    def cat(parts: Sequence[ChunkResult]) -> ChunkResult:
         """Views that were looked at one after another, as one; figures are means over views."""
         if len(parts) == 1:
             return parts[0]
-        count = sum(len(part.x) for part in parts)
-        logs = {name: sum(part.logs[name] * len(part.x) for part in parts) / count for name in parts[0].logs}
-        return Looked(
-            [frame for part in parts for frame in part.frames],
-            torch.cat([part.x for part in parts]),
-            torch.cat([part.gradient for part in parts]),
-            chained([part.posed for part in parts]),
+        count = sum(len(part.latents) for part in parts)
+        logs = {name: sum(part.logs[name] * len(part.latents) for part in parts) / count for name in parts[0].logs}
+        return ChunkResult(
+            [frame for part in parts for frame in part.outputs],
+            torch.cat([part.latents for part in parts]),
+            torch.cat([part.grad for part in parts]),
+            cat_conditions([part.critic_condition for part in parts]),
             logs,
             sum(part.seconds for part in parts),
-            torch.stack([part.lost for part in parts]).all(),
+            torch.stack([part.nonfinite for part in parts]).all(),
         )
 
 
-def chunked(views: int, parts: int, many: int) -> list[slice]:
+def chunk_slices(views: int, parts: int, many: int) -> list[slice]:
     """So many views in so many parts, of whole groups of `many`; the last part may be smaller."""
     size = -(-(views // many) // parts) * many
     return [slice(start, min(start + size, views)) for start in range(0, views, size)]
 
 
-def cameras(config: RunConfig, prior: Prior, count: int, rng: torch.Generator) -> Cameras:
+def step_cameras(config: RunConfig, prior: Prior, count: int, rng: torch.Generator) -> Cameras:
     """`count` cameras, in groups where the prior sees several views at once."""
-    many, size = together(prior), prior.picture_size
+    many, size = views_per_group(prior), prior.image_size
     if many == 1:
-        return config.orbit.draw(count, size, rng)
-    return config.orbit.draw_around(count // many, many, size, rng)
+        return config.cameras.sample(count, size, rng)
+    return config.cameras.sample_multiview(count // many, many, size, rng)
 
 
-def behind(prior: Prior, count: int, rng: torch.Generator) -> Float[Tensor, "B 3"]:
+def step_backgrounds(prior: Prior, count: int, rng: torch.Generator) -> Float[Tensor, "B 3"]:
     """What is behind each of `count` views: the same for those of a group."""
-    many = together(prior)
-    return backdrops(count // many, rng).repeat_interleave(many, 0)
+    many = views_per_group(prior)
+    return sample_backgrounds(count // many, rng).repeat_interleave(many, 0)
 
 
-def times(config: RunConfig, prior: Prior, progress: float, rng: torch.Generator) -> Float[Tensor, " B"]:
+def step_timesteps(config: RunConfig, prior: Prior, progress: float, rng: torch.Generator) -> Float[Tensor, " B"]:
     """The noise times of a step: one for all views of a group."""
-    many = together(prior)
-    return config.times.draw(config.views // many, progress, rng).repeat_interleave(many)
+    many = views_per_group(prior)
+    return config.timesteps.sample(config.batch_size // many, progress, rng).repeat_interleave(many)
 
 
-def refuse_groups(config: RunConfig, prior: Prior) -> None:
+def check_multiview(config: RunConfig, prior: Prior) -> None:
     """Raises ValueError, in one line, where a run does not suit a prior that sees several views at once."""
-    many = together(prior)
+    many = views_per_group(prior)
     if many == 1:
         return
-    for name, count in (("views", config.views), ("critic.samples", config.critic.samples)):
+    for name, count in (
+        ("batch-size", config.batch_size),
+        ("critic.num-prior-samples", config.critic.num_prior_samples),
+    ):
         if count % many:
             likely = many * max(round(count / many), 1)
-            raise ValueError(f"{config.prior} sees {many} views at once; {name} is {count}, give --{name} {likely}")
-    if config.orbit.around != 360:
-        raise ValueError(f"{config.prior} sees {many} sides at once, all around; leave --orbit.around out")
+            raise ValueError(
+                f"{config.prior} sees {many} views at once; {name.replace('-', '_')} is {count}, give --{name} {likely}"
+            )
+    if config.cameras.azimuth_span != 360:
+        raise ValueError(f"{config.prior} sees {many} sides at once, all around; leave --cameras.azimuth-span out")
     if config.perp_neg:
         raise ValueError(f"{config.prior} sees all sides at once and has no use for perp_neg; leave it out")

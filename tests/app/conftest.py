@@ -10,4 +10,4 @@ from app.jobs import queue
 @pytest.fixture(autouse=True, scope="session")
 def _room_on_the_disk() -> None:
     """The queue takes jobs however full the disk of this machine is."""
-    queue.LEAST_FREE = 0.0
+    queue.MIN_FREE_BYTES = 0.0

@@ -75,7 +75,7 @@ def answering(status: int) -> Any:
         ("evilgradio.live", {"share": True}, 421),
     ],
 )
-def test_only_the_servers_own_host_names_are_answered(host: str, options: dict[str, Any], status: int) -> None:
+def test_rejects_foreign_hosts(host: str, options: dict[str, Any], status: int) -> None:
     assert request(Guard(answering(200), **options), host=host) == status
 
 
@@ -95,14 +95,14 @@ def test_only_the_servers_own_host_names_are_answered(host: str, options: dict[s
         ("OPTIONS", {"origin": "http://evil.example"}, 403),
     ],
 )
-def test_pages_of_other_origins_may_not_write(method: str, headers: dict[str, str], status: int) -> None:
+def test_rejects_cross_origin_writes(method: str, headers: dict[str, str], status: int) -> None:
     assert request(Guard(answering(200)), "/gradio_api/upload", method, **headers) == status
 
 
 @pytest.mark.parametrize(
     "path", ["cancel", "reset", "heartbeat/x", "app_id", "token", "upload", "run/generate", "stream/x"]
 )
-def test_nothing_but_the_login_page_is_served_before_the_login(path: str) -> None:
+def test_requires_login(path: str) -> None:
     guard = Guard(answering(200), needs_login=True)
     assert request(guard, f"/gradio_api/{path}", "POST") == 401
     assert request(guard, f"/gradio_api/{path}", "POST", cookie="access-token-x=wrong") == 401
@@ -110,7 +110,7 @@ def test_nothing_but_the_login_page_is_served_before_the_login(path: str) -> Non
     assert request(guard, "/") == request(guard, "/assets/index.js") == 200
 
 
-def test_wrong_passwords_lock_a_client_out_for_longer_and_longer() -> None:
+def test_lockout_grows_exponentially() -> None:
     clock = Clock()
     guard = Guard(answering(400), needs_login=True, lockout=Lockout(clock))
     statuses = [request(guard, "/login", "POST") for _ in range(60)]
@@ -122,7 +122,7 @@ def test_wrong_passwords_lock_a_client_out_for_longer_and_longer() -> None:
     assert request(guard, "/login", "POST") == 429
 
 
-def test_the_right_password_forgets_the_wrong_ones_and_memory_is_bounded() -> None:
+def test_success_resets_lockout_and_memory_is_bounded() -> None:
     lockout = Lockout(Clock())
     for _ in range(MAX_FAILURES):
         lockout.record("a", success=False)

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from configs import registry
-from configs.registry import OBJECTIVES, objective_class, objective_name, objective_names, unknown
+from configs.registry import OBJECTIVES, objective_class, objective_name, objective_names, unknown_name_message
 from guidance.objectives.base import Objective
 
 PLUGIN = """
 from dataclasses import dataclass
-from guidance.objectives.base import Objective, Update
+from guidance.objectives.base import Objective, ObjectiveOutput
 
 @dataclass(frozen=True)
 class Fancy(Objective):
     zest: float = 5.0
-    def __call__(self, prior, critic, view):
-        return Update(self.zest * view.noise)
+    def __call__(self, prior, critic, batch):
+        return ObjectiveOutput(self.zest * batch.noise)
 
 @dataclass(frozen=True)
 class Demanding(Fancy):
@@ -57,23 +57,23 @@ def entries(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_names_lead_to_classes_and_back(name: str) -> None:
+def test_names_round_trip(name: str) -> None:
     kind = objective_class(name)
     assert issubclass(kind, Objective)
     assert objective_name(kind()) == name
 
 
-def test_every_objective_has_values_to_start_from() -> None:
+def test_every_objective_has_defaults() -> None:
     assert all(kind() == kind() for kind in OBJECTIVES.values())
 
 
-def test_module_and_class_lead_to_a_plug_in_and_back(plugin: str) -> None:
+def test_module_class_round_trip(plugin: str) -> None:
     kind = objective_class(f"{plugin}:Fancy")
     assert kind.__name__ == "Fancy"
     assert objective_class(objective_name(kind())) is kind
 
 
-def test_a_plug_in_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lying_here.py").write_text(PLUGIN)
     (tmp_path / "json.py").write_text("hidden = True")
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(Path.cwd()))])
@@ -86,7 +86,7 @@ def test_a_plug_in_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("entries")
-def test_installed_plug_ins_have_names() -> None:
+def test_entry_point_plugins_have_names() -> None:
     assert {"fancy", "sds"} <= set(objective_names())
     assert objective_class("fancy").__name__ == "Fancy"
     with pytest.raises(ValueError, match=r"unknown objective 'fanzy'; did you mean fancy\?"):
@@ -94,21 +94,21 @@ def test_installed_plug_ins_have_names() -> None:
 
 
 @pytest.mark.usefixtures("entries")
-def test_a_plug_in_that_does_not_load_says_so() -> None:
+def test_plugin_import_errors_are_reported() -> None:
     with pytest.raises(ImportError, match="no_such_module_anywhere"):
         objective_class("broken")
 
 
-def test_unknown_names_come_with_the_nearest_and_all() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown objective 'sdss'; did you mean sds\? \(known: .*sds.*\)"):
         objective_class("sdss")
     # As near as vsd, but one that begins alike.
     with pytest.raises(ValueError, match=r"unknown objective 'sdz'; did you mean sds\?"):
         objective_class("sdz")
-    assert unknown("colour", "xyzzy", ["red", "blue"]) == "unknown colour 'xyzzy' (known: red, blue)"
+    assert unknown_name_message("colour", "xyzzy", ["red", "blue"]) == "unknown colour 'xyzzy' (known: red, blue)"
 
 
-def test_what_is_no_objective_is_refused(plugin: str) -> None:
+def test_rejects_classes_that_are_not_objectives(plugin: str) -> None:
     for what in ("Incomplete", "thing"):
         with pytest.raises(ValueError, match=f"{plugin}:{what} is no objective"):
             objective_class(f"{plugin}:{what}")

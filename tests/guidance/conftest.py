@@ -7,13 +7,13 @@ import torch
 
 from guidance.priors.mini.network import MiniNetwork, NetworkConfig
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from guidance.priors.mini.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    return Vocabulary.of(
+    return Vocabulary.from_phrases(
         {
             "teddy bear": ("teddy", "plush bear"),
             "horse": ("pony",),
@@ -53,12 +53,12 @@ def network(vocabulary: Vocabulary) -> MiniNetwork:
 @pytest.fixture(scope="session")
 def codec() -> PatchCodec:
     """Fitted to smooth pictures, patches of 6 x 6 pixels."""
-    chance = torch.Generator().manual_seed(6)
+    rng = torch.Generator().manual_seed(6)
     codec = PatchCodec(12, 6)
-    codec.fit(torch.nn.functional.interpolate(torch.rand(40, 3, 6, 6, generator=chance), (24, 24), mode="bilinear"))
+    codec.fit(torch.nn.functional.interpolate(torch.rand(40, 3, 6, 6, generator=rng), (24, 24), mode="bilinear"))
     return codec
 
 
 @pytest.fixture(scope="session")
-def prior(network: MiniNetwork, codec: PatchCodec, vocabulary: Vocabulary) -> EmbeddedPrior:
-    return EmbeddedPrior(network, codec, vocabulary)
+def prior(network: MiniNetwork, codec: PatchCodec, vocabulary: Vocabulary) -> MiniPrior:
+    return MiniPrior(network, codec, vocabulary)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from renderers.cameras import DISTANCE, FOV, Cameras, looking_at_origin, ring
+from renderers.cameras import DISTANCE, FOV, Cameras, look_at_origin, orbit_cameras
 
 angles = st.floats(-3.1, 3.1)
 heights = st.floats(-1.5, 1.5)
 
 
 def one(azimuth: float, elevation: float, size: int = 64) -> Cameras:
-    return looking_at_origin(
+    return look_at_origin(
         torch.tensor([azimuth], dtype=torch.float64), torch.tensor([elevation], dtype=torch.float64), size
     )
 
@@ -75,7 +75,7 @@ def test_the_edge_of_the_picture_is_half_the_field_of_view_away() -> None:
 
 
 def test_a_ring_is_even_and_starts_in_front() -> None:
-    cameras = ring(8, 0.2, 32)
+    cameras = orbit_cameras(8, 0.2, 32)
     assert len(cameras) == 8
     steps = torch.remainder(cameras.azimuth.diff(), 2 * math.pi)
     assert torch.allclose(steps, torch.full((7,), math.pi / 4), atol=1e-5)

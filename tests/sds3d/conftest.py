@@ -14,20 +14,20 @@ from configs.run import RunConfig
 from guidance.objectives.differences.sds import SDS
 from guidance.priors.mini.network import MiniNetwork, NetworkConfig
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from guidance.priors.mini.vocabulary import Vocabulary
-from renderers.meshing.extraction import Meshing
-from renderers.splats.config import Splats
+from renderers.meshing.extraction import MeshExtractionConfig
+from renderers.splats.config import SplatConfig
 from sds3d.__main__ import main
 from tests.support.sds3d.command_line import flags, short_films
 
 
 @pytest.fixture(scope="session")
-def prior() -> EmbeddedPrior:
+def prior() -> MiniPrior:
     """Pictures of 24 x 24 pixels; knows a teddy bear, a horse and a mug."""
     torch.manual_seed(5)
     names: dict[str, tuple[str, ...]] = {"teddy bear": ("teddy",), "horse": ("pony",), "mug": ()}
-    vocabulary = Vocabulary.of(names, ("red", "blue"), ("wooden",))
+    vocabulary = Vocabulary.from_phrases(names, ("red", "blue"), ("wooden",))
     sizes = {"channels": 12, "grid": 4, "convolution_width": 16, "convolution_blocks": 1}
     sizes |= {"width": 32, "depth": 1, "heads": 2, "words": 5, "sketch_width": 48, "sketch_channels": 8}
     network = MiniNetwork(NetworkConfig(len(vocabulary.words), **sizes))
@@ -35,11 +35,11 @@ def prior() -> EmbeddedPrior:
         parameter.requires_grad_(False).add_(torch.randn(parameter.shape), alpha=0.05)
     codec = PatchCodec(12, 6)
     codec.fit(torch.nn.functional.interpolate(torch.rand(40, 3, 6, 6), (24, 24), mode="bilinear"))
-    return EmbeddedPrior(network, codec, vocabulary)
+    return MiniPrior(network, codec, vocabulary)
 
 
 @pytest.fixture(scope="session")
-def prior_folder(prior: EmbeddedPrior, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prior_folder(prior: MiniPrior, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prior")
     prior.save(folder)
     return folder
@@ -51,11 +51,13 @@ def config(prior_folder: Path) -> RunConfig:
     return RunConfig(
         "a red teddy bear",
         prior=str(prior_folder),
-        objective=SDS(2.0, "reconstruction", rescale=0.5),
-        scene=Splats(count=400, max_count=700, opacity=0.9, grow_times=3),
-        mesh=Meshing(faces=500, texture=64, resolution=32, views=3, outline=32, pictures=48),
+        objective=SDS(2.0, "reconstruction", guidance_rescale=0.5),
+        scene=SplatConfig(init_count=400, cap_max=700, init_opacity=0.9, refine_count=3),
+        mesh_extraction=MeshExtractionConfig(
+            faces=500, texture_size=64, resolution=32, views=3, silhouette_size=32, texture_render_size=48
+        ),
         steps=8,
-        views=2,
+        batch_size=2,
         seed=3,
         device="cpu",
     )

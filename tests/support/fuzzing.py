@@ -56,21 +56,21 @@ def attacks(seeds: Sequence[bytes], count: int, seed: int = 0, text: bool = Fals
         rng = random.Random(f"{seed}/{number}")
         content = rng.choice(seeds)
         for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-            content = _mutated(content, rng, text)
+            content = _mutate(content, rng, text)
         yield content
 
 
-def _mutated(content: bytes, rng: random.Random, text: bool) -> bytes:
+def _mutate(content: bytes, rng: random.Random, text: bool) -> bytes:
     if content[:4] == b"glTF" and rng.random() < 0.7:
-        return _glb(content, rng)
+        return _mutate_glb(content, rng)
     if content[:1] == b"{" and rng.random() < 0.85:
-        return _document(content, rng)
+        return _mutate_json(content, rng)
     if text and rng.random() < 0.6:
-        return _words(content, rng)
-    return _bytes(content, rng)
+        return _mutate_words(content, rng)
+    return _mutate_bytes(content, rng)
 
 
-def _bytes(content: bytes, rng: random.Random) -> bytes:
+def _mutate_bytes(content: bytes, rng: random.Random) -> bytes:
     """Bits, bytes and numbers are changed, stretches are cut out, doubled, filled."""
     data, size = bytearray(content), len(content)
     if not size:
@@ -98,7 +98,7 @@ def _bytes(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def _words(content: bytes, rng: random.Random) -> bytes:
+def _mutate_words(content: bytes, rng: random.Random) -> bytes:
     """A word is replaced, a line dropped, doubled or moved."""
     lines = content.split(b"\n")
     row = rng.randrange(len(lines))
@@ -116,33 +116,33 @@ def _words(content: bytes, rng: random.Random) -> bytes:
     return b"\n".join(lines)
 
 
-def _glb(content: bytes, rng: random.Random) -> bytes:
+def _mutate_glb(content: bytes, rng: random.Random) -> bytes:
     """The JSON inside a GLB is changed, and its lengths put right."""
     try:
         (length,) = struct.unpack_from("<I", content, 12)
-        words = _document(content[20 : 20 + length].rstrip(b" "), rng)
+        words = _mutate_json(content[20 : 20 + length].rstrip(b" "), rng)
     except (ValueError, struct.error):
-        return _bytes(content, rng)
-    return glb(words, content[20 + length :])
+        return _mutate_bytes(content, rng)
+    return make_glb(words, content[20 + length :])
 
 
-def glb(words: bytes, rest: bytes = b"") -> bytes:
+def make_glb(words: bytes, rest: bytes = b"") -> bytes:
     """A GLB of these bytes of JSON and these further chunks."""
     words += b" " * (-len(words) % 4)
     return struct.pack("<4sIIII", b"glTF", 2, 20 + len(words) + len(rest), len(words), 0x4E4F534A) + words + rest
 
 
-def _document(content: bytes, rng: random.Random) -> bytes:
+def _mutate_json(content: bytes, rng: random.Random) -> bytes:
     """A value anywhere in the JSON is replaced, removed or doubled."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):
-        return _bytes(content, rng)
+        return _mutate_bytes(content, rng)
     if rng.random() < 0.02:
         return content[:-1] + b',"extras":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    places = list(_places(tree))
+    places = list(_json_slots(tree))
     if not places:
-        return _bytes(content, rng)
+        return _mutate_bytes(content, rng)
     parent, key = rng.choice(places)
     way = rng.randrange(5)
     if way == 0:
@@ -159,7 +159,7 @@ def _document(content: bytes, rng: random.Random) -> bytes:
     return json.dumps(tree).encode()
 
 
-def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+def _json_slots(tree: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) of a tree of JSON."""
     waiting = [tree]
     while waiting:
@@ -170,28 +170,28 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
             waiting += [one[key] for key in keys]
 
 
-def holds(read: Callable[[Path], object], path: Path, seconds: float = 10.0) -> str:
+def check_reader(read: Callable[[Path], object], path: Path, seconds: float = 10.0) -> str:
     """Reads a file; returns "" or the one line of its refusal. Raises AssertionError where the law is broken."""
-    began, said = time.monotonic(), ""
+    started, message = time.monotonic(), ""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", RuntimeWarning)
         try:
             read(path)
         except REFUSALS as error:
-            said = str(error)
-            assert said.strip() and "\n" not in said, f"{type(error).__name__} is not one line: {said!r}"
-            assert len(said) < 400, f"a line of {len(said)} letters: {said[:120]!r}"
-            assert not INTERNAL.search(said), f"words of the interpreter: {said!r}"
+            message = str(error)
+            assert message.strip() and "\n" not in message, f"{type(error).__name__} is not one line: {message!r}"
+            assert len(message) < 400, f"a line of {len(message)} letters: {message[:120]!r}"
+            assert not INTERNAL.search(message), f"words of the interpreter: {message!r}"
         except BaseException as error:
             raise AssertionError(f"a traceback of {type(error).__name__}: {str(error)[:200]}") from error
-    loud = [str(one.message) for one in warned if issubclass(one.category, RuntimeWarning)]
-    assert not loud, f"a warning of a library: {loud[0]}"
-    took = time.monotonic() - began
-    assert took < seconds, f"took {took:.1f} s; at most {seconds} are allowed"
-    return said
+    library_warnings = [str(one.message) for one in warned if issubclass(one.category, RuntimeWarning)]
+    assert not library_warnings, f"a warning of a library: {library_warnings[0]}"
+    elapsed = time.monotonic() - started
+    assert elapsed < seconds, f"took {elapsed:.1f} s; at most {seconds} are allowed"
+    return message
 
 
-def assault(
+def run_attacks(
     read: Callable[[Path], object], seeds: Sequence[bytes], name: str, folder: Path, count: int,
     seed: int = 0, text: bool = False, seconds: float = 10.0,
 ) -> dict[str, int]:  # fmt: skip
@@ -199,13 +199,13 @@ def assault(
 
     The file that breaks the law is left in `folder`.
     """
-    told = {"read": 0, "refused": 0}
+    counts = {"read": 0, "refused": 0}
     for number, content in enumerate(attacks(seeds, count, seed, text)):
         path = folder / name
         path.write_bytes(content)
         try:
-            told["refused" if holds(read, path, seconds) else "read"] += 1
+            counts["refused" if check_reader(read, path, seconds) else "read"] += 1
         except AssertionError as broken:
-            kept = path.rename(folder / f"broken{number}{path.suffix}")
-            raise AssertionError(f"attack {number} ({kept}): {broken}") from broken
-    return told
+            broken_file = path.rename(folder / f"broken{number}{path.suffix}")
+            raise AssertionError(f"attack {number} ({broken_file}): {broken}") from broken
+    return counts

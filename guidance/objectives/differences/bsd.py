@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import About, Objective, Update, View
+from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
 from guidance.objectives.differences.sds import check_choice, check_finite
-from guidance.priors.base import Denoiser, noised, per_view
+from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
-Setting = Literal["released", "auto", "points"]
+Variant = Literal["released", "auto", "points"]
 """The authors' three: `train_step_BSD`, the flag `--auto_BSD`, and the lesson on points in the plane.
 
               text pulls by              smoothing                  w(t)
@@ -21,7 +21,7 @@ Setting = Literal["released", "auto", "points"]
     auto      text - empty               1.25 * (empty - noise)     sigma * |empty - noise| / 50
     points    text - empty               0.018 * empty              alpha
 """
-_STRENGTH: dict[Setting, float] = {"released": 15.0, "auto": 1.0, "points": 1.0}
+_TEXT_WEIGHTS: dict[Variant, float] = {"released": 15.0, "auto": 1.0, "points": 1.0}
 
 
 @dataclass(frozen=True)
@@ -32,55 +32,57 @@ class BSD(Objective):
     a greater `strength` does not saturate. A negative prompt stands for the empty one.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Balanced Score Distillation",
-        source="Huang et al. 2024 (PlacidDreamer); train_step_BSD and exp_2d.py of the authors",
-        passes=(2, 2),
-        scale="15 : 1, text to smoothing",
-        times="0.02 to 0.98, falling to 0.02 to 0.5",
-        good_for="colours that do not saturate, by balance rather than by a scale",
+        reference="Huang et al. 2024 (PlacidDreamer); train_step_BSD and exp_2d.py of the authors",
+        forward_passes=(2, 2),
+        guidance_scale="15 : 1, text to smoothing",
+        timestep_range="0.02 to 0.98, falling to 0.02 to 0.5",
+        summary="colours that do not saturate, by balance rather than by a scale",
     )
-    needs_contrast: ClassVar[bool] = True
+    needs_undistilled_prior: ClassVar[bool] = True
 
-    setting: Setting = "released"
+    variant: Variant = "released"
     """Which of the published pulls and weights. The norm of `auto` is taken over each view, not over the batch."""
-    strength: float | None = None
+    text_weight: float | None = None
     """The authors' lambda, what text - empty is multiplied by; None is what they used in that setting."""
 
     def __post_init__(self) -> None:
-        check_choice("setting", self.setting, get_args(Setting))
-        if self.strength is not None:
-            check_finite("strength", self.strength)
+        check_choice("variant", self.variant, get_args(Variant))
+        if self.text_weight is not None:
+            check_finite("text_weight", self.text_weight)
 
     @property
-    def hears_negative(self) -> bool:
+    def uses_negative_prompt(self) -> bool:
         return True
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        alpha, sigma = prior.levels(view.t)
-        x_t = noised(view.x, view.noise, alpha, sigma)
-        empty, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-        strength = _STRENGTH[self.setting] if self.strength is None else self.strength
-        classifier, w = strength * (text - empty), alpha
-        match self.setting:
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        alpha, sigma = prior.alpha_sigma(batch.t)
+        x_t = add_noise(batch.latents, batch.noise, alpha, sigma)
+        uncond, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+        text_weight = _TEXT_WEIGHTS[self.variant] if self.text_weight is None else self.text_weight
+        classifier, w = text_weight * (text - uncond), alpha
+        match self.variant:
             case "released":
-                smoothing = empty
+                smoothing = uncond
             case "auto":
-                smoothing = 1.25 * (empty - view.noise)
-                w = sigma * (empty - view.noise).flatten(1).norm(dim=1) / 50
+                smoothing = 1.25 * (uncond - batch.noise)
+                w = sigma * (uncond - batch.noise).flatten(1).norm(dim=1) / 50
             case "points":
-                smoothing = 0.018 * empty
-        share = shortest(classifier, smoothing)
-        mixed = per_view(share) * classifier + per_view(1 - share) * smoothing
-        return Update(per_view(w) * mixed, {"t": float(view.t.mean()), "balance": float(share.mean())})
+                smoothing = 0.018 * uncond
+        mix = min_norm_mix(classifier, smoothing)
+        mixed = expand_like_latents(mix) * classifier + expand_like_latents(1 - mix) * smoothing
+        return ObjectiveOutput(
+            expand_like_latents(w) * mixed, {"t": float(batch.t.mean()), "balance": float(mix.mean())}
+        )
 
 
-def shortest(first: Float[Tensor, "B C h w"], second: Float[Tensor, "B C h w"]) -> Float[Tensor, " B"]:
+def min_norm_mix(first: Float[Tensor, "B C h w"], second: Float[Tensor, "B C h w"]) -> Float[Tensor, " B"]:
     """The share, 0..1, of `first` in the shortest of the mixtures share * first + (1 - share) * second of each view.
 
     Minimum-norm point of two gradients (Désidéri 2012; Sener & Koltun 2018); a half where the two are equal.
     """
-    apart = (second - first).flatten(1)
-    square, dot = apart.square().sum(1), (apart * second.flatten(1)).sum(1)
+    difference = (second - first).flatten(1)
+    square, dot = difference.square().sum(1), (difference * second.flatten(1)).sum(1)
     half = torch.full_like(square, 0.5)
     return torch.where(square > 0, dot / square.where(square > 0, half), half).clamp(0, 1)

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from guidance.objectives.base import About, Objective, Update, View
-from guidance.objectives.differences.sds import Weighting, check_choice, check_finite, weight
-from guidance.priors.base import Denoiser, noised, per_view
+from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.differences.sds import Weighting, check_choice, check_finite, timestep_weight
+from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
-Ramp = tuple[float, float]
+LinearRamp = tuple[float, float]
 """A number that moves in a straight line with the progress of a run, from the first value to the last."""
 
 
@@ -28,59 +28,64 @@ class CSD(Objective):
     Nothing holds the picture where it is: without a negative prompt, falling noise times or a regulariser, it drifts.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Classifier Score Distillation",
-        source="Yu et al. 2023; deep_floyd_simple_guidance.py and stable_diffusion_triple_guidance.py of the authors",
-        passes=(1, 3),
-        scale="none but the weight of the whole (1)",
-        times="0.02 to 0.98, falling to 0.02 to 0.5",
-        good_for="texture and detail without the noise term, and negative prompts",
+        reference="Yu et al. 2023; the authors' deep_floyd_simple_guidance.py, stable_diffusion_triple_guidance.py",
+        forward_passes=(1, 3),
+        guidance_scale="none but the weight of the whole (1)",
+        timestep_range="0.02 to 0.98, falling to 0.02 to 0.5",
+        summary="texture and detail without the noise term, and negative prompts",
     )
-    needs_contrast: ClassVar[bool] = True
+    needs_undistilled_prior: ClassVar[bool] = True
 
-    scale: float = 1.0
+    weight: float = 1.0
     """Weight of the whole."""
     weighting: Weighting = "sds"
-    negative: Ramp = (0.0, 0.0)
+    negative_weight: LinearRamp = (0.0, 0.0)
     """Coefficient, first and last, of the answer to the negative prompt."""
-    empty: Ramp = (-1.0, -1.0)
+    uncond_weight: LinearRamp = (-1.0, -1.0)
     """Coefficient, first and last, of the answer to no prompt."""
-    noise: Ramp = (0.0, 0.0)
+    noise_weight: LinearRamp = (0.0, 0.0)
     """Coefficient, first and last, of the drawn noise; -1 with the others at 0 is SDS without guidance."""
-    until: float = 1.0
+    ramp_end: float = 1.0
     """Progress, above 0 and up to 1, at which the coefficients have reached their last values."""
 
     def __post_init__(self) -> None:
-        check_finite("scale", self.scale)
+        check_finite("weight", self.weight)
         check_choice("weighting", self.weighting, get_args(Weighting))
-        if not 0 < self.until <= 1:
-            raise ValueError(f"until is {self.until}; expected a progress above 0 and up to 1")
-        for place, when in enumerate(("first", "last")):
-            total = self.negative[place] + self.empty[place] + self.noise[place]
+        if not 0 < self.ramp_end <= 1:
+            raise ValueError(f"ramp_end is {self.ramp_end}; expected a progress above 0 and up to 1")
+        for index, end in enumerate(("first", "last")):
+            total = self.negative_weight[index] + self.uncond_weight[index] + self.noise_weight[index]
             if not math.isclose(total, -1, abs_tol=1e-6):
                 raise ValueError(
-                    f"the {when} values of negative, empty and noise sum to {total:g}; expected -1, "
+                    f"the {end} values of negative, empty and noise sum to {total:g}; expected -1, "
                     "so that the noise that all answers share cancels"
                 )
 
     @property
-    def hears_negative(self) -> bool:
-        return any(self.negative)
+    def uses_negative_prompt(self) -> bool:
+        return any(self.negative_weight)
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        alpha, sigma = prior.levels(view.t)
-        x_t = noised(view.x, view.noise, alpha, sigma)
-        done = min(view.progress / self.until, 1.0)
-        others = [(view.wanted.negative, _at(self.negative, done)), (view.wanted.empty, _at(self.empty, done))]
-        asked = [(condition, share) for condition, share in others if share != 0]
-        difference, *answers = prior.predict(x_t, view.t, [view.wanted.text, *(condition for condition, _ in asked)])
-        for answer, (_, share) in zip(answers, asked, strict=True):
-            difference = difference + share * answer
-        if (share := _at(self.noise, done)) != 0:
-            difference = difference + share * view.noise
-        gradient = per_view(weight(self.weighting, alpha, sigma)) * (self.scale * difference)
-        return Update(gradient, {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        alpha, sigma = prior.alpha_sigma(batch.t)
+        x_t = add_noise(batch.latents, batch.noise, alpha, sigma)
+        fraction = min(batch.progress / self.ramp_end, 1.0)
+        candidates = [
+            (batch.conditions.negative, _ramp_value(self.negative_weight, fraction)),
+            (batch.conditions.uncond, _ramp_value(self.uncond_weight, fraction)),
+        ]
+        terms = [(condition, coefficient) for condition, coefficient in candidates if coefficient != 0]
+        difference, *noise_preds = prior.predict_noise(
+            x_t, batch.t, [batch.conditions.text, *(condition for condition, _ in terms)]
+        )
+        for noise_pred, (_, coefficient) in zip(noise_preds, terms, strict=True):
+            difference = difference + coefficient * noise_pred
+        if (coefficient := _ramp_value(self.noise_weight, fraction)) != 0:
+            difference = difference + coefficient * batch.noise
+        grad = expand_like_latents(timestep_weight(self.weighting, alpha, sigma)) * (self.weight * difference)
+        return ObjectiveOutput(grad, {"t": float(batch.t.mean())})
 
 
-def _at(ramp: Ramp, done: float) -> float:
-    return ramp[0] + (ramp[1] - ramp[0]) * done
+def _ramp_value(ramp: LinearRamp, fraction: float) -> float:
+    return ramp[0] + (ramp[1] - ramp[0]) * fraction

@@ -10,93 +10,101 @@ from typing import ClassVar, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import About, Update, View
-from guidance.objectives.guided import Guided
-from guidance.priors.base import Denoiser, noised, per_view
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.guided import GuidedObjective
+from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
-Correction = Literal["level", "whole"]
+Correction = Literal["scaled", "full"]
 """How much of the answer's error in velocity the noise takes on: 1 - t (the code for SD3) or 1 (for 2-rectified flow,
 InstaFlow)."""
 
 
 @dataclass(frozen=True)
-class RFDS(Guided):
+class RFDS(GuidedObjective):
     """gradient = guided velocity - (noise - x) = (guided noise answer - noise) / alpha, with alpha = 1 - sigma.
 
     So it is SDS with the weight 1 / alpha, which grows towards the noisy end.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Rectified Flow Distillation Sampling",
-        source="Yang et al. 2024; its released code",
-        passes=(2, 2),
-        scale="100 (SD3), 50 (InstaFlow)",
-        times="0.02 to 0.7 (SD3, shift 3); 0.02 to 0.98, later 0.3 to 0.98 (InstaFlow)",
-        good_for="the baseline for flow-matching priors",
+        reference="Yang et al. 2024; its released code",
+        forward_passes=(2, 2),
+        guidance_scale="100 (SD3), 50 (InstaFlow)",
+        timestep_range="0.02 to 0.7 (SD3, shift 3); 0.02 to 0.98, later 0.3 to 0.98 (InstaFlow)",
+        summary="the baseline for flow-matching priors",
     )
-    needs_flow: ClassVar[bool] = True
+    needs_flow_prior: ClassVar[bool] = True
 
-    scale: float = 50.0
+    guidance_scale: float = 50.0
     """Classifier-free guidance in the standard form (1 is none)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale is {self.scale}; expected a finite number, such as 50")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number, such as 50")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(_pull(self, prior, view, view.noise), {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(_velocity_residual(self, prior, batch, batch.noise), {"t": float(batch.t.mean())})
 
 
 @dataclass(frozen=True)
-class RFDSRev(Guided):
+class RFDSRev(GuidedObjective):
     """RFDS, whose noise is first moved towards the noise that the prior sees.
 
-    noise + step * (velocity under the text - (noise - x)). With the correction `level` the result is the prior's own
+    noise + step * (velocity under the text - (noise - x)). With the correction `scaled` the result is the prior's own
     answer under the text.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Rectified Flow Distillation Sampling, reversed noise",
-        source="Yang et al. 2024; its released code",
-        passes=(3, 3),
-        scale="100 (SD3), 50 (InstaFlow)",
-        times="0.02 to 0.7 (SD3, shift 3); 0.02 to 0.98, later 0.3 to 0.98 (InstaFlow)",
-        good_for="flow-matching priors, with updates of less noise and more detail",
+        reference="Yang et al. 2024; its released code",
+        forward_passes=(3, 3),
+        guidance_scale="100 (SD3), 50 (InstaFlow)",
+        timestep_range="0.02 to 0.7 (SD3, shift 3); 0.02 to 0.98, later 0.3 to 0.98 (InstaFlow)",
+        summary="flow-matching priors, with updates of less noise and more detail",
     )
-    needs_flow: ClassVar[bool] = True
+    needs_flow_prior: ClassVar[bool] = True
 
-    scale: float = 50.0
+    guidance_scale: float = 50.0
     """Classifier-free guidance in the standard form (1 is none)."""
-    correction: Correction = "level"
+    noise_correction: Correction = "scaled"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale is {self.scale}; expected a finite number, such as 50")
-        if self.correction not in get_args(Correction):
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number, such as 50")
+        if self.noise_correction not in get_args(Correction):
             known = get_args(Correction)
-            near = difflib.get_close_matches(self.correction, known, 1)
+            near = difflib.get_close_matches(self.noise_correction, known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"unknown correction {self.correction!r}; {hint}(known: {', '.join(known)})")
+            raise ValueError(f"unknown noise_correction {self.noise_correction!r}; {hint}(known: {', '.join(known)})")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        alpha, sigma = prior.levels(view.t)
-        (text,) = prior.predict(noised(view.x, view.noise, alpha, sigma), view.t, [view.wanted.text])
-        error = text - view.noise
-        noise = text if self.correction == "level" else view.noise + error / per_view(alpha.clamp_min(_LEAST))
-        return Update(_pull(self, prior, view, noise), {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        alpha, sigma = prior.alpha_sigma(batch.t)
+        (text,) = prior.predict_noise(
+            add_noise(batch.latents, batch.noise, alpha, sigma), batch.t, [batch.conditions.text]
+        )
+        error = text - batch.noise
+        noise = (
+            text
+            if self.noise_correction == "scaled"
+            else batch.noise + error / expand_like_latents(alpha.clamp_min(_MIN_ALPHA))
+        )
+        return ObjectiveOutput(_velocity_residual(self, prior, batch, noise), {"t": float(batch.t.mean())})
 
 
-_LEAST = 1e-3
+_MIN_ALPHA = 1e-3
 """The smallest alpha that is divided by: at pure noise the clean latent has no part in the velocity's error."""
 
 
-def _pull(
-    rule: RFDS | RFDSRev, prior: Denoiser, view: View, noise: Float[Tensor, "B C h w"]
+def _velocity_residual(
+    objective: RFDS | RFDSRev, prior: Denoiser, batch: ViewBatch, noise: Float[Tensor, "B C h w"]
 ) -> Float[Tensor, "B C h w"]:
     """How far the guided velocity is from `noise` - x."""
-    alpha, sigma = prior.levels(view.t)
-    x_t = noised(view.x, noise, alpha, sigma)
-    against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-    return (rule.answer(prior, x_t, view.t, against, text, rule.scale) - noise) / per_view(alpha.clamp_min(_LEAST))
+    alpha, sigma = prior.alpha_sigma(batch.t)
+    x_t = add_noise(batch.latents, noise, alpha, sigma)
+    negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+    return (
+        objective.guided_noise(prior, x_t, batch.t, negative, text, objective.guidance_scale) - noise
+    ) / expand_like_latents(alpha.clamp_min(_MIN_ALPHA))

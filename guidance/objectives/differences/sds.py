@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import About, Update, View
-from guidance.objectives.guided import Guided
-from guidance.priors.base import Denoiser, noised, per_view
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.guided import GuidedObjective
+from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
 Weighting = Literal["sds", "uniform", "fantasia3d", "reconstruction"]
 """w(t): sigma^2 (DreamFusion), 1 (equal to SJC), alpha * sigma^2 (Fantasia3D), or sigma / alpha, which makes the
@@ -20,34 +20,34 @@ gradient x - xhat, the difference to the clean picture the prior sees in the noi
 
 
 @dataclass(frozen=True)
-class SDS(Guided):
+class SDS(GuidedObjective):
     """gradient = w(t) * (guided noise answer - drawn noise)."""
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Score Distillation Sampling",
-        source="Poole et al. 2022 (DreamFusion), eq. 3",
-        passes=(2, 2),
-        scale="101, which DreamFusion and threestudio write as 100",
-        times="0.02 to 0.98",
-        good_for="the baseline: sturdy shapes, at high scales smooth and saturated",
+        reference="Poole et al. 2022 (DreamFusion), eq. 3",
+        forward_passes=(2, 2),
+        guidance_scale="101, which DreamFusion and threestudio write as 100",
+        timestep_range="0.02 to 0.98",
+        summary="the baseline: sturdy shapes, at high scales smooth and saturated",
     )
 
-    scale: float = 7.5
+    guidance_scale: float = 7.5
     """Classifier-free guidance in the standard form (1 is none). DreamFusion used 101, with Imagen."""
     weighting: Weighting = "sds"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_finite("scale", self.scale)
+        check_finite("guidance_scale", self.guidance_scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        alpha, sigma = prior.levels(view.t)
-        x_t = noised(view.x, view.noise, alpha, sigma)
-        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-        answer = self.answer(prior, x_t, view.t, against, text, self.scale)
-        gradient = per_view(weight(self.weighting, alpha, sigma)) * (answer - view.noise)
-        return Update(gradient, {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        alpha, sigma = prior.alpha_sigma(batch.t)
+        x_t = add_noise(batch.latents, batch.noise, alpha, sigma)
+        negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+        noise_pred = self.guided_noise(prior, x_t, batch.t, negative, text, self.guidance_scale)
+        grad = expand_like_latents(timestep_weight(self.weighting, alpha, sigma)) * (noise_pred - batch.noise)
+        return ObjectiveOutput(grad, {"t": float(batch.t.mean())})
 
 
 MAX_MAGNITUDE = 1e6
@@ -62,17 +62,19 @@ def check_finite(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value:g}; expected a number from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}")
 
 
-def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError for a choice that does not exist; it names the nearest."""
-    if value not in known:
-        near = difflib.get_close_matches(value, known, 1)
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown {what} {value!r}; {hint}(known: {', '.join(known)})")
+        raise ValueError(f"unknown {name} {value!r}; {hint}(known: {', '.join(choices)})")
 
 
-def weight(kind: Weighting, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def timestep_weight(
+    weighting: Weighting, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
     """w(t) of the weighting; see `Weighting`."""
-    match kind:
+    match weighting:
         case "sds":
             return sigma.square()
         case "uniform":

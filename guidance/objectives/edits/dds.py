@@ -6,50 +6,50 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objectives.base import About, Source, Update, View
-from guidance.objectives.guided import Guided
-from guidance.priors.base import Denoiser, noised
+from guidance.objectives.base import EditSource, ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.guided import GuidedObjective
+from guidance.priors.base import Denoiser, add_noise
 
 
 @dataclass(frozen=True)
-class DDS(Guided):
+class DDS(GuidedObjective):
     """gradient = guided answer for the edit - guided answer for the source, with the same noise and time."""
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Delta Denoising Score",
-        source="Hertz et al. 2023; the notebook released with it",
-        passes=(4, 4),
-        scale="7.5",
-        times="0.05 to 0.95",
-        good_for="editing: what source and target share cancels, the noise above all",
+        reference="Hertz et al. 2023; the notebook released with it",
+        forward_passes=(4, 4),
+        guidance_scale="7.5",
+        timestep_range="0.05 to 0.95",
+        summary="editing: what source and target share cancels, the noise above all",
     )
     needs_source: ClassVar[bool] = True
 
-    scale: float = 7.5
+    guidance_scale: float = 7.5
     """Classifier-free guidance in the standard form (1 is none), for both."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale is {self.scale}; expected a finite number, such as 7.5")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number, such as 7.5")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        source = edited(view)
-        alpha, sigma = prior.levels(view.t)
-        answers = []
-        for x, condition in ((view.x, view.wanted.text), (source.x, source.text)):
-            x_t = noised(x, view.noise, alpha, sigma)
-            against, text = prior.predict(x_t, view.t, [view.wanted.negative, condition])
-            answers.append(self.answer(prior, x_t, view.t, against, text, self.scale))
-        return Update(answers[0] - answers[1], {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        source = require_source(batch)
+        alpha, sigma = prior.alpha_sigma(batch.t)
+        noise_preds = []
+        for x, condition in ((batch.latents, batch.conditions.text), (source.latents, source.text)):
+            x_t = add_noise(x, batch.noise, alpha, sigma)
+            negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, condition])
+            noise_preds.append(self.guided_noise(prior, x_t, batch.t, negative, text, self.guidance_scale))
+        return ObjectiveOutput(noise_preds[0] - noise_preds[1], {"t": float(batch.t.mean())})
 
 
-def edited(view: View) -> Source:
+def require_source(batch: ViewBatch) -> EditSource:
     """What the view is an edit of.
 
     Raises:
         ValueError: it is of none.
     """
-    if view.source is None:
+    if batch.source is None:
         raise ValueError("this objective edits an existing scene, and the view has no source; give one, or use sds")
-    return view.source
+    return batch.source

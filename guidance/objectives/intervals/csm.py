@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objectives.base import About, Objective, Update, View
-from guidance.objectives.differences.sds import weight
-from guidance.objectives.inversion import approached, check_interval
-from guidance.priors.base import Denoiser, per_view
+from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.differences.sds import check_finite, timestep_weight
+from guidance.objectives.inversion import check_interval, invert_to_interval_start
+from guidance.priors.base import Denoiser, expand_like_latents
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class CSM(Objective):
     tokens of a picture (`Condition.image`) makes that picture the visual prompt, for priors that see pictures.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Classifier Score Matching",
-        source="TV-3DG, its abstract; the formula is reconstructed from it and from LucidDreamer's inversion",
-        passes=(3, 8),
-        scale="not published",
-        times="not published; as ISM",
-        good_for="the pull of the prompt alone, without noise in the updates; takes a visual prompt",
+        reference="TV-3DG, its abstract; the formula is reconstructed from it and from LucidDreamer's inversion",
+        forward_passes=(3, 8),
+        guidance_scale="not published",
+        timestep_range="not published; as ISM",
+        summary="the pull of the prompt alone, without noise in the updates; takes a visual prompt",
     )
 
-    scale: float = 7.5
+    weight: float = 7.5
     """Factor of the guidance term; 7.5 makes it that of ISM."""
     delta: float = 0.08
     """Length of the last step of the inversion, as a part of the schedule."""
@@ -36,14 +36,15 @@ class CSM(Objective):
     """Stride of the steps before it."""
 
     def __post_init__(self) -> None:
-        check_interval(self.scale, self.delta, self.stride)
+        check_finite("weight", self.weight)
+        check_interval(self.delta, self.stride)
 
     @property
-    def hears_negative(self) -> bool:
+    def uses_negative_prompt(self) -> bool:
         return True
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        x_t = approached(prior, view, self.delta, self.stride).step(prior, view.t)
-        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-        factor = self.scale * weight("reconstruction", *prior.levels(view.t))
-        return Update(per_view(factor) * (text - against), {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        x_t = invert_to_interval_start(prior, batch, self.delta, self.stride).step(prior, batch.t)
+        negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+        factor = self.weight * timestep_weight("reconstruction", *prior.alpha_sigma(batch.t))
+        return ObjectiveOutput(expand_like_latents(factor) * (text - negative), {"t": float(batch.t.mean())})

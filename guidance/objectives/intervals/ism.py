@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objectives.base import About, Update, View
-from guidance.objectives.differences.sds import weight
-from guidance.objectives.guided import Guided
-from guidance.objectives.inversion import approached, check_interval
-from guidance.priors.base import Denoiser, per_view
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.differences.sds import check_finite, timestep_weight
+from guidance.objectives.guided import GuidedObjective
+from guidance.objectives.inversion import check_interval, invert_to_interval_start
+from guidance.priors.base import Denoiser, expand_like_latents
 
 
 @dataclass(frozen=True)
-class ISM(Guided):
+class ISM(GuidedObjective):
     """gradient = sigma / alpha * (guided answer at t - unconditional answer at s), with s a little before t.
 
     The latents at s and t are not drawn but lie on one path, the unconditional inversion of the render, so the update
@@ -21,16 +21,16 @@ class ISM(Guided):
     first, and what is left only drifts along the guidance: the resting point moves away without bound.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Interval Score Matching",
-        source="Liang et al. 2023, LucidDreamer; its released code",
-        passes=(3, 8),
-        scale="7.5",
-        times="0.02 to 0.98 falling to 0.02 to 0.5 over the first 30 %",
-        good_for="sharp and steady detail, with little noise in the updates",
+        reference="Liang et al. 2023, LucidDreamer; its released code",
+        forward_passes=(3, 8),
+        guidance_scale="7.5",
+        timestep_range="0.02 to 0.98 falling to 0.02 to 0.5 over the first 30 %",
+        summary="sharp and steady detail, with little noise in the updates",
     )
 
-    scale: float = 7.5
+    guidance_scale: float = 7.5
     """Classifier-free guidance in the standard form (1 is none) at t."""
     delta: float = 0.08
     """t - s as a part of the schedule. The published runs begin at 0.1 and reach this after 30 % of their steps."""
@@ -39,12 +39,13 @@ class ISM(Guided):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_interval(self.scale, self.delta, self.stride)
+        check_finite("guidance_scale", self.guidance_scale)
+        check_interval(self.delta, self.stride)
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        before = approached(prior, view, self.delta, self.stride)
-        x_t = before.step(prior, view.t)
-        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-        difference = self.answer(prior, x_t, view.t, against, text, self.scale) - before.answer
-        gradient = per_view(weight("reconstruction", *prior.levels(view.t))) * difference
-        return Update(gradient, {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        start = invert_to_interval_start(prior, batch, self.delta, self.stride)
+        x_t = start.step(prior, batch.t)
+        negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+        difference = self.guided_noise(prior, x_t, batch.t, negative, text, self.guidance_scale) - start.noise_pred
+        grad = expand_like_latents(timestep_weight("reconstruction", *prior.alpha_sigma(batch.t))) * difference
+        return ObjectiveOutput(grad, {"t": float(batch.t.mean())})

@@ -6,31 +6,31 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objectives.base import About, Update, View
-from guidance.objectives.differences.sds import weight
-from guidance.objectives.guided import Guided
-from guidance.objectives.inversion import approached, check_interval
-from guidance.priors.base import Denoiser, per_view
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.differences.sds import check_finite, timestep_weight
+from guidance.objectives.guided import GuidedObjective
+from guidance.objectives.inversion import check_interval, invert_to_interval_start
+from guidance.priors.base import Denoiser, expand_like_latents
 
 
 @dataclass(frozen=True)
-class TSM(Guided):
+class TSM(GuidedObjective):
     """gradient = sigma / alpha * (guided answer at t - unconditional answer at mu), with mu between s and t.
 
     mu = s + (t - s) sqrt(1 - gamma^2), and two steps part at s, one to mu and one to t. Where a step is exact, this is
     ISM with the interval t - mu.
     """
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="Trajectory Score Matching",
-        source="Miao et al. 2024, Dreamer XL; its released code",
-        passes=(4, 9),
-        scale="7.5",
-        times="0.02 to 0.98 falling to 0.02 to 0.5 over the first 30 %",
-        good_for="the interval method with less error of the steps between its two answers",
+        reference="Miao et al. 2024, Dreamer XL; its released code",
+        forward_passes=(4, 9),
+        guidance_scale="7.5",
+        timestep_range="0.02 to 0.98 falling to 0.02 to 0.5 over the first 30 %",
+        summary="the interval method with less error of the steps between its two answers",
     )
 
-    scale: float = 7.5
+    guidance_scale: float = 7.5
     """Classifier-free guidance in the standard form (1 is none) at t."""
     gamma: float = 0.3
     """0..1: 1 compares with s, which is ISM; 0 with t itself, which leaves the guidance term alone (CSM)."""
@@ -41,16 +41,17 @@ class TSM(Guided):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_interval(self.scale, self.delta, self.stride)
+        check_finite("guidance_scale", self.guidance_scale)
+        check_interval(self.delta, self.stride)
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}; expected a number from 0 to 1, such as 0.3")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        before = approached(prior, view, self.delta, self.stride)
-        middle = before.t + (view.t - before.t) * math.sqrt(1 - self.gamma**2)
-        x_t = before.step(prior, view.t)
-        against, text = prior.predict(x_t, view.t, [view.wanted.negative, view.wanted.text])
-        (compared,) = prior.predict(before.step(prior, middle), middle, [view.wanted.empty])
-        difference = self.answer(prior, x_t, view.t, against, text, self.scale) - compared
-        gradient = per_view(weight("reconstruction", *prior.levels(view.t))) * difference
-        return Update(gradient, {"t": float(view.t.mean())})
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        start = invert_to_interval_start(prior, batch, self.delta, self.stride)
+        t_mid = start.t + (batch.t - start.t) * math.sqrt(1 - self.gamma**2)
+        x_t = start.step(prior, batch.t)
+        negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, batch.conditions.text])
+        (reference_pred,) = prior.predict_noise(start.step(prior, t_mid), t_mid, [batch.conditions.uncond])
+        difference = self.guided_noise(prior, x_t, batch.t, negative, text, self.guidance_scale) - reference_pred
+        grad = expand_like_latents(timestep_weight("reconstruction", *prior.alpha_sigma(batch.t))) * difference
+        return ObjectiveOutput(grad, {"t": float(batch.t.mean())})

@@ -13,16 +13,16 @@ from typing import ClassVar, Protocol, get_args, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.critics.lora import Adapted
-from guidance.objectives.base import About, Update, View
+from guidance.critics.lora import LoRADenoiser
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
 from guidance.objectives.differences.sds import Weighting, check_choice, check_finite
-from guidance.objectives.guided import Guided
+from guidance.objectives.guided import GuidedObjective
 from guidance.objectives.variational.vsd import VSD
-from guidance.priors.base import Condition, Denoiser, together
+from guidance.priors.base import Condition, Denoiser, views_per_group
 
 
 @runtime_checkable
-class Staged(Denoiser, Protocol):
+class StagedPrior(Denoiser, Protocol):
     """A prior with a way that leads to it."""
 
     @property
@@ -32,95 +32,99 @@ class Staged(Denoiser, Protocol):
 
 
 @dataclass(frozen=True)
-class DisBack(Guided):
+class DisBack(GuidedObjective):
     """The gradient of VSD with the stage of the prior due at `View.progress`; the critic starts as the first."""
 
-    about: ClassVar[About | None] = About(
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo(
         title="DisBack: VSD along the prior's own way back",
-        source="Zhang et al. 2024 (DisBack), section 4, and SYZhang0805/DisBack",
-        passes=(2, 2),
-        scale="as VSD: 7.5",
-        times="0.02 to 0.98",
-        good_for="VSD from a start that the prior has never seen the like of",
-        critic=1,
+        reference="Zhang et al. 2024 (DisBack), section 4, and SYZhang0805/DisBack",
+        forward_passes=(2, 2),
+        guidance_scale="as VSD: 7.5",
+        timestep_range="0.02 to 0.98",
+        summary="VSD from a start that the prior has never seen the like of",
+        critic_passes=1,
     )
     needs_critic: ClassVar[bool] = True
-    needs_stages: ClassVar[bool] = True
+    needs_prior_stages: ClassVar[bool] = True
 
-    scale: float = 7.5
+    guidance_scale: float = 7.5
     """Classifier-free guidance of the prior in the standard form (1 is none)."""
     weighting: Weighting = "sds"
-    until: float = 0.4
+    stages_end: float = 0.4
     """Progress, 0..1, from which on the prior itself is asked; the stages before it take equal parts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_finite("scale", self.scale)
+        check_finite("guidance_scale", self.guidance_scale)
         check_choice("weighting", self.weighting, get_args(Weighting))
-        if not 0 <= self.until <= 1:
-            raise ValueError(f"until is {self.until}; expected a progress from 0 to 1")
+        if not 0 <= self.stages_end <= 1:
+            raise ValueError(f"stages_end is {self.stages_end}; expected a progress from 0 to 1")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
         """A prior without stages is its own only one."""
-        stages = prior.stages if isinstance(prior, Staged) else (prior,)
-        place = self.stage(len(stages), view.progress)
-        update = VSD(self.scale, self.weighting, rescale=self.rescale)(stages[place], critic, view)
-        return Update(update.gradient, {**update.logs, "stage": float(place)})
+        stages = prior.stages if isinstance(prior, StagedPrior) else (prior,)
+        index = self.stage(len(stages), batch.progress)
+        update = VSD(self.guidance_scale, self.weighting, guidance_rescale=self.guidance_rescale)(
+            stages[index], critic, batch
+        )
+        return ObjectiveOutput(update.grad, {**update.logs, "stage": float(index)})
 
     def stage(self, count: int, progress: float) -> int:
         """Which of `count` stages is due; the last is the prior."""
-        if progress >= self.until:
+        if progress >= self.stages_end:
             return count - 1
-        return int(progress / self.until * (count - 1))
+        return int(progress / self.stages_end * (count - 1))
 
 
 @dataclass(frozen=True)
-class Backtracked:
-    """A `Staged` prior; where no stage is asked for, it is the prior itself."""
+class BacktrackedPrior:
+    """A `StagedPrior` prior; where no stage is asked for, it is the prior itself."""
 
     prior: Denoiser
     stages: tuple[Denoiser, ...]
     """From what knows the renders best to the prior."""
 
     @staticmethod
-    def of(prior: Denoiser, adapted: Adapted, kept: Sequence[dict[str, Tensor]]) -> Backtracked:
+    def from_stage_weights(
+        prior: Denoiser, denoiser: LoRADenoiser, stage_weights: Sequence[dict[str, Tensor]]
+    ) -> BacktrackedPrior:
         """Stages with weights that were kept while a critic learnt renders, the first to be kept first.
 
-        `adapted` is the prior's twin that will wear them.
+        `denoiser` is the prior's twin that will wear them.
         """
-        return Backtracked(prior, (*(_Stage(adapted, weights) for weights in reversed(kept)), prior))
+        return BacktrackedPrior(prior, (*(_Stage(denoiser, weights) for weights in reversed(stage_weights)), prior))
 
     @property
-    def together(self) -> int:
+    def views_per_group(self) -> int:
         """Views that the prior has to be shown at once."""
-        return together(self.prior)
+        return views_per_group(self.prior)
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.prior.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.prior.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        return self.prior.predict(x_t, t, conditions)
+        return self.prior.predict_noise(x_t, t, conditions)
 
 
 @dataclass(frozen=True)
 class _Stage:
     """The prior with additions of some time; all stages share one network."""
 
-    adapted: Adapted
+    denoiser: LoRADenoiser
     weights: dict[str, Tensor]
 
     @property
-    def together(self) -> int:
+    def views_per_group(self) -> int:
         """Views that the prior has to be shown at once."""
-        return together(self.adapted)
+        return views_per_group(self.denoiser)
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.adapted.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.denoiser.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        self.adapted.load(self.weights)
-        return self.adapted.predict(x_t, t, conditions)
+        self.denoiser.load_lora_state(self.weights)
+        return self.denoiser.predict_noise(x_t, t, conditions)

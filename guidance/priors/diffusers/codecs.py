@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from guidance.priors.diffusers.offload import visiting
+from guidance.priors.diffusers.offload import on_device
 
-SAID = {"AutoencoderKL": "latent_dist", "AutoencoderTiny": "latents", "AutoencoderDC": "latent"}
+LATENT_OUTPUT = {"AutoencoderKL": "latent_dist", "AutoencoderTiny": "latents", "AutoencoderDC": "latent"}
 """Classes of autoencoders that are read, and what each answers."""
 
 
@@ -27,7 +27,7 @@ class Codec(Protocol):
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelCodec:
     """For models of pixels: latents are the pictures in -1..1."""
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
@@ -38,48 +38,48 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Autoencoder:
+class VAECodec:
     """A model's autoencoder; what it encodes is the mean of its posterior, so that the same picture is the same
     latent."""
 
     vae: Any
-    said: str
+    latent_attr: str
     """What it answers: `latent_dist`, a distribution, or the latents themselves, as `latents` or `latent`."""
-    scale: float | Float[Tensor, "1 C 1 1"]
-    shift: float | Float[Tensor, "1 C 1 1"]
+    scaling_factor: float | Float[Tensor, "1 C 1 1"]
+    shift_factor: float | Float[Tensor, "1 C 1 1"]
     """Latents are (what it says - shift) * scale; one number, or one for each channel."""
-    away: torch.device | None = None
-    """Where it works, if it does not lie there (see `visiting`)."""
-    sparing: bool = False
+    execution_device: torch.device | None = None
+    """Where it works, if it does not lie there (see `on_device`)."""
+    checkpoint_per_image: bool = False
     """Whether it takes one picture at a time and, on the way back, looks at each once more: what it thought in between
     is never there for more than one."""
 
     @staticmethod
-    def of(vae: Any, whitened: bool = False) -> Autoencoder:
+    def from_vae(vae: Any, whitened: bool = False) -> VAECodec:
         """With the scale and shift of its own configuration.
 
         `whitened`: channels may have a mean and a spread of their own (`latents_mean`, `latents_std`); of diffusers'
         pipelines those of Stable Diffusion XL go by them. Raises ValueError where they are no such numbers.
         """
-        said = SAID[type(vae).__name__]
+        latent_attr = LATENT_OUTPUT[type(vae).__name__]
         scale, shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
         means, stds = vae.config.get("latents_mean"), vae.config.get("latents_std")
         if not whitened or (means is None and stds is None):
-            return Autoencoder(vae, said, scale, shift)
+            return VAECodec(vae, latent_attr, scale, shift)
         for name, values in (("latents_mean", means), ("latents_std", stds)):
-            fits = isinstance(values, list | tuple) and len(values) == vae.config.latent_channels
-            if not fits or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            valid = isinstance(values, list | tuple) and len(values) == vae.config.latent_channels
+            if not valid or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
                 raise ValueError(f"its autoencoder's {name} is {values}; expected a number for each channel")
         if min(stds) <= 0:
             raise ValueError(f"its autoencoder's latents_std is {stds}; expected numbers above 0")
         # As diffusers' StableDiffusionXLPipeline decodes Playground v2.5: latents * std / scaling_factor + mean.
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (means, stds))
-        return Autoencoder(vae, said, scale / std, mean)
+        return VAECodec(vae, latent_attr, scale / std, mean)
 
     @property
-    def factor(self) -> int:
+    def downsample_factor(self) -> int:
         """Pixels along a side of one latent."""
-        name = "encoder_block_out_channels" if self.said == "latent" else "block_out_channels"
+        name = "encoder_block_out_channels" if self.latent_attr == "latent" else "block_out_channels"
         return int(2 ** (len(self.vae.config[name]) - 1))
 
     @property
@@ -88,35 +88,37 @@ class Autoencoder:
         return int(self.vae.config.latent_channels)
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        if rgb.shape[-1] % self.factor or rgb.shape[-2] % self.factor:
+        if rgb.shape[-1] % self.downsample_factor or rgb.shape[-2] % self.downsample_factor:
             height, width = rgb.shape[-2:]
-            raise ValueError(f"pictures are {width} x {height}; this model takes multiples of {self.factor} pixels")
-        if not self.sparing:
-            return self._encoded(rgb)
-        return torch.cat([checkpoint(self._encoded, picture, use_reentrant=False) for picture in rgb.split(1)])
+            raise ValueError(
+                f"pictures are {width} x {height}; this model takes multiples of {self.downsample_factor} pixels"
+            )
+        if not self.checkpoint_per_image:
+            return self._encode(rgb)
+        return torch.cat([checkpoint(self._encode, image, use_reentrant=False) for image in rgb.split(1)])
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        if not self.sparing:
-            return self._decoded(latents)
-        return torch.cat([checkpoint(self._decoded, latent, use_reentrant=False) for latent in latents.split(1)])
+        if not self.checkpoint_per_image:
+            return self._decode(latents)
+        return torch.cat([checkpoint(self._decode, latent, use_reentrant=False) for latent in latents.split(1)])
 
-    def _encoded(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        with visiting(self.vae, self.away):
-            told = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
-            mean: Tensor = told.latent_dist.mode() if self.said == "latent_dist" else told[self.said]
-        latents = mean.to(_at_least_single(rgb))
-        return (latents - _like(self.shift, latents)) * _like(self.scale, latents)
+    def _encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        with on_device(self.vae, self.execution_device):
+            output = self.vae.encode((rgb * 2 - 1).to(self.vae.dtype))
+            mean: Tensor = output.latent_dist.mode() if self.latent_attr == "latent_dist" else output[self.latent_attr]
+        latents = mean.to(_at_least_float32(rgb))
+        return (latents - _to_like(self.shift_factor, latents)) * _to_like(self.scaling_factor, latents)
 
-    def _decoded(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        with visiting(self.vae, self.away):
-            given = latents / _like(self.scale, latents) + _like(self.shift, latents)
-            rgb: Tensor = self.vae.decode(given.to(self.vae.dtype), return_dict=False)[0]
-        return (rgb.to(_at_least_single(latents)) + 1) / 2
+    def _decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        with on_device(self.vae, self.execution_device):
+            inputs = latents / _to_like(self.scaling_factor, latents) + _to_like(self.shift_factor, latents)
+            rgb: Tensor = self.vae.decode(inputs.to(self.vae.dtype), return_dict=False)[0]
+        return (rgb.to(_at_least_float32(latents)) + 1) / 2
 
 
-def _like(value: float | Tensor, latents: Tensor) -> float | Tensor:
+def _to_like(value: float | Tensor, latents: Tensor) -> float | Tensor:
     return value.to(latents) if isinstance(value, Tensor) else value
 
 
-def _at_least_single(values: Tensor) -> torch.dtype:
+def _at_least_float32(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)

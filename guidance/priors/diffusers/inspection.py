@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FAMILIES = {
+PIPELINE_NETWORKS = {
     "StableDiffusionPipeline": "unet",
     "LatentConsistencyModelPipeline": "unet",
     "StableDiffusionXLPipeline": "unet",
@@ -22,57 +22,57 @@ FAMILIES = {
     "MVDreamPipeline": "unet",
 }
 """Classes of pipelines that are read, and the part that is their network."""
-_TASKS = (
+_TASK_INFIXES = (
     *("Img2Img", "Inpaint", "PAG", "PAGImg2Img", "PAGInpaint"),
     *("ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetPAG", "ControlNetPAGImg2Img"),
 )
 """What diffusers puts before `Pipeline` in the names of pipelines for other tasks around the same parts."""
-CORES = {
+CORE_PIPELINES = {
     f"{kind.removesuffix('Pipeline')}{task}Pipeline": kind
-    for kind in FAMILIES
+    for kind in PIPELINE_NETWORKS
     if kind not in ("MVDreamPipeline", "IFPipeline")
-    for task in _TASKS
+    for task in _TASK_INFIXES
 } | {"IFImg2ImgPipeline": "IFPipeline", "IFInpaintingPipeline": "IFPipeline"}
 """Classes of pipelines for other tasks, and the text-to-image pipeline that is made of their parts."""
-_TWO_ENCODERS = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-_NEEDED = {kind: ("vae", "text_encoder", "tokenizer") for kind in FAMILIES} | {
+_TWO_ENCODER_PARTS = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+_REQUIRED_PARTS = {kind: ("vae", "text_encoder", "tokenizer") for kind in PIPELINE_NETWORKS} | {
     "IFPipeline": ("text_encoder", "tokenizer"),
-    **dict.fromkeys(("StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline"), _TWO_ENCODERS),
+    **dict.fromkeys(("StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline"), _TWO_ENCODER_PARTS),
 }
 """Parts, beside network and scheduler, that a family cannot do without."""
-UNUSED = ("safety_checker", "feature_extractor", "watermarker", "controlnet")
+UNUSED_PARTS = ("safety_checker", "feature_extractor", "watermarker", "controlnet")
 """Parts that are not needed here."""
 AUTOENCODERS = {"SanaPipeline": ("AutoencoderDC",)}
-"""Classes of autoencoders of a family, where they are not `PLAIN_AUTOENCODERS`."""
-PLAIN_AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
-SEEING = ("MVDreamPipeline",)
+"""Classes of autoencoders of a family, where they are not `DEFAULT_AUTOENCODERS`."""
+DEFAULT_AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+IMAGE_CONDITIONED = ("MVDreamPipeline",)
 """Classes of which some see pictures, by the part `image_encoder`; of others it is not needed either."""
-_WORDS = ("tokenizer.json", "vocab.json", "spiece.model")
-_WEIGHTLESS = {
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_FILES_WITHOUT_WEIGHTS = {
     "scheduler": ("scheduler_config.json",),
-    "tokenizer": _WORDS,
-    "tokenizer_2": _WORDS,
-    "tokenizer_3": _WORDS,
+    "tokenizer": _TOKENIZER_FILES,
+    "tokenizer_2": _TOKENIZER_FILES,
+    "tokenizer_3": _TOKENIZER_FILES,
 }
 """Parts without weights, and files of which there has to be one."""
-HALVES = ("fp16", "bf16")
+HALF_VARIANTS = ("fp16", "bf16")
 """What files of weights in half precision are marked by."""
-_UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")
+_UNSAFE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")
 
 
 @dataclass(frozen=True)
-class Found:
+class PipelineFiles:
     """What a folder holds."""
 
-    kind: str
+    pipeline_class: str
     """Class of the pipeline."""
     parts: tuple[str, ...]
     """Parts that are needed and there."""
     variant: str | None
-    """One of `HALVES` where weights are there in half precision alone."""
+    """One of `HALF_VARIANTS` where weights are there in half precision alone."""
 
 
-def look(folder: Path) -> Found:
+def inspect_folder(folder: Path) -> PipelineFiles:
     """What is in the folder of a model in the diffusers layout.
 
     Raises:
@@ -81,35 +81,42 @@ def look(folder: Path) -> Found:
     """
     index = folder / "model_index.json"
     if not index.is_file():
-        raise FileNotFoundError(f"{folder} is no model: model_index.json is missing{_instead(folder)}")
-    row = read_json(index)
-    named = row.get("_class_name")
-    if not isinstance(named, str):
-        raise ValueError(f"{index} is damaged: _class_name is {named!r}; expected the name of a pipeline")
-    kind = CORES.get(named, named)
-    if kind not in FAMILIES:
-        raise ValueError(f"{folder} holds a {kind}; read are: {', '.join(FAMILIES)}, and the embedded prior")
+        raise FileNotFoundError(f"{folder} is no model: model_index.json is missing{_hint(folder)}")
+    data = read_json(index)
+    class_name = data.get("_class_name")
+    if not isinstance(class_name, str):
+        raise ValueError(f"{index} is damaged: _class_name is {class_name!r}; expected the name of a pipeline")
+    pipeline_class = CORE_PIPELINES.get(class_name, class_name)
+    if pipeline_class not in PIPELINE_NETWORKS:
+        raise ValueError(
+            f"{folder} holds a {pipeline_class}; read are: {', '.join(PIPELINE_NETWORKS)}, and the embedded prior"
+        )
     parts = tuple(
         name
-        for name, entry in row.items()
-        if not name.startswith("_") and name not in UNUSED and isinstance(entry, list) and entry[1:] not in ([], [None])
-        if name != "image_encoder" or kind in SEEING
+        for name, entry in data.items()
+        if not name.startswith("_")
+        and name not in UNUSED_PARTS
+        and isinstance(entry, list)
+        and entry[1:] not in ([], [None])
+        if name != "image_encoder" or pipeline_class in IMAGE_CONDITIONED
     )
-    for name in (FAMILIES[kind], "scheduler", *_NEEDED[kind]):
+    for name in (PIPELINE_NETWORKS[pipeline_class], "scheduler", *_REQUIRED_PARTS[pipeline_class]):
         if name not in parts:
             raise ValueError(f"{folder} is not complete: model_index.json names no {name}")
-    fine = AUTOENCODERS.get(kind, PLAIN_AUTOENCODERS)
-    if (coder := row["vae"][-1] if "vae" in parts else fine[0]) not in fine:
-        raise ValueError(f"{folder} has a {coder} for an autoencoder; a {kind} has one of {', '.join(fine)}")
+    supported = AUTOENCODERS.get(pipeline_class, DEFAULT_AUTOENCODERS)
+    if (vae_class := data["vae"][-1] if "vae" in parts else supported[0]) not in supported:
+        raise ValueError(
+            f"{folder} has a {vae_class} for an autoencoder; a {pipeline_class} has one of {', '.join(supported)}"
+        )
     variants = set[str | None]()
     for name in parts:
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder} is not complete: the folder {name} is missing")
-        if name not in _WEIGHTLESS:
-            variants.add(_variant(folder / name))
-        elif not any((folder / name / file).is_file() for file in _WEIGHTLESS[name]):
-            raise FileNotFoundError(f"{folder / name} is not complete: {_WEIGHTLESS[name][0]} is missing")
-    return Found(kind, parts, next((half for half in HALVES if half in variants), None))
+        if name not in _FILES_WITHOUT_WEIGHTS:
+            variants.add(_weights_variant(folder / name))
+        elif not any((folder / name / file).is_file() for file in _FILES_WITHOUT_WEIGHTS[name]):
+            raise FileNotFoundError(f"{folder / name} is not complete: {_FILES_WITHOUT_WEIGHTS[name][0]} is missing")
+    return PipelineFiles(pipeline_class, parts, next((half for half in HALF_VARIANTS if half in variants), None))
 
 
 def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
@@ -120,7 +127,7 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
         ValueError: the index is damaged.
     """
     names = sorted(path.name for path in folder.iterdir() if ".safetensors" in path.name)
-    names = [name for name in names if "non_ema" not in name and half_of(name) == variant]
+    names = [name for name in names if "non_ema" not in name and half_variant_of(name) == variant]
     single = [folder / name for name in names if name.endswith(".safetensors") and "-of-" not in name]
     indices = [folder / name for name in names if name.endswith(".json")]
     if single or not indices:
@@ -132,19 +139,19 @@ def weights_in(folder: Path, variant: str | None = None) -> list[Path]:
     return [folder / name for name in shards]
 
 
-def half_of(name: str) -> str | None:
-    """By what of `HALVES` the name of a file of weights is marked; None where it is of full precision."""
-    return next((half for half in HALVES if f".{half}." in name or f".{half}-" in name), None)
+def half_variant_of(name: str) -> str | None:
+    """By what of `HALF_VARIANTS` the name of a file of weights is marked; None where it is of full precision."""
+    return next((half for half in HALF_VARIANTS if f".{half}." in name or f".{half}-" in name), None)
 
 
-def names_in(file: Path) -> list[str]:
+def tensor_names(file: Path) -> list[str]:
     """Of the tensors in a safetensors file that is `whole`."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         return [name for name in json.loads(stream.read(length)) if name != "__metadata__"]
 
 
-def whole(file: Path) -> None:
+def check_complete(file: Path) -> None:
     """Raises ValueError for a safetensors file that was cut short, or is none."""
     size = file.stat().st_size
     try:
@@ -176,32 +183,32 @@ def read_json(file: Path) -> dict[str, Any]:
     return row
 
 
-def _variant(folder: Path) -> str | None:
-    """Which weights of a part there are: None for plain ones, or one of `HALVES`. Raises as `look`."""
+def _weights_variant(folder: Path) -> str | None:
+    """Which weights of a part there are: None for plain ones, or one of `HALF_VARIANTS`. Raises as `look`."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not complete: config.json is missing")
-    for variant in (None, *HALVES):
+    for variant in (None, *HALF_VARIANTS):
         if files := weights_in(folder, variant):
             for file in files:
-                whole(file)
+                check_complete(file)
             return variant
-    unsafe = sorted(path.name for path in folder.iterdir() if path.suffix in _UNSAFE)
+    unsafe = sorted(path.name for path in folder.iterdir() if path.suffix in _UNSAFE_SUFFIXES)
     if unsafe:
         raise ValueError(f"{folder} has {unsafe[0]} alone; only safetensors files are read, as others can run code")
     raise FileNotFoundError(f"{folder} is not complete: no .safetensors file in it")
 
 
-def _instead(folder: Path) -> str:
+def _hint(folder: Path) -> str:
     """A hint where the folder holds something else that people take for a model."""
     names = sorted(path.name for path in folder.iterdir())
-    single = [name for name in names if name.endswith((*_UNSAFE, ".safetensors"))]
+    single = [name for name in names if name.endswith((*_UNSAFE_SUFFIXES, ".safetensors"))]
     if single:
-        return f" ({single[0]} is a file of weights; expected a whole pipeline: {converting(folder / single[0])})"
+        return f" ({single[0]} is a file of weights; expected a whole pipeline: {conversion_hint(folder / single[0])})"
     inner = [name for name in names if (folder / name / "model_index.json").is_file()]
     return f"; did you mean {folder / inner[0]}?" if inner else ""
 
 
-def converting(file: Path) -> str:
+def conversion_hint(file: Path) -> str:
     """How a checkpoint of one file becomes a folder that is read, as a clause."""
     if file.suffix != ".safetensors":
         return "only safetensors files are read, as others can run code"
@@ -210,7 +217,7 @@ def converting(file: Path) -> str:
     return f"make one of it once, with a network, by {command} (of an XL model by StableDiffusionXLPipeline)"
 
 
-def snapshot_of(folder: Path) -> Path:
+def hub_snapshot(folder: Path) -> Path:
     """Of a folder of the hub's cache (`models--owner--name`) the newest snapshot; of any other the folder itself."""
     refs, snapshots = folder / "refs", folder / "snapshots"
     if (folder / "model_index.json").is_file() or not snapshots.is_dir():

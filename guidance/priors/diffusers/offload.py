@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def visiting(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
     """Inside, what a module calls its parameters and buffers are copies on a device; None changes nothing.
 
     The copies leave with the block, or with the last graph that was made in it; gradients reach the module's own.
@@ -20,14 +20,14 @@ def visiting(module: nn.Module, device: torch.device | None) -> Iterator[None]:
     copies: dict[int, Tensor] = {}
     try:
         if device is not None:
-            for part in module.modules():
-                holders: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
-                swapped += [(held, name, v) for held in holders for name, v in held.items() if v is not None]
-            for held, name, value in swapped:
+            for submodule in module.modules():
+                holders: tuple[dict[str, Any], ...] = (submodule._parameters, submodule._buffers)
+                swapped += [(tensors, name, v) for tensors in holders for name, v in tensors.items() if v is not None]
+            for tensors, name, value in swapped:
                 if id(value) not in copies:
                     copies[id(value)] = value.to(device, non_blocking=True)
-                held[name] = copies[id(value)]
+                tensors[name] = copies[id(value)]
         yield
     finally:
-        for held, name, value in swapped:
-            held[name] = value
+        for tensors, name, value in swapped:
+            tensors[name] = value

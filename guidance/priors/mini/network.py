@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guidance.priors.mini.sketch import ALPHA, Sketch, before_background, expected_velocity, perceptron
-from guidance.priors.schedule import ScaledLinear
+from guidance.priors.mini.sketch import ALPHA_CHANNELS, Sketch, composite_over_background, expected_velocity, mlp
+from guidance.priors.schedule import ScaledLinearSchedule
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class MiniNetwork(nn.Module):
 
     response: Tensor
     """[4, 3, C] what a unit of a colour in a quarter of a patch adds to the latents; see `PatchCodec.response`."""
-    schedule = ScaledLinear()
-    sketch_apart = True
+    schedule = ScaledLinearSchedule()
+    detach_sketch = True
     """Whether the sketch is left alone by what the denoiser learns."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -63,15 +63,15 @@ class MiniNetwork(nn.Module):
         c, w = config.convolution_width, config.width
         self.word_embedding = nn.Embedding(config.vocabulary, w)
         self.empty_word = nn.Parameter(torch.zeros(w))
-        self.text_pool = perceptron(w, w, w)
-        self.time = perceptron(64, w, w)
-        self.camera = perceptron(2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, w, w)
-        self.mix = perceptron(4 * w, 4 * w, w)
+        self.text_pool = mlp(w, w, w)
+        self.time = mlp(64, w, w)
+        self.camera = mlp(2 * _AZIMUTH_HARMONICS + 2 * _ELEVATION_HARMONICS + 1, w, w)
+        self.mix = mlp(4 * w, 4 * w, w)
         self.sketch = Sketch(config.width, config.sketch_width, config.sketch_channels, config.channels, config.grid)
-        self.conv_in = nn.Conv2d(2 * config.channels + ALPHA, c, 3, padding=1)
+        self.conv_in = nn.Conv2d(2 * config.channels + ALPHA_CHANNELS, c, 3, padding=1)
         self.doubt = nn.Linear(w, config.channels)
         """Logarithm of the variance around the sketch, by channel."""
-        self.register_buffer("response", torch.zeros(ALPHA, 3, config.channels))
+        self.register_buffer("response", torch.zeros(ALPHA_CHANNELS, 3, config.channels))
         self.down = nn.ModuleList(_Residual(c, w) for _ in range(config.convolution_blocks))
         self.to_tokens = nn.Linear(4 * c, w)
         self.position = nn.Parameter(0.02 * torch.randn((config.grid // 2) ** 2, w))
@@ -102,13 +102,13 @@ class MiniNetwork(nn.Module):
             camera: azimuth and elevation in radians, or None for any.
             camera_known: rows of `camera` to use; the others count as any.
         """
-        text, view = self._said(tokens, mask, camera, camera_known, len(x_t))
+        text, view = self._embed_conditions(tokens, mask, camera, camera_known, len(x_t))
         # The product lets every object turn in its own way.
-        emb = self.mix(torch.cat([self.time(_waves(t)), text, view, text * view], -1))
+        emb = self.mix(torch.cat([self.time(timestep_embedding(t)), text, view, text * view], -1))
         tokens = torch.where(mask[..., None], tokens, self.empty_word)
 
         sketch = self.sketch(text, view)
-        guess, opacity, velocity = self._first_guess(x_t, t, sketch.detach() if self.sketch_apart else sketch, emb)
+        guess, opacity, velocity = self._first_guess(x_t, t, sketch.detach() if self.detach_sketch else sketch, emb)
         h = torch.cat([x_t, guess, opacity], 1)
         h = self.conv_in(h.contiguous(memory_format=torch.channels_last))
         for block in self.down:
@@ -128,23 +128,23 @@ class MiniNetwork(nn.Module):
     def _first_guess(self, x_t: Tensor, t: Tensor, sketch: Tensor, emb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The sketch before the picture's background, its opacity, and the velocity they imply; float32 throughout."""
         with torch.autocast(x_t.device.type, enabled=False):
-            alpha, sigma = (level[:, None, None, None] for level in self.schedule.levels(t))
+            alpha, sigma = (level[:, None, None, None] for level in self.schedule.alpha_sigma(t))
             # The first steps from pure noise would divide by nearly nothing.
-            guess = before_background(x_t, sketch.float(), self.response, alpha.clamp_min(1e-3), sigma)
+            guess = composite_over_background(x_t, sketch.float(), self.response, alpha.clamp_min(1e-3), sigma)
             variance = F.linear(emb.float(), self.doubt.weight, self.doubt.bias).clamp(-7, 2).exp()[:, :, None, None]
             return guess, sketch[:, x_t.shape[1] :].float(), expected_velocity(x_t, guess, variance, alpha, sigma)
 
-    def expect(
+    def predict_sketch(
         self,
         tokens: Float[Tensor, "B L W"],
         mask: Bool[Tensor, "B L"],
         camera: Float[Tensor, "B 2"] | None,
         camera_known: Bool[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B S G G"]:
-        """The sketch alone: latents of the object before mid grey, then `ALPHA` channels of opacity in -1..1."""
-        return self.sketch(*self._said(tokens, mask, camera, camera_known, len(tokens)))  # type: ignore[no-any-return]
+        """Predicts the sketch: latents of the object before mid grey, then `ALPHA_CHANNELS` of alpha (-1..1)."""
+        return self.sketch(*self._embed_conditions(tokens, mask, camera, camera_known, len(tokens)))  # type: ignore[no-any-return]
 
-    def _said(
+    def _embed_conditions(
         self, tokens: Tensor, mask: Tensor, camera: Tensor | None, known: Tensor | None, count: int
     ) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B W"]]:
         """Text and camera as one vector each."""
@@ -158,7 +158,7 @@ class MiniNetwork(nn.Module):
         return self.word_embedding(words)  # type: ignore[no-any-return]
 
 
-_AZIMUTHS, _ELEVATIONS = 6, 3
+_AZIMUTH_HARMONICS, _ELEVATION_HARMONICS = 6, 3
 
 
 def _camera_features(
@@ -166,16 +166,18 @@ def _camera_features(
 ) -> Float[Tensor, "B F"]:
     """Harmonics of azimuth and elevation and a one, or zeros where the camera is not known."""
     if camera is None:
-        return torch.zeros(count, 2 * _AZIMUTHS + 2 * _ELEVATIONS + 1, dtype=torch.float32, device=like.device)
-    azimuth = camera[:, :1] * torch.arange(1, _AZIMUTHS + 1, device=camera.device)
-    elevation = camera[:, 1:] * torch.arange(1, _ELEVATIONS + 1, device=camera.device)
+        return torch.zeros(
+            count, 2 * _AZIMUTH_HARMONICS + 2 * _ELEVATION_HARMONICS + 1, dtype=torch.float32, device=like.device
+        )
+    azimuth = camera[:, :1] * torch.arange(1, _AZIMUTH_HARMONICS + 1, device=camera.device)
+    elevation = camera[:, 1:] * torch.arange(1, _ELEVATION_HARMONICS + 1, device=camera.device)
     features = torch.cat(
         [azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos(), torch.ones_like(camera[:, :1])], -1
     )
     return features if known is None else features * known[:, None]
 
 
-def _waves(t: Float[Tensor, " B"]) -> Float[Tensor, "B 64"]:
+def timestep_embedding(t: Float[Tensor, " B"]) -> Float[Tensor, "B 64"]:
     """Sines and cosines of a time in 0..1, wavelengths from 2 pi down to 2 pi / 1000."""
     angles = t[:, None] * torch.exp(torch.linspace(0.0, math.log(1000.0), 32, device=t.device))
     return torch.cat([angles.sin(), angles.cos()], -1)

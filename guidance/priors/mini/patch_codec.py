@@ -30,38 +30,38 @@ class PatchCodec(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        rows = F.pixel_unshuffle(2 * rgb - 1, self.patch)
-        flat = rows - self.mean[:, None, None]
-        return torch.einsum("cp,bphw->bchw", self.basis * self.scale[:, None], flat)
+        patches = F.pixel_unshuffle(2 * rgb - 1, self.patch)
+        centered = patches - self.mean[:, None, None]
+        return torch.einsum("cp,bphw->bchw", self.basis * self.scale[:, None], centered)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        rows = torch.einsum("cp,bchw->bphw", self.basis / self.scale[:, None], latents) + self.mean[:, None, None]
-        return (F.pixel_shuffle(rows, self.patch) + 1) / 2
+        patches = torch.einsum("cp,bchw->bphw", self.basis / self.scale[:, None], latents) + self.mean[:, None, None]
+        return (F.pixel_shuffle(patches, self.patch) + 1) / 2
 
     def response(self) -> Float[Tensor, "4 3 C"]:
         """What a unit of red, green or blue in a quarter of a patch (upper left, upper right, lower left, lower right)
         adds to the latents."""
         half = self.patch // 2
         quarters = torch.eye(4).reshape(4, 1, 2, 2).repeat_interleave(half, 2).repeat_interleave(half, 3)
-        colours = torch.eye(3).reshape(1, 3, 3, 1, 1)
-        pictures = (quarters[:, None] * colours).reshape(12, 3, self.patch, self.patch).to(self.basis)
-        return (self.encode(pictures) - self.encode(torch.zeros_like(pictures))).reshape(4, 3, -1)
+        colors = torch.eye(3).reshape(1, 3, 3, 1, 1)
+        images = (quarters[:, None] * colors).reshape(12, 3, self.patch, self.patch).to(self.basis)
+        return (self.encode(images) - self.encode(torch.zeros_like(images))).reshape(4, 3, -1)
 
     @torch.no_grad()
-    def fit(self, rgb: Float[Tensor, "B 3 H W"], evening: float = 0.5) -> float:
+    def fit(self, rgb: Float[Tensor, "B 3 H W"], whitening: float = 0.5) -> float:
         """Learns the map from pictures; returns the share of the patches' variance that it keeps.
 
         Args:
-            evening: 0 keeps the components' own sizes, 1 makes all of them equal.
+            whitening: 0 keeps the components' own sizes, 1 makes all of them equal.
         """
-        rows = F.pixel_unshuffle(2 * rgb - 1, self.patch).permute(0, 2, 3, 1).flatten(0, 2).double()
-        mean = rows.mean(0)
-        variance, axes = torch.linalg.eigh(torch.cov((rows - mean).T))
+        patches = F.pixel_unshuffle(2 * rgb - 1, self.patch).permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        variance, axes = torch.linalg.eigh(torch.cov((patches - mean).T))
         variance, axes = variance.flip(0), axes.flip(1)
-        kept = variance[: len(self.scale)].clamp_min(1e-8)
-        scale = kept ** (-evening / 2)
-        scale = scale / (scale.square() * kept).mean().sqrt()
+        kept_variance = variance[: len(self.scale)].clamp_min(1e-8)
+        scale = kept_variance ** (-whitening / 2)
+        scale = scale / (scale.square() * kept_variance).mean().sqrt()
         self.basis.copy_(axes[:, : len(self.scale)].T)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
-        return float(kept.sum() / variance.sum())
+        return float(kept_variance.sum() / variance.sum())

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ALPHA = 4
+ALPHA_CHANNELS = 4
 """Channels of a sketch beside the latent's: opacity in the four quarters of a patch, -1..1."""
 BACKGROUND_VARIANCE = 0.12
 """Of a channel of a background's colour around mid grey."""
 
 
-def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Two layers that keep the size of what they carry."""
     layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
     for layer, gain in ((layers[0], 1.0), (layers[2], 1.7)):
@@ -32,12 +32,12 @@ class Sketch(nn.Module):
         n = grid // 2
         self.side = n
         self.entry = nn.Linear(3 * width, w)
-        self.hidden = nn.ModuleList(perceptron(w, w, w) for _ in range(2))
+        self.hidden = nn.ModuleList(mlp(w, w, w) for _ in range(2))
         self.spread = nn.Linear(w, n * n * c)
         self.rise = nn.Conv2d(c, 4 * c, 3, padding=1)
         self.norm = nn.GroupNorm(8, c)
         self.finish = nn.Conv2d(c, 2 * c, 3, padding=1)
-        self.out = nn.Conv2d(2 * c, channels + ALPHA, 3, padding=1)
+        self.out = nn.Conv2d(2 * c, channels + ALPHA_CHANNELS, 3, padding=1)
 
     def forward(self, text: Tensor, view: Tensor) -> Tensor:
         h = F.silu(self.entry(torch.cat([text, view, text * view], -1)))
@@ -48,7 +48,7 @@ class Sketch(nn.Module):
         return self.out(F.silu(self.finish(F.silu(self.norm(h)))))  # type: ignore[no-any-return]
 
 
-def before_background(
+def composite_over_background(
     x_t: Float[Tensor, "B C G G"],
     sketch: Float[Tensor, "B S G G"],
     response: Float[Tensor, "4 3 C"],
@@ -61,14 +61,14 @@ def before_background(
     x_t / alpha - sketch on three colours: their variance against the noise's, (sigma / alpha)^2.
     """
     c = x_t.shape[1]
-    through = 1 - ((sketch[:, c:] + 1) / 2).clamp(0, 1)
-    shown = torch.einsum("bqhw,qkc->bkchw", through, response).flatten(2)
-    missing = (x_t / alpha - sketch[:, :c]).flatten(1)
+    transparency = 1 - ((sketch[:, c:] + 1) / 2).clamp(0, 1)
+    basis = torch.einsum("bqhw,qkc->bkchw", transparency, response).flatten(2)
+    residual = (x_t / alpha - sketch[:, :c]).flatten(1)
     noise = ((sigma / alpha).square() + 0.1).flatten() / BACKGROUND_VARIANCE
-    square = shown @ shown.transpose(1, 2) + noise[:, None, None] * torch.eye(3, device=x_t.device)
-    colour: Tensor = torch.linalg.solve(square, shown @ missing[..., None])
-    colour = colour.clamp(-0.5, 0.5)
-    return sketch[:, :c] + (colour.transpose(1, 2) @ shown).reshape(x_t.shape)
+    gram = basis @ basis.transpose(1, 2) + noise[:, None, None] * torch.eye(3, device=x_t.device)
+    color: Tensor = torch.linalg.solve(gram, basis @ residual[..., None])
+    color = color.clamp(-0.5, 0.5)
+    return sketch[:, :c] + (color.transpose(1, 2) @ basis).reshape(x_t.shape)
 
 
 def expected_velocity(

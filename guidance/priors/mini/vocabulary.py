@@ -19,7 +19,7 @@ STOP_WORDS = frozenset(
 )
 """Words that change nothing and are passed over."""
 
-VIEWS = ("front", "side", "back", "overhead")
+VIEW_LABELS = ("front", "side", "back", "overhead")
 """Words for where the camera stands, as in "a teddy bear, front view"."""
 
 
@@ -27,38 +27,42 @@ VIEWS = ("front", "side", "back", "overhead")
 class Vocabulary:
     """What the prior was taught to draw and to read."""
 
-    names: dict[str, tuple[str, ...]]
+    objects: dict[str, tuple[str, ...]]
     """Every object and its synonyms."""
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     materials: tuple[str, ...]
     words: tuple[str, ...]
     """Every single word, in the order of the network's embedding; the first is the empty word."""
 
     @staticmethod
-    def of(names: dict[str, tuple[str, ...]], colours: tuple[str, ...], materials: tuple[str, ...]) -> Vocabulary:
+    def from_phrases(
+        objects: dict[str, tuple[str, ...]], colors: tuple[str, ...], materials: tuple[str, ...]
+    ) -> Vocabulary:
         """The vocabulary that covers these phrases."""
-        phrases = [phrase for name, others in names.items() for phrase in (name, *others)]
-        singles = {word for phrase in (*phrases, *colours, *materials, *VIEWS) for word in split(phrase)}
-        return Vocabulary(names, colours, materials, ("", *sorted(singles)))
+        phrases = [phrase for name, others in objects.items() for phrase in (name, *others)]
+        singles = {word for phrase in (*phrases, *colors, *materials, *VIEW_LABELS) for word in split_words(phrase)}
+        return Vocabulary(objects, colors, materials, ("", *sorted(singles)))
 
     @cached_property
-    def number(self) -> dict[str, int]:
+    def token_ids(self) -> dict[str, int]:
         """Place of each word in `words`."""
-        return {word: place for place, word in enumerate(self.words)}
+        return {word: index for index, word in enumerate(self.words)}
 
     @cached_property
     def phrases(self) -> dict[str, str]:
         """Name of the object for every phrase that means it, longest phrases first."""
-        pairs = [(phrase, name) for name, others in self.names.items() for phrase in (*others, name)]
+        pairs = [(phrase, name) for name, others in self.objects.items() for phrase in (*others, name)]
         return dict(sorted(pairs, key=lambda pair: -len(pair[0])))
 
-    def read(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Numbers of the words of a text, unknown ones left out, each once."""
-        return list(dict.fromkeys(self.number[word] for word in map(self._known, split(text)) if word))
+        return list(
+            dict.fromkeys(self.token_ids[word] for word in map(self._normalize_word, split_words(text)) if word)
+        )
 
-    def unknown(self, text: str) -> list[str]:
+    def unknown_words(self, text: str) -> list[str]:
         """Words of a text that the prior was never taught."""
-        return [word for word in split(text) if not self._known(word)]
+        return [word for word in split_words(text) if not self._normalize_word(word)]
 
     def subject(self, text: str) -> str | None:
         """The object a text is about, by its longest known phrase, or None."""
@@ -66,12 +70,12 @@ class Vocabulary:
 
     def subjects(self, text: str) -> list[str]:
         """The objects a text names, each once, those of longer phrases first; a phrase inside a longer one is none."""
-        rest = f" {' '.join(self._known(word) or word for word in split(text))} "
+        remaining = f" {' '.join(self._normalize_word(word) or word for word in split_words(text))} "
         found: dict[str, None] = {}
         for phrase, name in self.phrases.items():
-            spelled = f" {' '.join(split(phrase))} "
-            if spelled in rest:
-                rest = rest.replace(spelled, " / ")
+            spelled = f" {' '.join(split_words(phrase))} "
+            if spelled in remaining:
+                remaining = remaining.replace(spelled, " / ")
                 found[name] = None
         return list(found)
 
@@ -81,43 +85,43 @@ class Vocabulary:
         One letter more, less, another or two swapped, from eight letters on two of these; what is only spelled alike
         is no help.
         """
-        slips = 2 if len(word) >= 8 else 1
+        max_distance = 2 if len(word) >= 8 else 1
         if len(word) < 3:
             return []
         ranked = []
-        for name in (*self.phrases, *self.colours):
-            distance = min(edit_distance(word, part) for part in split(name))
-            if distance <= slips:
+        for name in (*self.phrases, *self.colors):
+            distance = min(edit_distance(word, part) for part in split_words(name))
+            if distance <= max_distance:
                 ranked.append((distance, len(name), name))
         return [name for _, _, name in sorted(ranked)][:count]
 
-    def hint(self, unknown: Collection[str]) -> str:
+    def suggestion(self, unknown: Collection[str]) -> str:
         """One clause on what to write instead of unknown words."""
-        near = list(dict.fromkeys(name for word in unknown for name in self.nearest(word)))
-        return f"nearest: {', '.join(near)}" if near else f"for example: {', '.join(list(self.names)[:6])}"
+        nearest = list(dict.fromkeys(name for word in unknown for name in self.nearest(word)))
+        return f"nearest: {', '.join(nearest)}" if nearest else f"for example: {', '.join(list(self.objects)[:6])}"
 
-    def check(self, text: str) -> str | None:
+    def validate_prompt(self, text: str) -> str | None:
         """A remark about words that will be passed over and objects that are too many, or None.
 
         Raises:
             ValueError: the text names no object.
         """
-        unknown = self.unknown(text)
-        told = (
-            f"the embedded prior knows {len(self.names)} objects and {len(self.colours)} colours"
+        unknown = self.unknown_words(text)
+        known_text = (
+            f"the embedded prior knows {len(self.objects)} objects and {len(self.colors)} colours"
             f" (see them with: sds3d prior words)"
         )
         subjects = self.subjects(text)
         if not subjects:
-            what = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
-            raise ValueError(f"{told}; {what}; {self.hint(unknown)}")
-        remarks = [f"{told}; passed over: {', '.join(unknown)}"] if unknown else []
+            problem = f"unknown: {', '.join(unknown)}" if unknown else "the prompt names none of the objects"
+            raise ValueError(f"{known_text}; {problem}; {self.suggestion(unknown)}")
+        warnings = [f"{known_text}; passed over: {', '.join(unknown)}"] if unknown else []
         if len(subjects) > 1:
-            remarks.append(
+            warnings.append(
                 f"the embedded prior was taught one object at a time; of {' and '.join(subjects)} "
                 "expect one, or a mixture"
             )
-        return "; ".join(remarks) or None
+        return "; ".join(warnings) or None
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -126,26 +130,26 @@ class Vocabulary:
     def load(file: Path) -> Vocabulary:
         """What `save` wrote. Raises FileNotFoundError, or ValueError if the file is damaged."""
         try:
-            row = json.loads(file.read_text(encoding="utf-8"))
-            names = {name: tuple(others) for name, others in row["names"].items()}
-            return Vocabulary(names, tuple(row["colours"]), tuple(row["materials"]), tuple(row["words"]))
+            data = json.loads(file.read_text(encoding="utf-8"))
+            objects = {name: tuple(others) for name, others in data["objects"].items()}
+            return Vocabulary(objects, tuple(data["colors"]), tuple(data["materials"]), tuple(data["words"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is damaged: expected names, colours, materials and words ({error})") from None
 
-    def _known(self, word: str) -> str:
+    def _normalize_word(self, word: str) -> str:
         """The word as taught: itself, without its plural s, or nothing."""
         forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.replace("gray", "grey"))
-        return next((form for form in forms if form in self._taught), "")
+        return next((form for form in forms if form in self._known_words), "")
 
     @cached_property
-    def _taught(self) -> frozenset[str]:
+    def _known_words(self) -> frozenset[str]:
         """Single words of everything that was taught; `words` may hold more, of objects still to come."""
         return frozenset(
-            word for text in (*self.phrases, *self.colours, *self.materials, *VIEWS) for word in split(text)
+            word for text in (*self.phrases, *self.colors, *self.materials, *VIEW_LABELS) for word in split_words(text)
         )
 
 
-def split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text that carry meaning, in lower case."""
     return [word for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()) if word not in STOP_WORDS]
 

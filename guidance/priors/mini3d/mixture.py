@@ -17,16 +17,16 @@ from guidance.priors.mini.sketch import BACKGROUND_VARIANCE
 
 
 @dataclass(frozen=True)
-class Components:
+class MixtureComponents:
     """What may have been drawn."""
 
     means: Float[Tensor, "K C G G"]
     """Latents before mid grey."""
-    seen: Float[Tensor, "K 3 C G G"]
+    background_basis: Float[Tensor, "K 3 C G G"]
     """What a unit of the background's red, green and blue adds to them."""
     variance: Float[Tensor, "K C G G"]
     """Around what they and the background make."""
-    log_shares: Float[Tensor, " K"]
+    log_weights: Float[Tensor, " K"]
     """Logarithms of how likely each is before the picture is seen."""
 
 
@@ -34,30 +34,34 @@ class Components:
 class Posterior:
     """What a noised picture tells."""
 
-    clean: Float[Tensor, "C G G"]
+    x0_pred: Float[Tensor, "C G G"]
     """E[x | x_t]."""
-    shares: Float[Tensor, " K"]
+    weights: Float[Tensor, " K"]
     """How likely each component is now."""
 
 
-def posterior(x_t: Float[Tensor, "C G G"], components: Components, alpha: Tensor, sigma: Tensor) -> Posterior:
+def posterior(x_t: Float[Tensor, "C G G"], components: MixtureComponents, alpha: Tensor, sigma: Tensor) -> Posterior:
     """Bayes' rule for x_t = alpha * x + sigma * noise (alpha and sigma are single numbers).
 
     With D = variance_k + (sigma / alpha)^2 and r = x_t / alpha - mean_k, the background is found by ridge regression of
     r on seen_k, and log p(x_t | k) = -(r' D^-1 r + log det D - b' S^-1 b + log det S) / 2 + const, where S =
     seen D^-1 seen' + 1 / BACKGROUND_VARIANCE and b = seen D^-1 r (Woodbury).
     """
-    shown = x_t / alpha
-    weight = 1 / (components.variance + (sigma / alpha).square())
-    rest = (shown - components.means).flatten(1)
-    seen = components.seen.flatten(2)
-    flat = weight.flatten(1)
-    weighed = seen * flat[:, None]
-    square = weighed @ seen.mT + torch.eye(3).to(seen) / BACKGROUND_VARIANCE
-    found = (weighed @ rest[..., None])[..., 0]
-    background = torch.linalg.solve(square, found)
-    likely = (rest.square() * flat - flat.log()).sum(-1) - (found * background).sum(-1) + torch.logdet(square)
-    shares = torch.softmax(components.log_shares - 0.5 * likely, 0)
-    guess = components.means + (background[:, None] @ seen)[:, 0].unflatten(1, x_t.shape)
-    clean = guess + components.variance * weight * (shown - guess)
-    return Posterior(torch.einsum("k,kchw->chw", shares, clean), shares)
+    scaled = x_t / alpha
+    precision = 1 / (components.variance + (sigma / alpha).square())
+    residual = (scaled - components.means).flatten(1)
+    basis = components.background_basis.flatten(2)
+    flat_precision = precision.flatten(1)
+    weighted_basis = basis * flat_precision[:, None]
+    gram = weighted_basis @ basis.mT + torch.eye(3).to(basis) / BACKGROUND_VARIANCE
+    projection = (weighted_basis @ residual[..., None])[..., 0]
+    background = torch.linalg.solve(gram, projection)
+    negative_log_likelihood = (
+        (residual.square() * flat_precision - flat_precision.log()).sum(-1)
+        - (projection * background).sum(-1)
+        + torch.logdet(gram)
+    )
+    weights = torch.softmax(components.log_weights - 0.5 * negative_log_likelihood, 0)
+    mean = components.means + (background[:, None] @ basis)[:, 0].unflatten(1, x_t.shape)
+    x0_pred = mean + components.variance * precision * (scaled - mean)
+    return Posterior(torch.einsum("k,kchw->chw", weights, x0_pred), weights)

@@ -19,30 +19,30 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from guidance.conditioning.prompt import view_word
-from guidance.critics.lora import Twin
-from guidance.priors.base import Condition, per_view
+from guidance.conditioning.prompt import view_label
+from guidance.critics.lora import LoRATarget
+from guidance.priors.base import Condition, expand_like_latents
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.vocabulary import VIEWS, Vocabulary, split
-from guidance.priors.mini3d.mixture import Components, posterior
-from guidance.priors.mini3d.splat_models import Packed
-from guidance.priors.mini3d.splat_rendering import Splats, pictures
-from guidance.priors.mini3d.velocity_correction import Correction
-from guidance.priors.schedule import ScaledLinear
-from guidance.priors.weights import fill, read_tensors
+from guidance.priors.mini.vocabulary import VIEW_LABELS, Vocabulary, split_words
+from guidance.priors.mini3d.mixture import MixtureComponents, posterior
+from guidance.priors.mini3d.splat_models import PackedSplats
+from guidance.priors.mini3d.splat_rendering import SplatModel, render_splats
+from guidance.priors.mini3d.velocity_correction import VelocityCorrection
+from guidance.priors.schedule import ScaledLinearSchedule
+from guidance.priors.weights import load_module_weights, read_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 """Where the shipped splats are."""
-CLASS = "MiniPrior"
-AZIMUTHS, ELEVATIONS = 24, (0.05, 0.5)
+CLASS_NAME = "Mini3DPrior"
+NUM_AZIMUTHS, ELEVATIONS = 24, (0.05, 0.5)
 """Sides that are expected where the camera is left out; elevations in radians, and one view from overhead."""
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-LEAST_VARIANCE = 1e-3
+MIN_VARIANCE = 1e-3
 """Of a latent, where nothing is drawn."""
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
-class Expected(nn.Module):
+class ImageStatistics(nn.Module):
     """What is expected of pictures, beside the models."""
 
     picture: Tensor
@@ -63,76 +63,78 @@ class Expected(nn.Module):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SplatCandidate:
     """A model in one of its colours, and the logarithm of how likely it is."""
 
-    model: Splats
-    log_share: float
+    model: SplatModel
+    log_weight: float
 
 
-class MiniPrior:
+class Mini3DPrior:
     """A text- and camera-conditioned `Prior` in closed form around splats."""
 
-    sees_camera = True
-    schedule = ScaledLinear()
+    camera_conditioned = True
+    schedule = ScaledLinearSchedule()
 
-    def __init__(self, packed: Packed, expected: Expected, codec: PatchCodec, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, packed: PackedSplats, statistics: ImageStatistics, codec: PatchCodec, vocabulary: Vocabulary
+    ) -> None:
         self.packed, self.vocabulary = packed, vocabulary
-        self.expected, self.codec = expected.requires_grad_(False), codec.requires_grad_(False)
-        self.correction: Correction | None = None
+        self.statistics, self.codec = statistics.requires_grad_(False), codec.requires_grad_(False)
+        self.correction: VelocityCorrection | None = None
         """What is added to the velocity; only a critic has one."""
-        self._names = tuple(vocabulary.names)
-        self._model = lru_cache(64)(self._painted)
-        self._candidates = lru_cache(256)(self._picked)
-        self._around = lru_cache(8)(self._from_everywhere)
+        self._object_names = tuple(vocabulary.objects)
+        self._cached_model = lru_cache(64)(self._recolor)
+        self._cached_candidates = lru_cache(256)(self._select_models)
+        self._cached_orbit = lru_cache(8)(self._orbit_components)
 
     @property
-    def picture_size(self) -> int:
-        return self.expected.picture.shape[-1]
+    def image_size(self) -> int:
+        return self.statistics.picture.shape[-1]
 
     @property
     def device(self) -> torch.device:
-        return self.expected.picture.device
+        return self.statistics.picture.device
 
-    def levels(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        return self.schedule.levels(t)
+    def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        return self.schedule.alpha_sigma(t)
 
-    def predict(
+    def predict_noise(
         self, x_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], conditions: list[Condition]
     ) -> Float[Tensor, "K B C h w"]:
-        alpha, sigma = self.levels(t)
-        answers = []
+        alpha, sigma = self.alpha_sigma(t)
+        noise_preds = []
         for condition in conditions:
             with torch.no_grad():
-                expected = self._expected(condition)
-                rows = zip(x_t.float(), expected, alpha, sigma, strict=True)
-                clean = torch.stack([posterior(*row).clean for row in rows])
-            noise = (x_t - per_view(alpha) * clean) / per_view(sigma)
+                components = self._components_for(condition)
+                rows = zip(x_t.float(), components, alpha, sigma, strict=True)
+                x0_pred = torch.stack([posterior(*row).x0_pred for row in rows])
+            noise = (x_t - expand_like_latents(alpha) * x0_pred) / expand_like_latents(sigma)
             if self.correction is not None:
-                noise = noise + per_view(alpha) * self.correction(x_t, clean, t)
-            answers.append(noise)
-        return torch.stack(answers)
+                noise = noise + expand_like_latents(alpha) * self.correction(x_t, x0_pred, t)
+            noise_preds.append(noise)
+        return torch.stack(noise_preds)
 
-    def read(self, texts: list[str]) -> Condition:
+    def encode_prompt(self, texts: list[str]) -> Condition:
         """Texts as conditions: one token that says which object, colours, materials and views are meant."""
-        known = self.vocabulary
-        fields = (self._names, known.colours, known.materials, VIEWS)
+        vocabulary = self.vocabulary
+        fields = (self._object_names, vocabulary.colors, vocabulary.materials, VIEW_LABELS)
         tokens = torch.zeros(len(texts), 1, sum(map(len, fields)))
         for row, text in enumerate(texts):
-            subject, words = known.subject(text), set(split(text.replace("gray", "grey")))
-            said = [subject == name for name in self._names]
-            said += [word in words for field in fields[1:] for word in field]
-            tokens[row, 0] = torch.tensor(said, dtype=torch.float32)
+            subject, words = vocabulary.subject(text), set(split_words(text.replace("gray", "grey")))
+            flags = [subject == name for name in self._object_names]
+            flags += [word in words for field in fields[1:] for word in field]
+            tokens[row, 0] = torch.tensor(flags, dtype=torch.float32)
         tokens = tokens.to(self.device)
-        return Condition(tokens, tokens[..., : len(self._names)].sum(-1) > 0, None)
+        return Condition(tokens, tokens[..., : len(self._object_names)].sum(-1) > 0, None)
 
-    def check(self, text: str) -> str | None:
+    def validate_prompt(self, text: str) -> str | None:
         """A remark about words that will be passed over and objects that are too many, or None.
 
         Raises:
             ValueError: the text names no object the prior knows.
         """
-        return self.vocabulary.check(text)
+        return self.vocabulary.validate_prompt(text)
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         return self.codec.encode(rgb)
@@ -140,119 +142,133 @@ class MiniPrior:
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         return self.codec.decode(latents)
 
-    def candidates(self, text: str) -> tuple[Candidate, ...]:
+    def candidates(self, text: str) -> tuple[SplatCandidate, ...]:
         """The models a text may mean, in their colours; none where it names no object."""
-        return self._candidates(tuple(self.read([text]).tokens[0, 0].tolist()))
+        return self._cached_candidates(tuple(self.encode_prompt([text]).text_embeds[0, 0].tolist()))
 
-    def twin(self) -> Twin:
+    def lora_target(self) -> LoRATarget:
         """This prior and a correction of its velocity, which says nothing yet; see `guidance.critics.lora`."""
-        twin = MiniPrior(self.packed, self.expected, self.codec, self.vocabulary)
+        copy = Mini3DPrior(self.packed, self.statistics, self.codec, self.vocabulary)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            twin.correction = Correction(len(self.expected.spread)).to(self.device)
-        return Twin(twin, twin.correction, twin.correction.layers)
+            copy.correction = VelocityCorrection(len(self.statistics.spread)).to(self.device)
+        return LoRATarget(copy, copy.correction, copy.correction.target_modules)
 
-    def to(self, device: torch.device | str) -> MiniPrior:
-        self.expected.to(device)
+    def to(self, device: torch.device | str) -> Mini3DPrior:
+        self.statistics.to(device)
         self.codec.to(device)
-        for cached in (self._model, self._candidates, self._around):
+        for cached in (self._cached_model, self._cached_candidates, self._cached_orbit):
             cached.cache_clear()
         return self
 
     def components(
-        self, rgba: Float[Tensor, "K 4 S S"], log_shares: Float[Tensor, " K"], variance: Tensor | None = None
-    ) -> Components:
+        self, rgba: Float[Tensor, "K 4 S S"], log_weights: Float[Tensor, " K"], variance: Tensor | None = None
+    ) -> MixtureComponents:
         """Pictures (colour times opacity, and opacity) as what may have been drawn; without a variance, of splats."""
-        through = 1 - rgba[:, 3:]
+        transparency = 1 - rgba[:, 3:]
         black = self.codec.encode(torch.zeros_like(rgba[:1, :3]))
-        planes = torch.eye(3).to(rgba)[None, :, :, None, None] * through[:, None]
-        seen = (self.codec.encode(planes.flatten(0, 1)) - black).unflatten(0, (-1, 3))
-        means = self.codec.encode(rgba[:, :3] + 0.5 * through)
+        planes = torch.eye(3).to(rgba)[None, :, :, None, None] * transparency[:, None]
+        background_basis = (self.codec.encode(planes.flatten(0, 1)) - black).unflatten(0, (-1, 3))
+        means = self.codec.encode(rgba[:, :3] + 0.5 * transparency)
         if variance is None:
-            variance = LEAST_VARIANCE + covered(rgba, self.codec.patch) * self.expected.spread[:, None, None]
-        return Components(means, seen, variance.expand(means.shape), log_shares)
+            variance = MIN_VARIANCE + patch_opacity(rgba, self.codec.patch) * self.statistics.spread[:, None, None]
+        return MixtureComponents(means, background_basis, variance.expand(means.shape), log_weights)
 
-    def _expected(self, condition: Condition) -> list[Components]:
+    def _components_for(self, condition: Condition) -> list[MixtureComponents]:
         """What is expected of every picture."""
-        told = [tuple(row) for row in condition.tokens[:, 0].tolist()]
-        drawn: dict[int, Components] = {}
+        token_rows = [tuple(row) for row in condition.text_embeds[:, 0].tolist()]
+        components: dict[int, MixtureComponents] = {}
         models, rows, cameras = [], [], []
-        for row, said in enumerate(told):
-            found = self._candidates(said)
-            if not found:
-                drawn[row] = self._empty()
+        for row, flags in enumerate(token_rows):
+            candidates = self._cached_candidates(flags)
+            if not candidates:
+                components[row] = self._uncond_components()
             elif condition.camera is None:
-                drawn[row] = self._around(said)
+                components[row] = self._cached_orbit(flags)
             else:
-                models += [candidate.model for candidate in found]
-                cameras += [condition.camera[row]] * len(found)
-                rows.append((row, found))
+                models += [candidate.model for candidate in candidates]
+                cameras += [condition.camera[row]] * len(candidates)
+                rows.append((row, candidates))
         if rows:
-            rgba = pictures(models, torch.stack(cameras), self.picture_size)
-            for (row, found), some in zip(rows, rgba.split([len(found) for _, found in rows]), strict=True):
-                shares = torch.tensor([candidate.log_share for candidate in found], device=self.device)
-                drawn[row] = self.components(some, shares)
-        return [drawn[row] for row in range(len(told))]
+            rgba = render_splats(models, torch.stack(cameras), self.image_size)
+            for (row, candidates), images in zip(
+                rows, rgba.split([len(candidates) for _, candidates in rows]), strict=True
+            ):
+                log_weights = torch.tensor([candidate.log_weight for candidate in candidates], device=self.device)
+                components[row] = self.components(images, log_weights)
+        return [components[row] for row in range(len(token_rows))]
 
-    def _empty(self) -> Components:
-        nothing = torch.zeros(1, device=self.device)
-        return self.components(self.expected.picture[None], nothing, self.expected.variance)
+    def _uncond_components(self) -> MixtureComponents:
+        log_weight = torch.zeros(1, device=self.device)
+        return self.components(self.statistics.picture[None], log_weight, self.statistics.variance)
 
-    def _from_everywhere(self, said: tuple[float, ...]) -> Components:
+    def _orbit_components(self, flags: tuple[float, ...]) -> MixtureComponents:
         """The candidates of a text from all sides, or from those that its words for the view leave."""
-        wanted = said[-len(VIEWS) :]
-        rows = [(azimuth * math.tau / AZIMUTHS, elevation) for elevation in ELEVATIONS for azimuth in range(AZIMUTHS)]
+        view_flags = flags[-len(VIEW_LABELS) :]
+        rows = [
+            (azimuth * math.tau / NUM_AZIMUTHS, elevation)
+            for elevation in ELEVATIONS
+            for azimuth in range(NUM_AZIMUTHS)
+        ]
         rows += [(azimuth * math.tau / 4, 1.2) for azimuth in range(4)]
-        weights = [wanted[VIEWS.index(view_word(*row))] if any(wanted) else 1.0 for row in rows]
-        kept = [(row, math.log(weight)) for row, weight in zip(rows, weights, strict=True) if weight > 0]
-        every = [(c.model, row, c.log_share + share) for c in self._candidates(said) for row, share in kept]
-        camera = torch.tensor([row for _, row, _ in every], device=self.device)
-        rgba = pictures([model for model, _, _ in every], camera, self.picture_size)
-        shares = torch.tensor([share for _, _, share in every], device=self.device)
-        return self.components(rgba, shares)
+        weights = [view_flags[VIEW_LABELS.index(view_label(*row))] if any(view_flags) else 1.0 for row in rows]
+        poses = [(row, math.log(weight)) for row, weight in zip(rows, weights, strict=True) if weight > 0]
+        entries = [
+            (c.model, row, c.log_weight + log_weight)
+            for c in self._cached_candidates(flags)
+            for row, log_weight in poses
+        ]
+        camera = torch.tensor([row for _, row, _ in entries], device=self.device)
+        rgba = render_splats([model for model, _, _ in entries], camera, self.image_size)
+        log_weights = torch.tensor([log_weight for _, _, log_weight in entries], device=self.device)
+        return self.components(rgba, log_weights)
 
-    def _picked(self, said: tuple[float, ...]) -> tuple[Candidate, ...]:
+    def _select_models(self, flags: tuple[float, ...]) -> tuple[SplatCandidate, ...]:
         """The models of an object, narrowed by materials and colours wherever that leaves any."""
-        known, names = self.vocabulary, len(self._names)
-        subjects = [name for name, share in zip(self._names, said, strict=False) if share > 0]
-        colours = [word for word, share in zip(known.colours, said[names:], strict=False) if share > 0]
-        materials = {w for w, s in zip(known.materials, said[names + len(known.colours) :], strict=False) if s > 0}
+        vocabulary, names = self.vocabulary, len(self._object_names)
+        subjects = [name for name, flag in zip(self._object_names, flags, strict=False) if flag > 0]
+        colors = [word for word, flag in zip(vocabulary.colors, flags[names:], strict=False) if flag > 0]
+        materials = {
+            w for w, s in zip(vocabulary.materials, flags[names + len(vocabulary.colors) :], strict=False) if s > 0
+        }
         materials = {"wood" if word == "wooden" else word for word in materials}
-        rows = [number for number, row in enumerate(self.packed.known) if row.name in subjects]
-        rows = [n for n in rows if materials & set(self.packed.known[n].materials)] or rows
-        if colours:
-            own = [n for n in rows if set(colours) & set(self.packed.known[n].colours)]
-            tinted = [n for n in rows if self.packed.known[n].tintable]
-            picked = [(n, "") for n in own] or [(n, colour) for n in tinted for colour in colours]
+        rows = [number for number, row in enumerate(self.packed.infos) if row.name in subjects]
+        rows = [n for n in rows if materials & set(self.packed.infos[n].materials)] or rows
+        if colors:
+            matching = [n for n in rows if set(colors) & set(self.packed.infos[n].colors)]
+            tinted = [n for n in rows if self.packed.infos[n].tintable]
+            selected = [(n, "") for n in matching] or [(n, color) for n in tinted for color in colors]
         else:
-            picked = []
-        picked = picked or [(n, "") for n in rows]
-        return tuple(Candidate(self._model(n, paint), -math.log(len(picked))) for n, paint in picked)
-
-    def _painted(self, number: int, paint: str) -> Splats:
-        """A model, in another colour if one is named."""
-        model = self.packed.model(number).to(self.device)
-        if not paint:
-            return model
-        shade = (
-            model.colours
-            @ torch.tensor(_LUMINANCE, device=self.device)
-            / max(self.packed.known[number].brightness, 0.05)
+            selected = []
+        selected = selected or [(n, "") for n in rows]
+        return tuple(
+            SplatCandidate(self._cached_model(n, color_name), -math.log(len(selected))) for n, color_name in selected
         )
-        colour = self.expected.paints[self.vocabulary.colours.index(paint)]
-        return replace(model, colours=(shade.clamp(max=1.15)[:, None] * colour).clamp(max=1.0))
+
+    def _recolor(self, number: int, color_name: str) -> SplatModel:
+        """A model, in another colour if one is named."""
+        model = self.packed.unpack(number).to(self.device)
+        if not color_name:
+            return model
+        luminance = (
+            model.colors
+            @ torch.tensor(_LUMINANCE, device=self.device)
+            / max(self.packed.infos[number].brightness, 0.05)
+        )
+        target_color = self.statistics.paints[self.vocabulary.colors.index(color_name)]
+        return replace(model, colors=(luminance.clamp(max=1.15)[:, None] * target_color).clamp(max=1.0))
 
     def save(self, folder: Path) -> None:
         """Writes the folder."""
-        channels, grid, _ = self.expected.variance.shape
+        channels, grid, _ = self.statistics.variance.shape
         files = {
-            "model_index.json": {"_class_name": CLASS},
+            "model_index.json": {"_class_name": CLASS_NAME},
             "config.json": {"channels": channels, "patch": self.codec.patch, "grid": grid},
         }
         folder.mkdir(parents=True, exist_ok=True)
         for name, row in files.items():
             (folder / name).write_text(json.dumps(row, indent=2) + "\n")
-        for name, module in (("expected", self.expected), ("vae", self.codec)):
+        for name, module in (("expected", self.statistics), ("vae", self.codec)):
             (folder / name).mkdir(exist_ok=True)
             save_file({k: v.half().contiguous() for k, v in module.state_dict().items()}, folder / name / _WEIGHTS)
         (folder / "tokenizer").mkdir(exist_ok=True)
@@ -260,7 +276,7 @@ class MiniPrior:
         self.packed.save(folder)
 
     @staticmethod
-    def load(folder: Path = FOLDER, device: torch.device | str = "cpu") -> MiniPrior:
+    def load(folder: Path = FOLDER, device: torch.device | str = "cpu") -> Mini3DPrior:
         """Opens a folder that `save` wrote.
 
         Raises:
@@ -268,26 +284,26 @@ class MiniPrior:
             ValueError: the folder holds another kind of model, or a part of it is damaged.
         """
         try:
-            kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+            class_name = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
             row = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             channels, patch, grid = (int(row[name]) for name in ("channels", "patch", "grid"))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder} is damaged: expected a {CLASS} with its sizes ({error})") from None
-        if kind != CLASS:
-            raise ValueError(f"{folder} holds a {kind}, expected {CLASS}")
+            raise ValueError(f"{folder} is damaged: expected a {CLASS_NAME} with its sizes ({error})") from None
+        if class_name != CLASS_NAME:
+            raise ValueError(f"{folder} holds a {class_name}, expected {CLASS_NAME}")
         vocabulary = Vocabulary.load(folder / "tokenizer" / "vocabulary.json")
-        expected, codec = Expected(channels, patch, grid, len(vocabulary.colours)), PatchCodec(channels, patch)
-        for name, module in (("expected", expected), ("vae", codec)):
-            fill(module, read_tensors(folder / name / _WEIGHTS), folder / name / _WEIGHTS)
-        return MiniPrior(Packed.load(folder), expected, codec, vocabulary).to(device)
+        statistics, codec = ImageStatistics(channels, patch, grid, len(vocabulary.colors)), PatchCodec(channels, patch)
+        for name, module in (("expected", statistics), ("vae", codec)):
+            load_module_weights(module, read_tensors(folder / name / _WEIGHTS), folder / name / _WEIGHTS)
+        return Mini3DPrior(PackedSplats.load(folder), statistics, codec, vocabulary).to(device)
 
 
-def covered(rgba: Float[Tensor, "K 4 S S"], patch: int) -> Float[Tensor, "K 1 G G"]:
+def patch_opacity(rgba: Float[Tensor, "K 4 S S"], patch: int) -> Float[Tensor, "K 1 G G"]:
     """How opaque patches are where they are most so."""
     return torch.nn.functional.max_pool2d(rgba[:, 3:], patch)
 
 
-def is_mini(folder: Path) -> bool:
+def is_mini3d_folder(folder: Path) -> bool:
     """Whether a folder says that it holds a prior of this kind."""
     file = folder / "model_index.json"
-    return file.is_file() and f'"{CLASS}"' in file.read_text(encoding="utf-8", errors="replace")
+    return file.is_file() and f'"{CLASS_NAME}"' in file.read_text(encoding="utf-8", errors="replace")

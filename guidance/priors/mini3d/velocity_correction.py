@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Correction(nn.Module):
+class VelocityCorrection(nn.Module):
     """Noised latents, the clean ones that are expected, and the time, to a change of the velocity."""
 
-    layers = ("enter", "first", "second", "leave")
+    target_modules = ("enter", "first", "second", "leave")
     """Names of its convolutions."""
 
     def __init__(self, channels: int, width: int = 96) -> None:

@@ -21,7 +21,7 @@ ALIGNED = 0.7
 
 
 @dataclass(frozen=True)
-class Bearing:
+class FrontStatistics:
     """How well the judge knows from where it sees an object."""
 
     alignment: float
@@ -35,18 +35,18 @@ class Bearing:
 
 
 @functools.cache
-def bearings(file: Path = FILE) -> dict[str, Bearing]:
+def front_statistics(file: Path = FILE) -> dict[str, FrontStatistics]:
     """What was measured, by name; empty where the file was not installed. Raises ValueError if it is damaged."""
     if not file.is_file():
         return {}
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))["names"]
-        return {name: Bearing(*row) for name, row in rows.items()}
+        return {name: FrontStatistics(*row) for name, row in rows.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged: expected JSON with names ({error})") from None
 
 
 def has_front(name: str) -> bool:
     """Whether an object of that name has a front the judge can tell; False for names it was not tried on."""
-    known = bearings().get(name)
+    known = front_statistics().get(name)
     return known is not None and known.has_front

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guidance.priors.precision import autocast
-from guidance.priors.weights import fill, read_tensors
+from guidance.priors.weights import load_module_weights, read_tensors
 
 SIZE = 64
 """Height and width, pixels, of the pictures the judge looks at."""
@@ -64,7 +64,7 @@ class _Residual(nn.Module):
 
 
 @dataclass(frozen=True)
-class Opinion:
+class JudgePrediction:
     """What the judge thinks of B pictures."""
 
     probability: Float[Tensor, "B N"]
@@ -87,14 +87,14 @@ class Judge:
         self.names = names
 
     @torch.no_grad()
-    def look(self, rgb: Float[Tensor, "B 3 H W"]) -> Opinion:
+    def predict(self, rgb: Float[Tensor, "B 3 H W"]) -> JudgePrediction:
         """An opinion on square pictures in 0..1 of any size."""
         small = F.interpolate(rgb, (SIZE, SIZE), mode="area") if rgb.shape[-1] != SIZE else rgb
         with autocast(rgb.device):
             names, turn = self._network(small)
         turn = turn.float()
         azimuth, certainty = torch.atan2(turn[..., 0], turn[..., 1]), torch.linalg.vector_norm(turn, dim=-1)
-        return Opinion(names.float().softmax(-1), azimuth, certainty)
+        return JudgePrediction(names.float().softmax(-1), azimuth, certainty)
 
     def save(self, folder: Path) -> None:
         """Writes weights, in half precision, and names."""
@@ -112,5 +112,5 @@ class Judge:
                 raise FileNotFoundError(f"{folder} holds no judge: {name} is missing")
         names = json.loads((folder / "judge.json").read_text())["names"]
         network = JudgeNetwork(len(names))
-        fill(network, read_tensors(folder / "judge.safetensors"), folder / "judge.safetensors")
+        load_module_weights(network, read_tensors(folder / "judge.safetensors"), folder / "judge.safetensors")
         return Judge(network, names)

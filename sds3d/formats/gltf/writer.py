@@ -13,8 +13,8 @@ from numpy import ndarray
 
 from renderers.meshes.mesh import Mesh
 from renderers.meshing.tangents import tangents
-from sds3d.atomic_files import replacing, write_bytes
-from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, grain_of
+from sds3d.atomic_files import atomic_write, write_bytes
+from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, uniform_metallic_roughness
 from sds3d.formats.png import png
 
 VERTICES, INDICES = 34962, 34963
@@ -104,8 +104,8 @@ def write_gltf(path: Path, mesh: Mesh, facts: Facts) -> None:
         tree.json["images"].append({"name": name, "uri": f"{path.stem}_{name}.png"})
     with ExitStack() as drafts:
         for name, content in beside.items():
-            drafts.enter_context(replacing(path.with_name(name))).write_bytes(content)
-        draft = drafts.enter_context(replacing(path))
+            drafts.enter_context(atomic_write(path.with_name(name))).write_bytes(content)
+        draft = drafts.enter_context(atomic_write(path))
         draft.write_text(json.dumps(tree.json, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -124,7 +124,7 @@ def _of_mesh(mesh: Mesh, facts: Facts) -> Tree:
         {"name": "asset", "primitives": [{"attributes": attributes, "indices": corners, "material": 0, "mode": 4}]}
     ]
     colour: dict[str, Any] = {"baseColorTexture": tree.texture("color", mesh.texture)}
-    grain = grain_of(mesh)
+    grain = uniform_metallic_roughness(mesh)
     roughness, metallic = grain or (1.0, 1.0)
     colour |= {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": metallic, "roughnessFactor": roughness}
     material = {"name": "material", "pbrMetallicRoughness": colour, "doubleSided": False, "alphaMode": "OPAQUE"}

@@ -9,8 +9,8 @@ import numpy as np
 from numpy import ndarray
 
 from renderers.meshes.mesh import Mesh
-from sds3d.atomic_files import replacing
-from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, grain_of, polygons
+from sds3d.atomic_files import atomic_write
+from sds3d.formats.layout import GENERATOR, Facts, checked, facts_json, polygons, uniform_metallic_roughness
 from sds3d.formats.png import png
 
 
@@ -43,7 +43,7 @@ def write_obj(path: Path, mesh: Mesh, facts: Facts) -> None:
     # No light of its own and no highlight: the texture alone is the colour. Pr and Pm are read by newer programs.
     lines = ["newmtl material", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1"]
     lines.append(f"map_Kd {path.with_suffix('.png').name}")
-    if grain := grain_of(mesh):
+    if grain := uniform_metallic_roughness(mesh):
         lines += [f"Pr {grain[0]:g}", f"Pm {grain[1]:g}"]
     elif mesh.maps is not None:
         named = {"Pr": ("roughness", mesh.maps.roughness), "Pm": ("metallic", mesh.maps.metallic)}
@@ -55,9 +55,9 @@ def write_obj(path: Path, mesh: Mesh, facts: Facts) -> None:
         lines.append(f"norm {path.stem}_normal.png")
     with ExitStack() as drafts:
         for name, picture in pictures.items():
-            drafts.enter_context(replacing(path.with_name(name))).write_bytes(png(picture))
-        drafts.enter_context(replacing(material)).write_text("\n".join([*lines, ""]), encoding="utf-8")
-        drafts.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+            drafts.enter_context(atomic_write(path.with_name(name))).write_bytes(png(picture))
+        drafts.enter_context(atomic_write(material)).write_text("\n".join([*lines, ""]), encoding="utf-8")
+        drafts.enter_context(atomic_write(path)).write_text(text, encoding="utf-8")
 
 
 def _lines(pattern: str, rows: ndarray) -> str:

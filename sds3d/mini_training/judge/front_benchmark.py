@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sds3d.evaluation.janus import AZIMUTHS, front_likeness, fronts
-from sds3d.evaluation.judge.fronts import ALIGNED, Bearing
-from sds3d.evaluation.judge.network import Judge, Opinion
+from sds3d.evaluation.judge.fronts import ALIGNED, FrontStatistics
+from sds3d.evaluation.judge.network import Judge, JudgePrediction
 from sds3d.mini_training.corpus import Entry, file_of, read_entries
 from sds3d.mini_training.dataset import lit
 
@@ -48,16 +48,16 @@ def measure(corpus: Path, judge: Judge, progress: Callable[[str], None]) -> dict
     Raises FileNotFoundError where there is no corpus.
     """
     entries = [entry for entry in read_entries(corpus) if entry.name in judge.names]
-    names: dict[str, Bearing] = {}
+    names: dict[str, FrontStatistics] = {}
     counts = []
     for place, entry in enumerate(entries):
         rgb, angles = _pictures(corpus, entry)
-        opinion, number = judge.look(rgb), judge.names.index(entry.name)
+        opinion, number = judge.predict(rgb), judge.names.index(entry.name)
         bearing = names[entry.name] = _bearing(opinion, number, angles)
         if bearing.has_front:
             around = _around(angles)
             likeness = front_likeness(opinion, number)[around]
-            mirrored = front_likeness(judge.look(rgb[around].flip(-1)), number)
+            mirrored = front_likeness(judge.predict(rgb[around].flip(-1)), number)
             counts.append([len(fronts(curve)) for curve in (likeness, turned(likeness), glued(likeness, mirrored))])
         progress(f"{place + 1}/{len(entries)} {entry.name}: alignment {bearing.alignment:.2f}")
     return {
@@ -109,11 +109,11 @@ def _around(angles: Float[Tensor, "V 2"]) -> Tensor:
     return (far + turn + (angles[None, :, 1] - _ELEVATION).abs()).argmin(-1)
 
 
-def _bearing(opinion: Opinion, number: int, angles: Float[Tensor, "V 2"]) -> Bearing:
+def _bearing(opinion: JudgePrediction, number: int, angles: Float[Tensor, "V 2"]) -> FrontStatistics:
     error = opinion.azimuth[:, number] - angles[:, 0]
     alignment = (opinion.certainty[:, number] * error.cos()).mean()
     degrees = torch.rad2deg(torch.atan2(error.sin(), error.cos()).abs()).median()
-    return Bearing(round(float(alignment), 3), round(float(degrees), 1))
+    return FrontStatistics(round(float(alignment), 3), round(float(degrees), 1))
 
 
 def _rates(counts: np.ndarray) -> Rates:

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from guidance.priors.precision import autocast
 from sds3d.evaluation.judge.network import SIZE, Judge, JudgeNetwork
-from sds3d.mini_training.colors import COLOURS
+from sds3d.mini_training.colors import COLORS
 from sds3d.mini_training.corpus import Entry, file_of, read_entries
 
 _HELD_OUT = 8
 """Every so many views of an object are kept for the final mark."""
-_PAINTS = np.array(list(COLOURS.values()), np.float32)
+_PAINTS = np.array(list(COLORS.values()), np.float32)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Views:
             azimuths.append(self.angles[thing][view, 0])
         rgb = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
         if not held_out:
-            rgb = spoiled(rgb, rng)
+            rgb = augment(rgb, rng)
         return rgb, torch.tensor(things), torch.from_numpy(np.array(azimuths, np.float32))
 
     def _picture(self, thing: int, view: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,7 +81,7 @@ class Views:
         return picture.astype(np.float32)
 
 
-def spoiled(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+def augment(rgb: Tensor, rng: np.random.Generator) -> Tensor:
     """Pictures blurred, noised, and brightened a little at random: renders of assets are not as crisp as the corpus."""
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     count = len(rgb)
@@ -127,13 +127,13 @@ def train(knobs: JudgeTraining, progress: Callable[[str], None]) -> dict[str, fl
             progress(f"{seen} pictures, loss {loss.item():.3f}, {speed:.0f} pictures/s, {100 * share:.0f} %")
     judge = Judge(network, [entry.name for entry in entries])
     judge.save(knobs.out)
-    return mark(Judge.load(knobs.out), views, knobs.seed)
+    return evaluate(Judge.load(knobs.out), views, knobs.seed)
 
 
-def mark(judge: Judge, views: Views, seed: int, count: int = 4000) -> dict[str, float]:
+def evaluate(judge: Judge, views: Views, seed: int, count: int = 4000) -> dict[str, float]:
     """R@1, R@5 and the median azimuth error in degrees over random held-out views."""
     rgb, name, azimuth = views(count, np.random.default_rng(seed + 1), held_out=True)
-    opinion = judge.look(rgb)
+    opinion = judge.predict(rgb)
     likelier = (opinion.probability > opinion.probability.gather(1, name[:, None])).sum(-1)
     turn = opinion.azimuth.gather(1, name[:, None])[:, 0] - azimuth
     error = torch.rad2deg(torch.atan2(turn.sin(), turn.cos()).abs())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.forms.argument_policy import FILES, LONGEST, NAMED, changed, checked
+from app.forms.argument_policy import MAX_TEXT_CHARS, PATH_FLAGS, REGISTRY_FLAGS, replace_flags, validate_args
 from configs.run import RunConfig
 
 
@@ -19,14 +19,14 @@ from configs.run import RunConfig
     [
         ("a cat",),
         ("a cat: black/white ~ 50 %", "--seed", "3"),
-        ("a cat", "--negative=--dark/blurry", "--steps", "100"),
-        ("a cat", "--prior", "toy", "--objective", "sds", "--objective.scale", "-2.5"),
-        ("a cat", "--orbit.lowest", "-15", "--times.first", "0.5", "0.98"),
-        ("a cat", "--part", "a mug@0.4,0,0,0.5"),
+        ("a cat", "--negative-prompt=--dark/blurry", "--steps", "100"),
+        ("a cat", "--prior", "toy", "--objective", "sds", "--objective.guidance-scale", "-2.5"),
+        ("a cat", "--cameras.elevation-min", "-15", "--timesteps.start-range", "0.5", "0.98"),
+        ("a cat", "--region", "a mug@0.4,0,0,0.5"),
     ],
 )
-def test_texts_numbers_and_names_are_taken(words: tuple[str, ...]) -> None:
-    assert checked(words, 1) == words
+def test_accepts_texts_numbers_and_names(words: tuple[str, ...]) -> None:
+    assert validate_args(words, 1) == words
 
 
 @pytest.mark.parametrize(
@@ -42,53 +42,70 @@ def test_texts_numbers_and_names_are_taken(words: tuple[str, ...]) -> None:
         ("a cat", "-h"),
         ("a cat", "--"),
         ("a cat", "--json"),
-        ("a cat", "--negative", "--out=/tmp/x"),
+        ("a cat", "--negative-prompt", "--out=/tmp/x"),
         ("a cat", "--prior", "/etc"),
         ("a cat", "--prior", ".."),
         ("a cat", "--prior", "~"),
         ("a cat", "--prior=guidance"),
         ("a cat", "--objective", "os:system"),
         ("a cat", "--scene=some.module:Class"),
-        ("a cat", "--times", "..\\x"),
+        ("a cat", "--timesteps", "..\\x"),
         ("a\0cat",),
         ("a cat", "--seed", "1\0"),
-        ("x" * (LONGEST + 1),),
+        ("x" * (MAX_TEXT_CHARS + 1),),
         ("a cat", *["--seed", "1"] * 300),
     ],
 )
-def test_what_could_harm_is_refused_in_one_line(words: tuple[str, ...]) -> None:
+def test_rejects_harmful_args(words: tuple[str, ...]) -> None:
     with pytest.raises(ValueError) as refused:
-        checked(words, 1)
+        validate_args(words, 1)
     assert "\n" not in str(refused.value)
 
 
-@given(st.sampled_from(sorted(FILES)), st.text(max_size=30), st.booleans())
-def test_no_flag_that_names_a_file_is_taken(flag: str, value: str, joined: bool) -> None:
+@given(st.sampled_from(sorted(PATH_FLAGS)), st.text(max_size=30), st.booleans())
+def test_rejects_path_flags(flag: str, value: str, joined: bool) -> None:
     words = [f"--{flag}={value}"] if joined else [f"--{flag}", value]
     for spelled in (words, [words[0].replace("-", "_").replace("__", "--"), *words[1:]]):
         with pytest.raises(ValueError):
-            checked(("a cat", *spelled), 1)
+            validate_args(("a cat", *spelled), 1)
 
 
-def test_the_server_may_trust_a_value() -> None:
+def test_trusted_values_are_accepted() -> None:
     words = ("a cat", "--prior", "/models/mine")
-    assert checked(words, 1, {"/models/mine"}) == words
+    assert validate_args(words, 1, {"/models/mine"}) == words
     with pytest.raises(ValueError):
-        checked(("a cat", "--out", "/models/mine"), 1, {"/models/mine"})
+        validate_args(("a cat", "--out", "/models/mine"), 1, {"/models/mine"})
 
 
-def test_a_change_takes_the_place_of_every_spelling() -> None:
-    words = ("a cat", "--seed", "1", "--negative=dark", "--times.first", "0.5", "0.9", "--seed=2", "--steps", "9")
-    changes = {"seed": "3", "negative": "blue - green", "times.first": "0.1 0.2", "steps": "", "prompt": "a dog"}
-    assert changed(words, 1, changes) == (
-        "a dog", "--seed", "3", "--negative=blue - green", "--times.first", "0.1", "0.2",
+def test_replace_flags_replaces_every_spelling() -> None:
+    words = (
+        "a cat",
+        "--seed",
+        "1",
+        "--negative-prompt=dark",
+        "--timesteps.start-range",
+        "0.5",
+        "0.9",
+        "--seed=2",
+        "--steps",
+        "9",
+    )
+    changes = {
+        "seed": "3",
+        "negative-prompt": "blue - green",
+        "timesteps.start-range": "0.1 0.2",
+        "steps": "",
+        "prompt": "a dog",
+    }
+    assert replace_flags(words, 1, changes) == (
+        "a dog", "--seed", "3", "--negative-prompt=blue - green", "--timesteps.start-range", "0.1", "0.2",
     )  # fmt: skip
 
 
-def test_a_run_or_an_upload_stands_before_the_prompt() -> None:
-    assert checked(("a-cat", "a dog", "--seed", "1"), 2) == ("a-cat", "a dog", "--seed", "1")
+def test_leading_args_precede_the_prompt() -> None:
+    assert validate_args(("a-cat", "a dog", "--seed", "1"), 2) == ("a-cat", "a dog", "--seed", "1")
     with pytest.raises(ValueError, match="prompt is missing"):
-        checked(("a-cat",), 2)
+        validate_args(("a-cat",), 2)
 
 
 def texts_of(value: object, before: str = "") -> Iterator[str]:
@@ -101,7 +118,12 @@ def texts_of(value: object, before: str = "") -> Iterator[str]:
             yield before + f.name
 
 
-def test_it_is_known_of_every_text_of_a_run_whether_it_names_a_file() -> None:
+def test_every_text_field_is_classified_as_path_or_text() -> None:
     """A new field that takes a text has to be put on one of the lists."""
-    plain = {"prompt", "device", "extras.revision"}
-    assert {*texts_of(RunConfig("a cat"))} == plain | {"negative"} | NAMED | FILES - {"out", "to", "config"}
+    plain = {"prompt", "device", "prior-options.revision"}
+    flags = {name.replace("_", "-") for name in texts_of(RunConfig("a cat"))}
+    assert flags == plain | {"negative-prompt"} | REGISTRY_FLAGS | PATH_FLAGS - {
+        "out",
+        "to",
+        "config",
+    }

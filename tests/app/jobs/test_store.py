@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.jobs.job import Job, Unknown
+from app.jobs.job import Job, NotFound
 from app.jobs.store import Store
 
 SECRET = "not for visitors"
@@ -41,7 +41,7 @@ def store(runs: Path) -> Store:
     return Store(runs)
 
 
-def test_files_of_a_run_are_found(store: Store, runs: Path) -> None:
+def test_finds_run_files(store: Store, runs: Path) -> None:
     assert store.folder("a-cat") == runs / "a-cat"
     for name in ("run.yaml", "previews/step-000050.png"):
         assert store.file("a-cat", name) == runs / "a-cat" / name
@@ -60,18 +60,18 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("id", BAD_IDS, ids=ascii)
-def test_no_other_folder_is_reached(store: Store, id: str) -> None:
-    with pytest.raises(Unknown, match="there is no run"):
+def test_rejects_other_folders(store: Store, id: str) -> None:
+    with pytest.raises(NotFound, match="there is no run"):
         store.folder(id)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         store.delete(id)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_no_other_file_is_reached(store: Store, name: str) -> None:
-    with pytest.raises(Unknown, match="has no file"):
+def test_rejects_other_files(store: Store, name: str) -> None:
+    with pytest.raises(NotFound, match="has no file"):
         store.file("a-cat", name)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         store.upload(name)
 
 
@@ -83,10 +83,10 @@ PATHS = st.builds(str.join, st.sampled_from(["/", "", "\\", "//"]), st.lists(PIE
 
 
 @given(PATHS, PATHS)
-def test_whatever_is_named_stays_inside_its_run(store: Store, runs: Path, id: str, name: str) -> None:
+def test_paths_stay_inside_the_run(store: Store, runs: Path, id: str, name: str) -> None:
     try:
         found = store.file(id, name)
-    except Unknown as error:
+    except NotFound as error:
         assert "\n" not in str(error)
     else:
         inside = found.resolve().relative_to(runs / "a-cat")
@@ -95,7 +95,7 @@ def test_whatever_is_named_stays_inside_its_run(store: Store, runs: Path, id: st
 
 
 @given(st.text(max_size=80))
-def test_every_name_becomes_an_id_that_the_store_knows(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+def test_reserve_gives_valid_ids(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     store = Store(tmp_path_factory.mktemp("runs"))
     ids = [store.reserve(name) for _ in range(3)]
     assert len({*ids}) == 3
@@ -106,7 +106,7 @@ def test_every_name_becomes_an_id_that_the_store_knows(tmp_path_factory: pytest.
     store.close()
 
 
-def test_one_server_at_a_time(tmp_path: Path) -> None:
+def test_store_is_locked_by_one_server(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ValueError, match=f"another server has .*process {os.getpid()}") as refused:
         Store(tmp_path)
@@ -115,7 +115,7 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
     Store(tmp_path).close()
 
 
-def test_a_deletion_that_was_cut_short_is_finished_by_the_next_server(tmp_path: Path) -> None:
+def test_interrupted_deletion_is_completed(tmp_path: Path) -> None:
     gone = tmp_path / ".jobs" / "gone-1"
     gone.mkdir(parents=True)
     (gone / "asset.glb").write_text("")
@@ -123,10 +123,10 @@ def test_a_deletion_that_was_cut_short_is_finished_by_the_next_server(tmp_path: 
     assert not gone.exists()
 
 
-def test_a_job_comes_back_from_the_disk_as_it_was(tmp_path: Path) -> None:
+def test_job_round_trip(tmp_path: Path) -> None:
     store = Store(tmp_path)
     id = store.reserve("A Cat")
-    job = Job(id, "generate", ("a cat", "--seed", "3"), "ann", 1.5, "failed", "why", "a cat", "b", 2.5, began=3.5)
+    job = Job(id, "generate", ("a cat", "--seed", "3"), "ann", 1.5, "failed", "why", "a cat", "b", 2.5, started_at=3.5)
     store.write(job)
     assert store.jobs() == [job]
     store.close()

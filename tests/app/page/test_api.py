@@ -17,7 +17,7 @@ from app.__main__ import main
 from app.actions import Actions
 from app.guard import Guard
 from app.jobs.queue import Jobs
-from tests.support.app.polling import PATIENCE, STUB, over, swept
+from tests.support.app.polling import STUB_COMMAND, TIMEOUT_S, cancel_all, wait_until_over
 
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
 gradio = pytest.importorskip("gradio", reason='gradio is missing (pip install "sds3d[app]")')
@@ -38,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Any
     folder = tmp_path_factory.mktemp("page")
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "served")
-    jobs = Jobs(folder / "runs", command=STUB)
+    jobs = Jobs(folder / "runs", command=STUB_COMMAND)
     made = page(Actions(jobs))
     from starlette.middleware import Middleware
 
@@ -50,44 +50,44 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Any
         theme=theme(),
         css=styles(),
         allowed_paths=[str(jobs.store.runs)],
-        blocked_paths=[str(jobs.store.desk)],
+        blocked_paths=[str(jobs.store.jobs_dir)],
         enable_monitoring=False,
         run_history=False,
         _frontend=False,
     )
-    told: dict[str, Any] = {"verbose": False, "analytics_enabled": False, "download_files": str(folder / "fetched")}
-    yield jobs, Client(address, httpx_kwargs={"timeout": PATIENCE}, **told)
+    result: dict[str, Any] = {"verbose": False, "analytics_enabled": False, "download_files": str(folder / "fetched")}
+    yield jobs, Client(address, httpx_kwargs={"timeout": TIMEOUT_S}, **result)
     made.close(verbose=False)
-    swept(jobs)
+    cancel_all(jobs)
     if before is None:
         del os.environ["GRADIO_TEMP_DIR"]
     else:
         os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def test_the_endpoints_are_those_of_the_docs(served: tuple[Jobs, Any]) -> None:
-    told = served[1].view_api(return_format="dict")
-    assert {name.strip("/") for name in told["named_endpoints"]} == ENDPOINTS
+def test_endpoints_match_the_docs(served: tuple[Jobs, Any]) -> None:
+    result = served[1].view_api(return_format="dict")
+    assert {name.strip("/") for name in result["named_endpoints"]} == ENDPOINTS
     text = (Path(__file__).parents[3] / "docs" / "page.md").read_text()
     assert all(f"`{name}`" in text for name in ENDPOINTS)
 
 
-def test_a_program_makes_looks_at_and_deletes_a_run(served: tuple[Jobs, Any]) -> None:
+def test_generate_status_and_delete(served: tuple[Jobs, Any]) -> None:
     jobs, client = served
     id = client.predict({"prompt": "a cat", "seed": 3, "values": {"steps": 20}}, api_name="/generate")
-    assert jobs.get(id).words[0] == "a cat" and {"--seed", "3", "--steps", "20"} <= {*jobs.get(id).words}
+    assert jobs.get(id).args[0] == "a cat" and {"--seed", "3", "--steps", "20"} <= {*jobs.get(id).args}
     client.predict(id, api_name="/cancel")
-    over(jobs, id)
-    told = client.predict(id, api_name="/status")
-    assert told["state"] == "stopped" and told["prompt"] == "a cat"
+    wait_until_over(jobs, id)
+    result = client.predict(id, api_name="/status")
+    assert result["state"] == "stopped" and result["prompt"] == "a cat"
     assert [run["id"] for run in client.predict("cat", 0, api_name="/runs")["runs"]] == [id]
     client.predict(id, api_name="/delete")
     assert jobs.list() == []
 
 
-def test_mistakes_come_back_in_one_line(served: tuple[Jobs, Any]) -> None:
+def test_errors_are_one_line(served: tuple[Jobs, Any]) -> None:
     client = served[1]
-    for asked, words in (
+    for calls, words in (
         ({"prompt": "a tedy baer"}, "nearest: "),
         ({"prompt": "a cat", "objective": "sdss"}, "did you mean sds"),
         ({"prompt": "a cat", "image": "/etc/passwd"}, "is not taken"),
@@ -97,11 +97,11 @@ def test_mistakes_come_back_in_one_line(served: tuple[Jobs, Any]) -> None:
         ({"prompt": None}, "prompt is None; expected text"),
         ({"prompt": "--help"}, "does not begin with a dash"),
         ({"prompt": "a cat", "values": {"steps": "--help"}}, "steps is '--help'"),
-        ({"prompt": "a cat", "values": {"objective.scale": 1e300}}, "scale is 1e"),
+        ({"prompt": "a cat", "values": {"objective.guidance_scale": 1e300}}, "scale is 1e"),
         ({"prompt": "a cat", "prior": "sd-1.5"}, "sd-1.5 is not on this machine"),
     ):
         with pytest.raises(Exception, match=words) as refused:
-            client.predict(asked, api_name="/generate")
+            client.predict(calls, api_name="/generate")
         assert "\n" not in str(refused.value)
     with pytest.raises(Exception, match="there is no run"):
         client.predict("../..", api_name="/status")
@@ -130,7 +130,7 @@ HOSTILE: tuple[object, ...] = (
 """What may stand in any place of any request."""
 
 
-def test_every_endpoint_answers_hostile_values_in_one_line(served: tuple[Jobs, Any]) -> None:
+def test_hostile_values_give_one_line_errors(served: tuple[Jobs, Any]) -> None:
     """Each value in each place of each endpoint; nothing ends the server, no answer is empty or a traceback."""
     import httpx
 
@@ -139,7 +139,7 @@ def test_every_endpoint_answers_hostile_values_in_one_line(served: tuple[Jobs, A
         name: len(row["parameters"]) for name, row in client.view_api(return_format="dict")["named_endpoints"].items()
     }
     assert len(HOSTILE) >= 40
-    with httpx.Client(timeout=PATIENCE) as http:
+    with httpx.Client(timeout=TIMEOUT_S) as http:
         for name, count in arity.items():
             for value in HOSTILE:
                 # An estimate may take some steps where it is told to, which takes time and no parsing.
@@ -151,46 +151,46 @@ def test_every_endpoint_answers_hostile_values_in_one_line(served: tuple[Jobs, A
                     assert line and "\n" not in str(line) and "Traceback" not in str(line), (name, value, answer.text)
                     assert "internal error" not in str(line), (name, value, line)
     assert client.predict("", 0, api_name="/runs")["page"] == 0
-    for job in [job for job in jobs.list() if not job.over]:
-        jobs.cancel(job.id, at_once=True)
+    for job in [job for job in jobs.list() if not job.is_over]:
+        jobs.cancel(job.id, kill=True)
     for job in jobs.list():
-        jobs.delete(over(jobs, job.id).id)
+        jobs.delete(wait_until_over(jobs, job.id).id)
 
 
-def test_an_unknown_endpoint_is_not_found(served: tuple[Jobs, Any]) -> None:
+def test_unknown_endpoint_is_404(served: tuple[Jobs, Any]) -> None:
     import httpx
 
     for path in ("run/nosuch", "call/nosuch", "api/nosuch", "call/v2/nosuch"):
-        assert httpx.post(served[1].src_prefixed + path, json={"data": []}, timeout=PATIENCE).status_code == 404
+        assert httpx.post(served[1].src_prefixed + path, json={"data": []}, timeout=TIMEOUT_S).status_code == 404
 
 
-def test_other_hosts_and_origins_are_refused_on_every_route(served: tuple[Jobs, Any]) -> None:
+def test_rejects_foreign_hosts_and_origins(served: tuple[Jobs, Any]) -> None:
     import httpx
 
     root, prefixed = served[1].src.rstrip("/"), served[1].src_prefixed
     for url in (root + "/", root + "/config", prefixed + "info", prefixed + "file=/etc/passwd", prefixed + "upload"):
-        answer = httpx.get(url, headers={"Host": "evil.example", "Origin": "http://evil.example"}, timeout=PATIENCE)
+        answer = httpx.get(url, headers={"Host": "evil.example", "Origin": "http://evil.example"}, timeout=TIMEOUT_S)
         assert answer.status_code == 421 and "--allow-host" in answer.text
     for path in ("upload", "run/cancel", "queue/join", "cancel", "reset", "component_server"):
         for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
-            assert httpx.post(prefixed + path, headers=headers, json={}, timeout=PATIENCE).status_code == 403
+            assert httpx.post(prefixed + path, headers=headers, json={}, timeout=TIMEOUT_S).status_code == 403
 
 
-def test_the_fields_of_a_choice_are_told(served: tuple[Jobs, Any]) -> None:
-    told = served[1].predict({"objective": "csd"}, api_name="/fields")
-    assert any(group["title"] == "Objective: csd" for group in told) and json.dumps(told)
+def test_fields_endpoint(served: tuple[Jobs, Any]) -> None:
+    result = served[1].predict({"objective": "csd"}, api_name="/fields")
+    assert any(group["title"] == "Objective: csd" for group in result) and json.dumps(result)
 
 
-def test_many_prompts_are_taken_and_each_refusal_is_told(served: tuple[Jobs, Any]) -> None:
+def test_batch_endpoint_reports_each_rejection(served: tuple[Jobs, Any]) -> None:
     jobs, client = served
-    told = client.predict("a cat\nsomething unheard of\na dog", {"values": {"steps": 5}}, api_name="/batch")
-    assert len(told["runs"]) == 2 and len(told["wrong"]) == 1 and "row 2" in told["wrong"][0]
-    assert all("--steps" in jobs.get(id).words for id in told["runs"])
-    for id in told["runs"]:
-        jobs.cancel(id, at_once=True)
+    result = client.predict("a cat\nsomething unheard of\na dog", {"values": {"steps": 5}}, api_name="/batch")
+    assert len(result["runs"]) == 2 and len(result["problems"]) == 1 and "row 2" in result["problems"][0]
+    assert all("--steps" in jobs.get(id).args for id in result["runs"])
+    for id in result["runs"]:
+        jobs.cancel(id, kill=True)
 
 
-def test_scripts_of_the_page_go_on_with_a_run_and_delete_it(served: tuple[Jobs, Any]) -> None:
+def test_page_scripts_resume_and_delete(served: tuple[Jobs, Any]) -> None:
     """What a browser asks for, without one."""
     import httpx
 
@@ -200,16 +200,16 @@ def test_scripts_of_the_page_go_on_with_a_run_and_delete_it(served: tuple[Jobs, 
 
     def asked(place: str, name: str) -> Any:
         about = {"session_hash": "x", "component_id": numbers[place], "fn_name": name, "data": id}
-        return httpx.post(client.src_prefixed + "component_server", json=about, timeout=PATIENCE).json()
+        return httpx.post(client.src_prefixed + "component_server", json=about, timeout=TIMEOUT_S).json()
 
-    id = over(jobs, jobs.submit("generate", ("quick hen",), "ann").id).id
+    id = wait_until_over(jobs, jobs.submit("generate", ("quick hen",), "ann").id).id
     for place in ("gallery", "live-generate"):
         assert asked(place, "resume") == {"error": f"{id} is done; give more steps to go on"}
     assert asked("live-generate", "cancel") == asked("gallery", "remove") == {}
     assert all("there is no run" in asked(*words)["error"] for words in (("gallery", "remove"), ("gallery", "resume")))
 
 
-def test_a_share_of_the_queue_is_a_users_or_a_machines() -> None:
+def test_owner_is_user_or_client_address() -> None:
     from app.page.components import owner
 
     machine = SimpleNamespace(host="10.0.0.7")
@@ -238,7 +238,7 @@ def test_a_share_of_the_queue_is_a_users_or_a_machines() -> None:
         (["runs"], "unrecognized"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(words: list[str], line: str) -> None:
+def test_rejects_invalid_options(words: list[str], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         main(words)
 
@@ -251,7 +251,7 @@ def free_port() -> int:
         return port
 
 
-def test_without_gradio_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_gradio_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.jobs.job import Full, Unknown
+from app.jobs.job import LimitReached, NotFound
 from app.jobs.store import Store
-from app.uploads.child import facts
-from app.uploads.uploads import OF_ONE_OWNER, WAITING, Uploads
+from app.uploads.child import mesh_facts
+from app.uploads.uploads import MAX_OPENING, MAX_OPENING_PER_OWNER, Uploads
 
 CUBE = """
 v 0 0 0\nv 1 0 0\nv 1 2 0\nv 0 2 0\nv 0 0 3\nv 1 0 3\nv 1 2 3\nv 0 2 3
@@ -30,58 +30,58 @@ FOUND = {"faces": 12, "vertices": 8, "parts": 1, "textured": False, "size": [1.0
 @pytest.fixture
 def uploads(tmp_path: Path) -> Iterator[Uploads]:
     store = Store(tmp_path / "runs")
-    yield Uploads(store, megabytes=1, kept=3, seconds=600)
+    yield Uploads(store, max_megabytes=1, max_files=3, timeout_s=600)
     store.close()
 
 
 @pytest.fixture
 def trusting(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Uploads:
     """Without the child process, which takes everything."""
-    monkeypatch.setattr(uploads, "_opened", lambda draft, shown: FOUND)
+    monkeypatch.setattr(uploads, "_inspect", lambda draft, shown: FOUND)
     return uploads
 
 
-def a_file(folder: Path, content: bytes | str, name: str = "upload.tmp") -> Path:
+def write_file(folder: Path, content: bytes | str, name: str = "upload.tmp") -> Path:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
-def a_glb(tree: dict[str, Any]) -> bytes:
+def make_glb(tree: dict[str, Any]) -> bytes:
     """A GLB with that head and nothing else."""
     head = json.dumps({"asset": {"version": "2.0"}, **tree}).encode()
     head += b" " * (-len(head) % 4)
     return struct.pack("<4sIII4s", b"glTF", 2, 20 + len(head), len(head), b"JSON") + head
 
 
-def kept(uploads: Uploads) -> list[str]:
+def uploaded_names(uploads: Uploads) -> list[str]:
     return sorted(path.name for path in uploads._store.uploads.iterdir())
 
 
 # --- what is taken ---
 
 
-def test_a_mesh_is_taken_with_its_facts(uploads: Uploads, tmp_path: Path) -> None:
-    taken = uploads.take(a_file(tmp_path, CUBE), "../My Cube.OBJ")
-    assert (taken.name, taken.faces, taken.vertices, taken.size) == ("My Cube.OBJ", 12, 8, (1.0, 2.0, 3.0))
-    assert taken.told() == "My Cube.OBJ: 12 faces, without a texture, 0.0 MB"
-    assert any("no texture coordinates" in line for line in taken.remarks)
-    assert taken.id.startswith("my-cube-") and taken.id.endswith(".obj") and kept(uploads) == [taken.id]
-    assert uploads._store.upload(taken.id).read_bytes() == CUBE.encode()
+def test_add_returns_mesh_facts(uploads: Uploads, tmp_path: Path) -> None:
+    added = uploads.add(write_file(tmp_path, CUBE), "../My Cube.OBJ")
+    assert (added.name, added.faces, added.vertices, added.size) == ("My Cube.OBJ", 12, 8, (1.0, 2.0, 3.0))
+    assert added.describe() == "My Cube.OBJ: 12 faces, without a texture, 0.0 MB"
+    assert any("no texture coordinates" in line for line in added.remarks)
+    assert added.id.startswith("my-cube-") and added.id.endswith(".obj") and uploaded_names(uploads) == [added.id]
+    assert uploads._store.upload(added.id).read_bytes() == CUBE.encode()
 
 
-def test_what_takes_too_much_memory_is_refused(uploads: Uploads, tmp_path: Path) -> None:
+def test_rejects_meshes_over_the_memory_limit(uploads: Uploads, tmp_path: Path) -> None:
     """With no memory to spare nothing can be opened; the server itself goes on. Some libraries end the process."""
     uploads.memory_mb = 0
     with pytest.raises(
         ValueError, match=r"^big\.obj takes (more than 0 MB of|too long or too much) memory to open; simp"
     ):
-        uploads.take(a_file(tmp_path, CUBE * 2000), "big.obj")
-    assert kept(uploads) == []
+        uploads.add(write_file(tmp_path, CUBE * 2000), "big.obj")
+    assert uploaded_names(uploads) == []
 
 
-def test_facts_of_a_mesh(tmp_path: Path) -> None:
-    found = facts(a_file(tmp_path, CUBE, "cube.obj"))
+def test_mesh_facts(tmp_path: Path) -> None:
+    found = mesh_facts(write_file(tmp_path, CUBE, "cube.obj"))
     assert found["remarks"].pop() == "it will be unfolded anew: it has no texture coordinates"
     assert found == FOUND
 
@@ -96,9 +96,9 @@ def test_facts_of_a_mesh(tmp_path: Path) -> None:
         ("model.glb", b"x" * (2**20 + 1), "more than 1 MB"),
         ("model.glb", b"hello", "is no GLB"),
         ("model.glb", b"glTF" + b"\xff" * 40, "is no GLB"),
-        ("model.glb", a_glb({"images": 3}), "is no GLB"),
-        ("model.glb", a_glb({"buffers": [{"uri": "/etc/passwd"}]}), "names other files"),
-        ("model.glb", a_glb({"images": [{"uri": "data:,"}, {"uri": "../x.png"}]}), "names other files"),
+        ("model.glb", make_glb({"images": 3}), "is no GLB"),
+        ("model.glb", make_glb({"buffers": [{"uri": "/etc/passwd"}]}), "names other files"),
+        ("model.glb", make_glb({"images": [{"uri": "data:,"}, {"uri": "../x.png"}]}), "names other files"),
         ("model.stl", b"solid", "expected a mesh"),
         ("model", b"solid", "expected a mesh"),
         ("", b"solid", "expected a mesh"),
@@ -107,34 +107,34 @@ def test_facts_of_a_mesh(tmp_path: Path) -> None:
         ("model.obj/", b"", "is empty"),
     ],
 )
-def test_what_is_no_mesh_is_refused_in_one_line(
+def test_rejects_invalid_mesh_with_one_line_error(
     trusting: Uploads, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words) as refused:
-        trusting.take(a_file(tmp_path, content), name)
+        trusting.add(write_file(tmp_path, content), name)
     assert "\n" not in str(refused.value)
-    assert kept(trusting) == []
+    assert uploaded_names(trusting) == []
 
 
 @pytest.mark.parametrize("spelling", ["mtllib", "MTLLIB", "MtlLib"])
-def test_an_obj_names_no_file_any_more(trusting: Uploads, tmp_path: Path, spelling: str) -> None:
-    taken = trusting.take(a_file(tmp_path, f"{spelling} ../../secret.mtl\n{CUBE}"), "cube.obj")
-    content = trusting._store.upload(taken.id).read_bytes()
+def test_obj_material_references_are_removed(trusting: Uploads, tmp_path: Path, spelling: str) -> None:
+    added = trusting.add(write_file(tmp_path, f"{spelling} ../../secret.mtl\n{CUBE}"), "cube.obj")
+    content = trusting._store.upload(added.id).read_bytes()
     assert b"mtllib" not in content.lower()
-    assert facts(trusting._store.upload(taken.id))["faces"] == 12
+    assert mesh_facts(trusting._store.upload(added.id))["faces"] == 12
 
 
-def test_a_refusal_by_the_child_is_passed_on(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", str(a_script(tmp_path, '{"refused": "%s has no triangles"}')))
+def test_child_errors_are_passed_on(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", str(write_child_script(tmp_path, '{"refused": "%s has no triangles"}')))
     with pytest.raises(ValueError, match=r"^cube\.obj has no triangles$"):
-        uploads.take(a_file(tmp_path, CUBE), "cube.obj")
-    monkeypatch.setattr("sys.executable", str(a_script(tmp_path, "no JSON")))
+        uploads.add(write_file(tmp_path, CUBE), "cube.obj")
+    monkeypatch.setattr("sys.executable", str(write_child_script(tmp_path, "no JSON")))
     with pytest.raises(ValueError, match=r"^cube\.obj cannot be opened: "):
-        uploads.take(a_file(tmp_path, CUBE), "cube.obj")
-    assert kept(uploads) == []
+        uploads.add(write_file(tmp_path, CUBE), "cube.obj")
+    assert uploaded_names(uploads) == []
 
 
-def a_script(folder: Path, says: str) -> Path:
+def write_child_script(folder: Path, says: str) -> Path:
     """Stands in for the interpreter: says that, with the file's name for %s."""
     script = folder / "python"
     script.write_text(f'#!/bin/sh\nprintf \'{says}\\n\' "$(basename "$3")"\n')
@@ -145,50 +145,50 @@ def a_script(folder: Path, says: str) -> Path:
 # --- what is kept ---
 
 
-def test_the_oldest_go_but_none_that_is_in_use(trusting: Uploads, tmp_path: Path) -> None:
-    source = a_file(tmp_path, CUBE)
+def test_evicts_oldest_unused_files(trusting: Uploads, tmp_path: Path) -> None:
+    source = write_file(tmp_path, CUBE)
     ids = []
     for number in range(3):
-        ids.append(trusting.take(source, "cube.obj").id)
+        ids.append(trusting.add(source, "cube.obj").id)
         os.utime(trusting._store.upload(ids[-1]), (number, number))
-    ids.append(trusting.take(source, "cube.obj", in_use={ids[0]}).id)
-    assert kept(trusting) == sorted([ids[0], ids[2], ids[3]])
-    with pytest.raises(Unknown, match="upload it again"):
+    ids.append(trusting.add(source, "cube.obj", in_use={ids[0]}).id)
+    assert uploaded_names(trusting) == sorted([ids[0], ids[2], ids[3]])
+    with pytest.raises(NotFound, match="upload it again"):
         trusting._store.upload(ids[1])
 
 
-def test_so_many_at_once_of_one_owner_and_of_all(trusting: Uploads, tmp_path: Path) -> None:
-    source = a_file(tmp_path, CUBE)
+def test_limits_concurrent_uploads(trusting: Uploads, tmp_path: Path) -> None:
+    source = write_file(tmp_path, CUBE)
     with ExitStack() as places:
-        for _ in range(OF_ONE_OWNER):
-            places.enter_context(trusting._place("ann"))
-        with pytest.raises(Full, match="of your uploads"):
-            trusting.take(source, "cube.obj", owner="ann")
-        trusting.take(source, "cube.obj", owner="ben")
-        for number in range(WAITING - OF_ONE_OWNER):
-            places.enter_context(trusting._place(str(number)))
-        with pytest.raises(Full, match="try again"):
-            trusting.take(source, "cube.obj", owner="ben")
-    trusting.take(source, "cube.obj", owner="ann")
+        for _ in range(MAX_OPENING_PER_OWNER):
+            places.enter_context(trusting._slot("ann"))
+        with pytest.raises(LimitReached, match="of your uploads"):
+            trusting.add(source, "cube.obj", owner="ann")
+        trusting.add(source, "cube.obj", owner="ben")
+        for number in range(MAX_OPENING - MAX_OPENING_PER_OWNER):
+            places.enter_context(trusting._slot(str(number)))
+        with pytest.raises(LimitReached, match="try again"):
+            trusting.add(source, "cube.obj", owner="ben")
+    trusting.add(source, "cube.obj", owner="ann")
     assert not trusting._opening, "each makes room again"
 
 
 def test_uploads_are_opened_in_parallel(trusting: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that each wait for the other: one after another they would wait for ever."""
-    both, opened = threading.Barrier(2, timeout=60), trusting._opened
+    both, opened = threading.Barrier(2, timeout=60), trusting._inspect
 
     def meeting(draft: Path, shown: str) -> dict[str, Any]:
         both.wait()
         return opened(draft, shown)
 
-    monkeypatch.setattr(trusting, "_opened", meeting)
-    source = a_file(tmp_path, CUBE)
+    monkeypatch.setattr(trusting, "_inspect", meeting)
+    source = write_file(tmp_path, CUBE)
     with ThreadPoolExecutor(2) as pool:
-        taken = [pool.submit(trusting.take, source, "cube.obj", owner=name) for name in ("ann", "ben")]
-        assert len({upload.result().id for upload in taken}) == 2
+        added = [pool.submit(trusting.add, source, "cube.obj", owner=name) for name in ("ann", "ben")]
+        assert len({upload.result().id for upload in added}) == 2
 
 
-def test_a_real_glb_is_opened(tmp_path: Path) -> None:
+def test_opens_a_real_glb(tmp_path: Path) -> None:
     from renderers.meshes.mesh import Mesh
     from sds3d.formats.gltf.writer import write_glb
 
@@ -197,5 +197,5 @@ def test_a_real_glb_is_opened(tmp_path: Path) -> None:
     normals = np.tile(np.array([[0, 0, 1]], np.float32), (4, 1))
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     write_glb(tmp_path / "square.glb", Mesh(square, faces, normals, uv, np.zeros((8, 8, 3), np.uint8)), {})
-    found = facts(tmp_path / "square.glb")
+    found = mesh_facts(tmp_path / "square.glb")
     assert (found["faces"], found["textured"], found["remarks"]) == (2, True, [])

@@ -8,54 +8,54 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import Objective, Source, View, Wanted, guided
+from guidance.objectives.base import EditSource, Objective, ViewBatch, ViewConditions, classifier_free_guidance
 from guidance.objectives.edits.dds import DDS
 from guidance.objectives.edits.pds import PDS
-from guidance.priors.base import Condition, cleaned, noised, per_view
-from guidance.priors.gaussian_mixture import ToyPrior
-from guidance.priors.schedule import Flow, ScaledLinear
+from guidance.priors.base import Condition, add_noise, expand_like_latents, predict_x0
+from guidance.priors.gaussian_mixture import GaussianMixturePrior
+from guidance.priors.schedule import RectifiedFlowSchedule, ScaledLinearSchedule
 
 BOTH = [DDS(), PDS()]
 names = [type(objective).__name__ for objective in BOTH]
 
 
-def edit(prior: ToyPrior, x: Tensor, source: Tensor, t: Tensor, seed: int = 0) -> View:
+def edit(prior: GaussianMixturePrior, x: Tensor, source: Tensor, t: Tensor, seed: int = 0) -> ViewBatch:
     """From what `old` means to what `new` does."""
-    new, empty, old = (prior.read([text] * len(x)) for text in ("new", "", "old"))
-    view = View.drawn(x, t, Wanted(new, empty, empty, new), torch.Generator().manual_seed(seed))
-    return replace(view, source=Source(source, old))
+    new, uncond, old = (prior.encode_prompt([text] * len(x)) for text in ("new", "", "old"))
+    view = ViewBatch.sample(x, t, ViewConditions(new, uncond, uncond, new), torch.Generator().manual_seed(seed))
+    return replace(view, source=EditSource(source, old))
 
 
 def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)[:, None, None, None]
 
 
-def line(means: list[float], std: float) -> ToyPrior:
+def scalar_mixture(means: list[float], std: float) -> GaussianMixturePrior:
     """One number under no text, the old one and the new one, of equal spreads."""
     texts = {"": (1.0, 0.0, 0.0), "old": (0.0, 1.0, 0.0), "new": (0.0, 0.0, 1.0)}
-    return ToyPrior(column(*means), torch.tensor([std] * 3, dtype=torch.float64), texts)
+    return GaussianMixturePrior(column(*means), torch.tensor([std] * 3, dtype=torch.float64), texts)
 
 
 @pytest.fixture(scope="module")
-def prior() -> ToyPrior:
+def prior() -> GaussianMixturePrior:
     """Three components over 3 x 4 x 4 pictures."""
     means = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    deviations = torch.tensor([0.3, 0.6, 1.0], dtype=torch.float64)
-    return ToyPrior(means, deviations, {"": (0.2, 0.3, 0.5), "old": (0, 1, 0.1), "new": (0.5, 0, 0.1)})
+    stds = torch.tensor([0.3, 0.6, 1.0], dtype=torch.float64)
+    return GaussianMixturePrior(means, stds, {"": (0.2, 0.3, 0.5), "old": (0, 1, 0.1), "new": (0.5, 0, 0.1)})
 
 
 @pytest.fixture(scope="module")
-def view(prior: ToyPrior) -> View:
-    chance = torch.Generator().manual_seed(1)
-    x, source = (torch.randn(4, 3, 4, 4, generator=chance, dtype=torch.float64) for _ in range(2))
+def view(prior: GaussianMixturePrior) -> ViewBatch:
+    rng = torch.Generator().manual_seed(1)
+    x, source = (torch.randn(4, 3, 4, 4, generator=rng, dtype=torch.float64) for _ in range(2))
     return edit(prior, x, source, torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64))
 
 
-def resting(prior: ToyPrior, objective: Objective, source: float, step: int) -> float:
+def fixed_point(prior: GaussianMixturePrior, objective: Objective, source: float, step: int) -> float:
     """Where the gradient, linear in x, is nothing."""
     t = torch.full((2,), step / 999, dtype=torch.float64)
     view = edit(prior, column(0, 1), column(source, source), t)
-    at_0, at_1 = objective(prior, prior, view).gradient.flatten().tolist()
+    at_0, at_1 = objective(prior, prior, view).grad.flatten().tolist()
     assert at_1 > at_0
     return float(at_0 / (at_0 - at_1))
 
@@ -64,27 +64,27 @@ def resting(prior: ToyPrior, objective: Objective, source: float, step: int) -> 
 
 
 @pytest.mark.parametrize("step", [50, 400, 949])
-def test_an_edit_moves_by_the_difference_of_the_means(step: int) -> None:
-    prior = line([0.2, -0.5, 1.0], 0.6)
-    assert resting(prior, DDS(1), 0.3, step) == pytest.approx(0.3 + 1.5, rel=1e-9)
+def test_dds_moves_by_the_difference_of_means(step: int) -> None:
+    prior = scalar_mixture([0.2, -0.5, 1.0], 0.6)
+    assert fixed_point(prior, DDS(1), 0.3, step) == pytest.approx(0.3 + 1.5, rel=1e-9)
     # Guidance enlarges the difference, as the null text is the same for both.
-    assert resting(prior, DDS(7.5), 0.3, step) == pytest.approx(0.3 + 7.5 * 1.5, rel=1e-9)
+    assert fixed_point(prior, DDS(7.5), 0.3, step) == pytest.approx(0.3 + 7.5 * 1.5, rel=1e-9)
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_the_shared_noise_cancels(objective: Objective) -> None:
-    prior = line([0.2, -0.5, 1.0], 0.6)
+def test_dds_noise_cancels(objective: Objective) -> None:
+    prior = scalar_mixture([0.2, -0.5, 1.0], 0.6)
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     first, second = (edit(prior, column(-1, 0, 2), column(0.3, 0.3, 0.3), t, seed) for seed in (1, 2))
     assert not torch.equal(first.noise, second.noise)
-    gradients = (objective(prior, prior, seen).gradient for seen in (first, second))
-    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+    grads = (objective(prior, prior, seen).grad for seen in (first, second))
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_an_edit_to_what_is_there_already_changes_nothing(objective: Objective, prior: ToyPrior, view: View) -> None:
-    still = replace(view, source=Source(view.x, view.wanted.text))
-    assert bool((objective(prior, prior, still).gradient == 0).all())
+def test_edit_to_the_source_prompt_is_zero(objective: Objective, prior: GaussianMixturePrior, view: ViewBatch) -> None:
+    still = replace(view, source=EditSource(view.latents, view.conditions.text))
+    assert bool((objective(prior, prior, still).grad == 0).all())
 
 
 # --- posterior distillation ---
@@ -97,84 +97,91 @@ def times(*steps: int) -> Tensor:
     return torch.tensor(steps, dtype=torch.float64) / 999
 
 
-def test_the_hold_on_the_source_is_as_published() -> None:
-    psi, chi = PDS().factors(line([0, 0, 0], 1), times(*PSI))
+def test_pds_coefficients_match_the_released_code() -> None:
+    psi, chi = PDS().posterior_coefficients(scalar_mixture([0, 0, 0], 1), times(*PSI))
     assert psi.tolist() == pytest.approx(list(PSI.values()), abs=5e-4)
     assert all(0.07 < value < 0.12 for value in chi.tolist())
 
 
-def test_on_the_grid_of_the_prior_nothing_holds_the_source() -> None:
-    prior = line([0.2, -0.5, 1.0], 0.6)
-    fine = PDS(7.5, grid=1000)
-    psi, _ = fine.factors(prior, times(*range(2, 1000)))
+def test_pds_psi_vanishes_at_equal_step_counts() -> None:
+    prior = scalar_mixture([0.2, -0.5, 1.0], 0.6)
+    precise = PDS(7.5, num_inference_steps=1000)
+    psi, _ = precise.posterior_coefficients(prior, times(*range(2, 1000)))
     assert float(psi.abs().max()) < 1e-10
-    assert resting(prior, fine, 0.3, 400) == pytest.approx(0.3 + 7.5 * 1.5, rel=1e-6)
+    assert fixed_point(prior, precise, 0.3, 400) == pytest.approx(0.3 + 7.5 * 1.5, rel=1e-6)
 
 
-def test_half_the_steps_of_the_walk_are_a_stride_of_two() -> None:
+def test_pds_half_the_steps_double_the_stride() -> None:
     """c0, c1 and the spread of one step, from the table of betas."""
-    square = ScaledLinear().alphas_cumprod()
+    square = ScaledLinearSchedule().alphas_cumprod()
     step = torch.tensor([20, 250, 980])
     now, before, beta = square[step], square[step - 2], 1 - square[step] / square[step - 1]
     c0, c1 = before.sqrt() * beta / (1 - now), (1 - beta).sqrt() * (1 - before) / (1 - now)
     spread = (beta * (1 - before) / (1 - now)).sqrt()
-    psi, chi = PDS().factors(line([0, 0, 0], 1), times(*step.tolist()))
+    psi, chi = PDS().posterior_coefficients(scalar_mixture([0, 0, 0], 1), times(*step.tolist()))
     torch.testing.assert_close(psi, (before.sqrt() - c0 - c1 * now.sqrt()) / spread, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(chi, c0 * ((1 - now) / now).sqrt() / spread, rtol=1e-8, atol=0)
 
 
-def test_it_is_the_difference_of_the_noises_that_lead_to_the_same_draw(prior: ToyPrior, view: View) -> None:
+def test_pds_is_the_posterior_noise_difference(prior: GaussianMixturePrior, view: ViewBatch) -> None:
     """z = (x_t' - mean of the posterior) / spread, for the edit and the source, with shared noises at t and t'."""
     t = times(60, 300, 600, 950)
     view = replace(view, t=t)
-    square, place = ScaledLinear().alphas_cumprod(), torch.tensor([60, 300, 600, 950])
+    square, place = ScaledLinearSchedule().alphas_cumprod(), torch.tensor([60, 300, 600, 950])
     now, before, beta = square[place], square[place - 2], 1 - square[place] / square[place - 1]
     c0, c1 = before.sqrt() * beta / (1 - now), (1 - beta).sqrt() * (1 - before) / (1 - now)
     spread = (beta * (1 - before) / (1 - now)).sqrt()
     levels = now.sqrt(), (1 - now).sqrt()
 
     def found(x: Tensor, condition: Condition) -> Tensor:
-        x_t = noised(x, view.noise, *levels)
-        empty, text = prior.predict(x_t, t, [view.wanted.empty, condition])
-        mean = per_view(c0) * cleaned(x_t, guided(empty, text, 3), *levels) + per_view(c1) * x_t
-        return (noised(x, view.second, before.sqrt(), (1 - before).sqrt()) - mean) / per_view(spread)
+        x_t = add_noise(x, view.noise, *levels)
+        uncond, text = prior.predict_noise(x_t, t, [view.conditions.uncond, condition])
+        mean = (
+            expand_like_latents(c0) * predict_x0(x_t, classifier_free_guidance(uncond, text, 3), *levels)
+            + expand_like_latents(c1) * x_t
+        )
+        return (add_noise(x, view.extra_noise, before.sqrt(), (1 - before).sqrt()) - mean) / expand_like_latents(spread)
 
     assert view.source is not None
-    expected = found(view.x, view.wanted.text) - found(view.source.x, view.source.text)
-    torch.testing.assert_close(PDS(3)(prior, prior, view).gradient, expected, rtol=1e-6, atol=1e-8)
+    expected = found(view.latents, view.conditions.text) - found(view.source.latents, view.source.text)
+    torch.testing.assert_close(PDS(3)(prior, prior, view).grad, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("step", [100, 500, 900])
-def test_an_edit_is_held_back_towards_its_source(step: int) -> None:
+def test_pds_pulls_towards_the_source(step: int) -> None:
     """x - x_src = (m_new - m_old) chi h / (psi + chi h), h = sigma alpha / (alpha^2 std^2 + sigma^2)."""
-    prior = line([0.2, -0.5, 1.0], 0.6)
-    alpha, sigma = (float(level) for level in prior.levels(times(step)))
-    psi, chi = (float(value) for value in PDS().factors(prior, times(step)))
+    prior = scalar_mixture([0.2, -0.5, 1.0], 0.6)
+    alpha, sigma = (float(level) for level in prior.alpha_sigma(times(step)))
+    psi, chi = (float(value) for value in PDS().posterior_coefficients(prior, times(step)))
     h = sigma * alpha / ((alpha * 0.6) ** 2 + sigma**2)
-    moved = resting(prior, PDS(1), 0.3, step) - 0.3
+    moved = fixed_point(prior, PDS(1), 0.3, step) - 0.3
     assert moved == pytest.approx(1.5 * chi * h / (psi + chi * h), rel=1e-9)
     assert 0 < moved < 1.5
 
 
-def test_the_factors_do_not_depend_on_how_signal_and_noise_are_scaled() -> None:
+def test_pds_coefficients_are_scale_invariant() -> None:
     """A flow schedule, brought to unit variance, has the same ones."""
 
     @dataclass(frozen=True)
     class Circle:
-        def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-            alpha, sigma = Flow().levels(t)
+        def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            alpha, sigma = RectifiedFlowSchedule().alpha_sigma(t)
             return alpha / torch.hypot(alpha, sigma), sigma / torch.hypot(alpha, sigma)
 
-    straight, round_ = (replace(line([0, 0, 0], 1), schedule=schedule) for schedule in (Flow(), Circle()))
+    straight, round_ = (
+        replace(scalar_mixture([0, 0, 0], 1), schedule=schedule) for schedule in (RectifiedFlowSchedule(), Circle())
+    )
     t = times(20, 300, 980)
-    for value, expected in zip(PDS().factors(straight, t), PDS().factors(round_, t), strict=True):
+    for value, expected in zip(
+        PDS().posterior_coefficients(straight, t), PDS().posterior_coefficients(round_, t), strict=True
+    ):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [ScaledLinear(), Flow()], ids=repr)
-def test_at_the_clean_end_the_factors_stay_what_they_are(schedule: ScaledLinear | Flow) -> None:
-    prior = replace(line([0, 0, 0], 1), schedule=schedule)
-    for value in PDS().factors(prior, times(0, 1, 2, 3)):
+@pytest.mark.parametrize("schedule", [ScaledLinearSchedule(), RectifiedFlowSchedule()], ids=repr)
+def test_pds_coefficients_are_clamped_at_t_zero(schedule: ScaledLinearSchedule | RectifiedFlowSchedule) -> None:
+    prior = replace(scalar_mixture([0, 0, 0], 1), schedule=schedule)
+    for value in PDS().posterior_coefficients(prior, times(0, 1, 2, 3)):
         assert bool(value.isfinite().all()) and float(value.diff().abs().max()) < 1e-9
 
 
@@ -182,63 +189,65 @@ def test_at_the_clean_end_the_factors_stay_what_they_are(schedule: ScaledLinear 
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_four_answers_at_one_time(objective: Objective, prior: ToyPrior, view: View) -> None:
-    asked: list[tuple[Tensor, int]] = []
+def test_edits_take_four_forward_passes_at_one_timestep(
+    objective: Objective, prior: GaussianMixturePrior, view: ViewBatch
+) -> None:
+    calls: list[tuple[Tensor, int]] = []
 
     @dataclass
     class Watching:
-        def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-            return prior.levels(t)
+        def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return prior.alpha_sigma(t)
 
-        def predict(self, x_t: Tensor, t: Tensor, conditions: list[Condition]) -> Tensor:
-            asked.append((t, len(conditions)))
-            return prior.predict(x_t, t, conditions)
+        def predict_noise(self, x_t: Tensor, t: Tensor, conditions: list[Condition]) -> Tensor:
+            calls.append((t, len(conditions)))
+            return prior.predict_noise(x_t, t, conditions)
 
     objective(Watching(), Watching(), view)
-    assert sum(count for _, count in asked) == 4 and all(torch.equal(t, view.t) for t, _ in asked)
-    assert objective.about is not None and objective.about.passes == (4, 4)
+    assert sum(count for _, count in calls) == 4 and all(torch.equal(t, view.t) for t, _ in calls)
+    assert objective.info is not None and objective.info.forward_passes == (4, 4)
     assert objective.needs_source
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_a_batch_is_its_views_one_by_one(objective: Objective, prior: ToyPrior, view: View) -> None:
-    rows = [objective(prior, prior, view.rows(torch.tensor([place]))).gradient for place in range(len(view.x))]
-    torch.testing.assert_close(objective(prior, prior, view).gradient, torch.cat(rows))
+def test_batch_equals_per_view(objective: Objective, prior: GaussianMixturePrior, view: ViewBatch) -> None:
+    rows = [objective(prior, prior, view.select(torch.tensor([place]))).grad for place in range(len(view.latents))]
+    torch.testing.assert_close(objective(prior, prior, view).grad, torch.cat(rows))
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_the_same_view_gives_the_same_detached_update(objective: Objective, prior: ToyPrior, view: View) -> None:
+def test_is_deterministic_and_detached(objective: Objective, prior: GaussianMixturePrior, view: ViewBatch) -> None:
     first, second = (objective(prior, prior, view) for _ in range(2))
-    assert torch.equal(first.gradient, second.gradient) and first.logs == second.logs
-    assert first.gradient.shape == view.x.shape and not first.gradient.requires_grad
+    assert torch.equal(first.grad, second.grad) and first.logs == second.logs
+    assert first.grad.shape == view.latents.shape and not first.grad.requires_grad
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_single_precision_is_close_to_double(objective: Objective, prior: ToyPrior, view: View) -> None:
-    single = ToyPrior(prior.means.float(), prior.deviations.float(), prior.texts)
+def test_float32_is_close_to_float64(objective: Objective, prior: GaussianMixturePrior, view: ViewBatch) -> None:
+    single = GaussianMixturePrior(prior.means.float(), prior.stds.float(), prior.text_weights)
     assert view.source is not None
-    seen = edit(single, view.x.float(), view.source.x.float(), view.t.float())
-    seen = replace(seen, noise=view.noise.float(), second=view.second.float())
-    gradient = objective(single, single, seen).gradient
-    assert gradient.dtype == torch.float32
-    expected = objective(prior, prior, view).gradient
-    assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm())
+    seen = edit(single, view.latents.float(), view.source.latents.float(), view.t.float())
+    seen = replace(seen, noise=view.noise.float(), extra_noise=view.extra_noise.float())
+    grad = objective(single, single, seen).grad
+    assert grad.dtype == torch.float32
+    expected = objective(prior, prior, view).grad
+    assert float((grad - expected).norm()) < 1e-4 * float(expected.norm())
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=names)
-def test_an_edit_of_nothing_is_refused(objective: Objective, prior: ToyPrior, view: View) -> None:
+def test_rejects_batches_without_source(objective: Objective, prior: GaussianMixturePrior, view: ViewBatch) -> None:
     with pytest.raises(ValueError, match="the view has no source"):
         objective(prior, prior, replace(view, source=None))
 
 
-def test_values_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="scale is nan"):
+def test_rejects_invalid_values() -> None:
+    with pytest.raises(ValueError, match="guidance_scale is nan"):
         DDS(float("nan"))
-    with pytest.raises(ValueError, match="scale is inf"):
+    with pytest.raises(ValueError, match="guidance_scale is inf"):
         PDS(float("inf"))
-    with pytest.raises(ValueError, match="grid is 1001; expected from 2 to the 1000 steps"):
-        PDS(grid=1001)
-    with pytest.raises(ValueError, match="grid is 1;"):
-        PDS(grid=1)
-    with pytest.raises(ValueError, match="steps is 1; expected at least 2"):
-        PDS(grid=2, steps=1)
+    with pytest.raises(ValueError, match="num_inference_steps is 1001; expected from 2 to the 1000 steps"):
+        PDS(num_inference_steps=1001)
+    with pytest.raises(ValueError, match="num_inference_steps is 1;"):
+        PDS(num_inference_steps=1)
+    with pytest.raises(ValueError, match="num_train_timesteps is 1; expected at least 2"):
+        PDS(num_inference_steps=2, num_train_timesteps=1)

@@ -5,86 +5,90 @@ from __future__ import annotations
 import pytest
 import torch
 
-from guidance.objectives.base import View, Wanted
+from guidance.objectives.base import ViewBatch, ViewConditions
 from guidance.objectives.differences.rfds import RFDS, RFDSRev
-from guidance.priors.base import Prior, cleaned
-from guidance.priors.flow_adapter import FlowReading, time_of
-from guidance.priors.gaussian_mixture import ToyPrior
-from guidance.priors.schedule import Flow, ScaledLinear, Schedule
+from guidance.priors.base import Prior, predict_x0
+from guidance.priors.flow_adapter import FlowMatchingAdapter, t_from_snr
+from guidance.priors.gaussian_mixture import GaussianMixturePrior
+from guidance.priors.schedule import RectifiedFlowSchedule, ScaledLinearSchedule, Schedule
 
 DOUBLE = torch.float64
 
 
-def blobs(schedule: Schedule) -> ToyPrior:
+def blob_prior(schedule: Schedule) -> GaussianMixturePrior:
     """The same three components over 3 x 4 x 4 pictures, under any schedule."""
     means = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     texts = {"": (0.2, 0.3, 0.5), "y": (0.0, 1.0, 0.1)}
-    return ToyPrior(means, torch.tensor([0.3, 0.6, 1.0], dtype=DOUBLE), texts, schedule)
+    return GaussianMixturePrior(means, torch.tensor([0.3, 0.6, 1.0], dtype=DOUBLE), texts, schedule)
 
 
-@pytest.fixture(scope="module", params=[Flow(), Flow(3.0)], ids=repr)
-def pair(request: pytest.FixtureRequest) -> tuple[FlowReading, ToyPrior]:
+@pytest.fixture(scope="module", params=[RectifiedFlowSchedule(), RectifiedFlowSchedule(3.0)], ids=repr)
+def pair(request: pytest.FixtureRequest) -> tuple[FlowMatchingAdapter, GaussianMixturePrior]:
     """A diffusion prior read as a flow, and the flow prior of the same data."""
-    return FlowReading(blobs(ScaledLinear()), request.param), blobs(request.param)
+    return FlowMatchingAdapter(blob_prior(ScaledLinearSchedule()), request.param), blob_prior(request.param)
 
 
-def look(prior: Prior, t: torch.Tensor) -> View:
+def random_views(prior: Prior, t: torch.Tensor) -> ViewBatch:
     x = torch.randn(len(t), 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
-    text, empty = prior.read(["y"] * len(x)), prior.read([""] * len(x))
-    return View.drawn(x, t, Wanted(text, empty, empty, text), torch.Generator().manual_seed(9))
+    text, uncond = prior.encode_prompt(["y"] * len(x)), prior.encode_prompt([""] * len(x))
+    return ViewBatch.sample(x, t, ViewConditions(text, uncond, uncond, text), torch.Generator().manual_seed(9))
 
 
-def test_answers_are_those_of_the_flow_prior(pair: tuple[FlowReading, ToyPrior]) -> None:
+def test_noise_preds_equal_the_flow_prior(pair: tuple[FlowMatchingAdapter, GaussianMixturePrior]) -> None:
     read, exact = pair
     t = torch.tensor([0.04, 0.2, 0.5, 0.8, 0.82], dtype=DOUBLE)
-    view = look(exact, t)
-    x_t = 1.3 * view.x
-    asked = [view.wanted.text, view.wanted.empty]
-    torch.testing.assert_close(read.predict(x_t, t, asked), exact.predict(x_t, t, asked), rtol=1e-6, atol=1e-8)
+    view = random_views(exact, t)
+    x_t = 1.3 * view.latents
+    calls = [view.conditions.text, view.conditions.uncond]
+    torch.testing.assert_close(
+        read.predict_noise(x_t, t, calls), exact.predict_noise(x_t, t, calls), rtol=1e-6, atol=1e-8
+    )
 
 
-@pytest.mark.parametrize("objective", [RFDS(5), RFDSRev(5), RFDSRev(5, "whole")], ids=repr)
-def test_objectives_can_not_tell_the_two_apart(objective: RFDS | RFDSRev, pair: tuple[FlowReading, ToyPrior]) -> None:
+@pytest.mark.parametrize("objective", [RFDS(5), RFDSRev(5), RFDSRev(5, "full")], ids=repr)
+def test_objectives_give_equal_grads(
+    objective: RFDS | RFDSRev, pair: tuple[FlowMatchingAdapter, GaussianMixturePrior]
+) -> None:
     read, exact = pair
-    view = look(exact, torch.tensor([0.05, 0.3, 0.6, 0.8], dtype=DOUBLE))
-    found, wanted = (objective(prior, prior, view).gradient for prior in (read, exact))
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+    view = random_views(exact, torch.tensor([0.05, 0.3, 0.6, 0.8], dtype=DOUBLE))
+    found, expected = (objective(prior, prior, view).grad for prior in (read, exact))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_times_have_the_ratio_of_noise_to_signal() -> None:
-    schedule = blobs(ScaledLinear())
+def test_t_from_snr_matches_the_noise_to_signal_ratio() -> None:
+    schedule = blob_prior(ScaledLinearSchedule())
     tau = torch.linspace(0.03, 0.93, 40, dtype=DOUBLE)
-    alpha, sigma = schedule.levels(time_of(schedule, 1 - tau, tau))
+    alpha, sigma = schedule.alpha_sigma(t_from_snr(schedule, 1 - tau, tau))
     torch.testing.assert_close(sigma / alpha, tau / (1 - tau), rtol=1e-7, atol=0)
     t = torch.linspace(0.01, 0.99, 30, dtype=DOUBLE)
-    torch.testing.assert_close(time_of(schedule, *schedule.levels(t)), t, rtol=0, atol=1e-9)
+    torch.testing.assert_close(t_from_snr(schedule, *schedule.alpha_sigma(t)), t, rtol=0, atol=1e-9)
 
 
-def test_ratios_that_were_never_trained_on_are_answered_as_the_nearest() -> None:
-    read = FlowReading(blobs(ScaledLinear()))
+def test_out_of_range_ratios_are_clamped() -> None:
+    read = FlowMatchingAdapter(blob_prior(ScaledLinearSchedule()))
     ends = torch.tensor([0.0, 1.0], dtype=DOUBLE)
-    assert time_of(read.prior, *read.levels(ends)).tolist() == pytest.approx([0, 1], abs=1e-9)
+    assert t_from_snr(read.prior, *read.alpha_sigma(ends)).tolist() == pytest.approx([0, 1], abs=1e-9)
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
-    (answer,) = read.predict(noise, ends, [read.read(["y", "y"])])
-    assert bool(answer.isfinite().all())
-    assert float((answer[1] - noise[1]).norm() / noise[1].norm()) < 0.2, "what is all noise is noise"
+    (noise_pred,) = read.predict_noise(noise, ends, [read.encode_prompt(["y", "y"])])
+    assert bool(noise_pred.isfinite().all())
+    assert float((noise_pred[1] - noise[1]).norm() / noise[1].norm()) < 0.2, "what is all noise is noise"
 
 
-def test_single_precision_stays_single() -> None:
-    read = FlowReading(blobs(ScaledLinear()))
+def test_float32_stays_float32() -> None:
+    read = FlowMatchingAdapter(blob_prior(ScaledLinearSchedule()))
     t = torch.tensor([0.3, 0.7])
     x_t = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    (answer,) = read.predict(x_t, t, [read.read(["y", "y"])])
-    assert cleaned(x_t, answer.float(), *read.levels(t)).dtype == torch.float32
-    (double,) = read.predict(x_t.double(), t.double(), [read.read(["y", "y"])])
-    torch.testing.assert_close(answer.double(), double, rtol=1e-4, atol=1e-4)
+    (noise_pred,) = read.predict_noise(x_t, t, [read.encode_prompt(["y", "y"])])
+    assert predict_x0(x_t, noise_pred.float(), *read.alpha_sigma(t)).dtype == torch.float32
+    (double,) = read.predict_noise(x_t.double(), t.double(), [read.encode_prompt(["y", "y"])])
+    torch.testing.assert_close(noise_pred.double(), double, rtol=1e-4, atol=1e-4)
 
 
-def test_it_is_a_prior_that_makes_no_other_difference() -> None:
-    prior = blobs(ScaledLinear())
-    read = FlowReading(prior)
+def test_other_methods_are_delegated() -> None:
+    prior = blob_prior(ScaledLinearSchedule())
+    read = FlowMatchingAdapter(prior)
     assert isinstance(read, Prior)
-    assert (read.picture_size, read.sees_camera) == (prior.picture_size, prior.sees_camera)
-    pictures = torch.rand(2, 3, 4, 4, dtype=DOUBLE)
-    assert torch.equal(read.decode(read.encode(pictures)), prior.decode(prior.encode(pictures)))
-    assert read.check("y") == prior.check("y")
+    assert (read.image_size, read.camera_conditioned) == (prior.image_size, prior.camera_conditioned)
+    images = torch.rand(2, 3, 4, 4, dtype=DOUBLE)
+    assert torch.equal(read.decode(read.encode(images)), prior.decode(prior.encode(images)))
+    assert read.validate_prompt("y") == prior.validate_prompt("y")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from configs.registry import OBJECTIVES, objective_class, objective_names
-from guidance.objectives.base import About, Objective, Update, View
+from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
 from guidance.objectives.differences.asd import ASD
 from guidance.objectives.differences.bsd import BSD
 from guidance.objectives.differences.csd import CSD
@@ -25,23 +25,23 @@ from guidance.objectives.differences.sds import SDS
 from guidance.objectives.differences.sjc import SJC
 from guidance.objectives.intervals.ism import ISM
 from guidance.objectives.variational.vsd import VSD
-from guidance.priors.base import Denoiser, noised
+from guidance.priors.base import Denoiser, add_noise
 from guidance.testing.objective_checks import ObjectiveChecks
 
 CHECKS = [name for name in vars(ObjectiveChecks) if name.startswith("test_")]
 OTHERWISE: dict[str, Objective] = {
-    "sds-rescaled": SDS(20, "reconstruction", rescale=0.7),
-    "ism-rescaled": ISM(20, rescale=0.7),
-    "vsd-rescaled": VSD(20, rescale=1.0),
-    "asd-rescaled": ASD(20, rescale=0.7),
+    "sds-rescaled": SDS(20, "reconstruction", guidance_rescale=0.7),
+    "ism-rescaled": ISM(20, guidance_rescale=0.7),
+    "vsd-rescaled": VSD(20, guidance_rescale=1.0),
+    "asd-rescaled": ASD(20, guidance_rescale=0.7),
     "sjc-raw": SJC(variance_reduced=False),
-    "csd-shape": CSD(weighting="uniform", negative=(0, -1), empty=(-1, 0), until=0.5),
-    "csd-texture": CSD(negative=(-1, -0.5), empty=(0, -0.5)),
-    "csd-noise": CSD(empty=(0, -0.5), noise=(-1, -0.5)),
+    "csd-shape": CSD(weighting="uniform", negative_weight=(0, -1), uncond_weight=(-1, 0), ramp_end=0.5),
+    "csd-texture": CSD(negative_weight=(-1, -0.5), uncond_weight=(0, -0.5)),
+    "csd-noise": CSD(uncond_weight=(0, -0.5), noise_weight=(-1, -0.5)),
     "asd-steady": ASD(plus_ratio=0.3, plus_random=False),
-    "nfsd-late": NFSD(switch=0.5),
+    "nfsd-late": NFSD(t_switch=0.5),
     "bsd-auto": BSD("auto"),
-    "bsd-points": BSD("points", strength=3.0),
+    "bsd-points": BSD("points", text_weight=3.0),
     "regions-mean": RegionSDS(composition="mean"),
 }
 """Built-in objectives with other values than they come with."""
@@ -57,44 +57,44 @@ class TestBuiltIn(ObjectiveChecks):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_built_in_objective_tells_about_itself(name: str) -> None:
-    assert OBJECTIVES[name].about is not None
+def test_every_built_in_objective_has_info(name: str) -> None:
+    assert OBJECTIVES[name].info is not None
 
 
 # --- from elsewhere ---
 
 PLUGIN = '''
 from dataclasses import dataclass
-from guidance.objectives.base import Objective, Update, View, guided
-from guidance.priors.base import Denoiser, noised
+from guidance.objectives.base import Objective, ObjectiveOutput, ViewBatch, classifier_free_guidance
+from guidance.priors.base import Denoiser, add_noise
 
 @dataclass(frozen=True)
 class Zesty(Objective):
     """Scores, with zest."""
     zest: float = 3.0
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        x_t = noised(view.x, view.noise, *prior.levels(view.t))
-        empty, text = prior.predict(x_t, view.t, [view.wanted.empty, view.wanted.text])
-        return Update(guided(empty, text, self.zest) - view.noise)
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        x_t = add_noise(batch.latents, batch.noise, *prior.alpha_sigma(batch.t))
+        uncond, text = prior.predict_noise(x_t, batch.t, [batch.conditions.uncond, batch.conditions.text])
+        return ObjectiveOutput(classifier_free_guidance(uncond, text, self.zest) - batch.noise)
 '''
 
 
 @cache
-def failed(kind: type[Objective]) -> set[str]:
+def failed_checks(cls: type[Objective]) -> set[str]:
     """The checks that objectives of a class do not pass."""
 
     class Checks(ObjectiveChecks):
         def objective(self) -> Objective:
-            return kind()
+            return cls()
 
-    found = set()
+    names = set()
     for name in CHECKS:
         try:
             getattr(Checks(), name)()
         except Exception:  # whatever a broken objective does
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.fixture
@@ -106,11 +106,11 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "zesty_objective"
 
 
-def test_an_objective_from_elsewhere_conforms(plugin: str) -> None:
-    assert failed(objective_class(f"{plugin}:Zesty")) == set()
+def test_module_class_objective_conforms(plugin: str) -> None:
+    assert failed_checks(objective_class(f"{plugin}:Zesty")) == set()
 
 
-def test_an_installed_objective_conforms(plugin: str, tmp_path: Path) -> None:
+def test_entry_point_objective_conforms(plugin: str, tmp_path: Path) -> None:
     """What pip leaves behind: a folder of metadata beside the module."""
     installed = tmp_path / "zesty_objective-1.0.dist-info"
     installed.mkdir()
@@ -119,212 +119,219 @@ def test_an_installed_objective_conforms(plugin: str, tmp_path: Path) -> None:
     assert "zesty" in objective_names()
     kind = objective_class("zesty")
     assert kind.__module__ == plugin
-    assert failed(kind) == set()
+    assert failed_checks(kind) == set()
 
 
 # --- who does not keep to it ---
 
 
-def answer(prior: Denoiser, view: View) -> torch.Tensor:
-    x_t = noised(view.x, view.noise, *prior.levels(view.t))
-    return prior.predict(x_t, view.t, [view.wanted.text])[0] - view.noise
+def noise_residual(prior: Denoiser, view: ViewBatch) -> torch.Tensor:
+    x_t = add_noise(view.latents, view.noise, *prior.alpha_sigma(view.t))
+    return prior.predict_noise(x_t, view.t, [view.conditions.text])[0] - view.noise
 
 
 @dataclass(frozen=True)
-class Sound(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view))
+class Conforming(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch))
 
 
-class Thawed(Objective):
+class NotFrozen(Objective):
     scale: float = 1.0
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(self.scale * answer(prior, view))
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(self.scale * noise_residual(prior, batch))
 
 
 @dataclass(frozen=True)
-class Demanding(Objective):
+class WithoutDefault(Objective):
     scale: float
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(self.scale * answer(prior, view))
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(self.scale * noise_residual(prior, batch))
 
 
 @dataclass(frozen=True)
-class Remembering(Objective):
+class Stateful(Objective):
     calls: float = 0
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
         object.__setattr__(self, "calls", self.calls + 1)
-        return Update(answer(prior, view) / self.calls)
+        return ObjectiveOutput(noise_residual(prior, batch) / self.calls)
 
 
 @dataclass(frozen=True)
-class Drawing(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, replace(view, noise=torch.randn_like(view.noise))))
+class UsesTorchRng(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, replace(batch, noise=torch.randn_like(batch.noise))))
 
 
 @dataclass(frozen=True)
-class Rolling(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(random.uniform(0.9, 1.1) * answer(prior, view))
+class UsesPythonRng(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(random.uniform(0.9, 1.1) * noise_residual(prior, batch))
 
 
 @dataclass(frozen=True)
-class Jittering(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(float(np.random.uniform(0.9, 1.1)) * answer(prior, view))
+class UsesNumpyRng(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(float(np.random.uniform(0.9, 1.1)) * noise_residual(prior, batch))
 
 
 @dataclass(frozen=True)
-class Seeded(Objective):
+class FixedBatchNoise(Objective):
     """The same noise for the first view of every batch."""
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        chance = torch.Generator().manual_seed(0)
-        noise = torch.randn(view.noise.shape, generator=chance, dtype=view.noise.dtype)
-        return Update(answer(prior, replace(view, noise=noise)))
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        rng = torch.Generator().manual_seed(0)
+        noise = torch.randn(batch.noise.shape, generator=rng, dtype=batch.noise.dtype)
+        return ObjectiveOutput(noise_residual(prior, replace(batch, noise=noise)))
 
 
 @dataclass(frozen=True)
-class Crowding(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        gradient = answer(prior, view)
-        return Update(gradient / gradient.norm())
+class NormalizesOverBatch(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        grad = noise_residual(prior, batch)
+        return ObjectiveOutput(grad / grad.norm())
 
 
 @dataclass(frozen=True)
-class Summed(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view).sum(1, keepdim=True))
+class WrongShape(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch).sum(1, keepdim=True))
 
 
 @dataclass(frozen=True)
-class Single(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view).float())
+class WrongDtype(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch).float())
 
 
 @dataclass(frozen=True)
-class Dividing(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view) / (view.progress - 1))
+class NonFinite(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch) / (batch.progress - 1))
 
 
 @dataclass(frozen=True)
-class Attached(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, replace(view, x=view.x.clone().requires_grad_())))
+class NotDetached(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, replace(batch, latents=batch.latents.clone().requires_grad_())))
 
 
 @dataclass(frozen=True)
-class Spoiling(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        gradient = answer(prior, view)
-        view.x.sub_(gradient)
-        return Update(gradient)
+class ModifiesBatch(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        grad = noise_residual(prior, batch)
+        batch.latents.sub_(grad)
+        return ObjectiveOutput(grad)
 
 
 @dataclass(frozen=True)
-class Differentiating(Objective):
+class RequiresGradMode(Objective):
     """Forgets that a run has gradients off."""
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        x = view.x.clone().requires_grad_()
-        return Update(torch.autograd.grad(answer(prior, replace(view, x=x)).square().sum(), x)[0])
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        x = batch.latents.clone().requires_grad_()
+        return ObjectiveOutput(
+            torch.autograd.grad(noise_residual(prior, replace(batch, latents=x)).square().sum(), x)[0]
+        )
 
 
 @dataclass(frozen=True)
-class Chatty(Objective):
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view), {"t": view.t.mean()})  # type: ignore[dict-item]
+class TensorLogs(Objective):
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch), {"t": batch.t.mean()})  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True)
-class Modest(Objective):
-    about: ClassVar[About | None] = About("Modest", "nowhere", (1, 1), "1", "all", "")
+class WrongInfo(Objective):
+    info: ClassVar[ObjectiveInfo | None] = ObjectiveInfo("Modest", "nowhere", (1, 1), "1", "all", "")
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        answer(prior, view)
-        return Update(answer(prior, view))
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        noise_residual(prior, batch)
+        return ObjectiveOutput(noise_residual(prior, batch))
 
 
 @dataclass(frozen=True)
-class Whispering(Objective):
+class UndeclaredNegative(Objective):
     """Asks about the negative prompt and does not say so."""
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        x_t = noised(view.x, view.noise, *prior.levels(view.t))
-        text, negative = prior.predict(x_t, view.t, [view.wanted.text, view.wanted.negative])
-        return Update(text - negative)
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        x_t = add_noise(batch.latents, batch.noise, *prior.alpha_sigma(batch.t))
+        text, negative = prior.predict_noise(x_t, batch.t, [batch.conditions.text, batch.conditions.negative])
+        return ObjectiveOutput(text - negative)
 
 
 @dataclass(frozen=True)
-class Boasting(Sound):
+class FalselyDeclaredNegative(Conforming):
     """Says that it asks."""
 
     @property
-    def hears_negative(self) -> bool:
+    def uses_negative_prompt(self) -> bool:
         return True
 
 
 BROKEN: list[tuple[type[Objective], set[str]]] = [
-    (Thawed, {"test_it_is_a_frozen_record_of_its_values"}),
-    (Demanding, set(CHECKS)),
+    (NotFrozen, {"test_is_a_frozen_dataclass"}),
+    (WithoutDefault, set(CHECKS)),
     (
-        Remembering,
-        {"test_its_values_stay_as_they_are", "test_the_same_view_gives_the_same_update"},
+        Stateful,
+        {"test_hyperparameters_are_not_changed", "test_is_deterministic"},
     ),
-    (Drawing, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
-    (Rolling, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
-    (Jittering, {"test_it_draws_no_chance_of_its_own", "test_the_same_view_gives_the_same_update"}),
-    (Seeded, {"test_a_batch_is_its_views_one_by_one"}),
-    (Crowding, {"test_a_batch_is_its_views_one_by_one"}),
-    (Summed, {"test_the_gradient_fits_the_view"}),
-    (Single, {"test_the_gradient_fits_the_view"}),
-    (Dividing, {"test_the_gradient_fits_the_view"}),
-    (Attached, {"test_the_gradient_fits_the_view"}),
-    (Spoiling, {"test_the_view_is_left_as_it_was"}),
-    (Differentiating, {"test_it_works_with_gradients_off"}),
-    (Chatty, {"test_figures_are_finite_numbers"}),
-    (Whispering, {"test_it_hears_the_negative_prompt_where_it_says_so"}),
-    (Boasting, {"test_it_hears_the_negative_prompt_where_it_says_so"}),
-    (Modest, {"test_its_questions_are_as_many_as_it_says", "test_what_it_tells_about_itself_is_complete"}),
+    (UsesTorchRng, {"test_uses_no_global_rng", "test_is_deterministic"}),
+    (UsesPythonRng, {"test_uses_no_global_rng", "test_is_deterministic"}),
+    (UsesNumpyRng, {"test_uses_no_global_rng", "test_is_deterministic"}),
+    (FixedBatchNoise, {"test_batch_equals_per_view"}),
+    (NormalizesOverBatch, {"test_batch_equals_per_view"}),
+    (WrongShape, {"test_grad_has_the_shape_of_the_latents"}),
+    (WrongDtype, {"test_grad_has_the_shape_of_the_latents"}),
+    (NonFinite, {"test_grad_has_the_shape_of_the_latents"}),
+    (NotDetached, {"test_grad_has_the_shape_of_the_latents"}),
+    (ModifiesBatch, {"test_view_batch_is_not_modified"}),
+    (RequiresGradMode, {"test_works_without_grad"}),
+    (TensorLogs, {"test_logs_are_finite"}),
+    (UndeclaredNegative, {"test_negative_prompt_usage_is_declared"}),
+    (FalselyDeclaredNegative, {"test_negative_prompt_usage_is_declared"}),
+    (WrongInfo, {"test_number_of_forward_passes_matches_info", "test_info_is_complete"}),
 ]
 
 
-def test_a_sound_objective_passes_all() -> None:
-    assert failed(Sound) == set()
+def test_conforming_objective_passes_all_checks() -> None:
+    assert failed_checks(Conforming) == set()
 
 
 @pytest.mark.parametrize(("kind", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_broken_objective_is_noticed(kind: type[Objective], expected: set[str]) -> None:
-    assert expected <= failed(kind)
+def test_each_defect_fails_its_check(kind: type[Objective], expected: set[str]) -> None:
+    assert expected <= failed_checks(kind)
 
 
 @dataclass(frozen=True)
-class Gambling(Objective):
+class UsesImportedRandom(Objective):
     """Draws by a function that it has by its own name, and seldom."""
 
-    def __call__(self, prior: Denoiser, critic: Denoiser, view: View) -> Update:
-        return Update(answer(prior, view) * (randrange(1000) if view.progress == 1 else 1))
+    def __call__(self, prior: Denoiser, critic: Denoiser, batch: ViewBatch) -> ObjectiveOutput:
+        return ObjectiveOutput(noise_residual(prior, batch) * (randrange(1000) if batch.progress == 1 else 1))
 
 
 @pytest.mark.parametrize(
     ("kind", "module"),
-    [(Drawing, "torch"), (Rolling, "random"), (Gambling, "random"), (Jittering, r"numpy\.random")],
+    [
+        (UsesTorchRng, "torch"),
+        (UsesPythonRng, "random"),
+        (UsesImportedRandom, "random"),
+        (UsesNumpyRng, r"numpy\.random"),
+    ],
 )
-def test_it_is_said_whose_chance_was_drawn(kind: type[Objective], module: str) -> None:
+def test_error_names_the_global_rng(kind: type[Objective], module: str) -> None:
     class Checks(ObjectiveChecks):
         def objective(self) -> Objective:
             return kind()
 
     with pytest.raises(AssertionError, match=rf"^it drew from the global generator of {module}; a view brings"):
-        Checks().test_it_draws_no_chance_of_its_own()
+        Checks().test_uses_no_global_rng()
 
 
 def test_every_check_can_fail() -> None:
-    noticed = set().union(*(failed(kind) for kind, _ in BROKEN if kind is not Demanding))
+    noticed = set().union(*(failed_checks(kind) for kind, _ in BROKEN if kind is not WithoutDefault))
     assert noticed == set(CHECKS)

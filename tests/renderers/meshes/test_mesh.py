@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from renderers.cameras import ring
-from renderers.meshes.mesh import MeshScene, Surface, agreement, around, iou, sample
+from renderers.cameras import orbit_cameras
+from renderers.meshes.mesh import StaticMeshScene, Surface, agreement, fibonacci_cameras, iou, sample
 from tests.support.renderers.known_shapes import Painted, ball, unwrapped
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
@@ -46,7 +46,7 @@ def test_a_hole_or_a_turned_triangle_is_noticed() -> None:
 
 def test_a_ball_has_the_outline_and_the_depth_of_the_book() -> None:
     """From distance d, a ball of radius r fills a cone of half angle asin(r / d); its nearest point is at d - r."""
-    frame = MeshScene(unwrapped(ball(0.7, 96), GREY)).render(ring(3, 0.4, 128), torch.zeros(3, 3))
+    frame = StaticMeshScene(unwrapped(ball(0.7, 96), GREY)).render(orbit_cameras(3, 0.4, 128), torch.zeros(3, 3))
     radius = math.tan(math.asin(0.7 / 3)) / math.tan(math.radians(20)) * 64
     assert frame.alpha.sum((1, 2, 3)).numpy() == pytest.approx(math.pi * radius**2, rel=5e-3)
     assert frame.depth[:, 64, 64, 0].numpy() == pytest.approx(2.3, abs=2e-3)
@@ -55,7 +55,7 @@ def test_a_ball_has_the_outline_and_the_depth_of_the_book() -> None:
 
 def test_the_background_shows_through_where_the_mesh_does_not_cover() -> None:
     background = torch.tensor([[0.2, 0.4, 0.8], [1.0, 0.0, 0.5]])
-    frame = MeshScene(unwrapped(ball(), GREY), supersample=3).render(ring(2, 0.0, 64), background)
+    frame = StaticMeshScene(unwrapped(ball(), GREY), supersample=3).render(orbit_cameras(2, 0.0, 64), background)
     wanted = frame.alpha * (128 / 255) + (1 - frame.alpha) * background[:, None, None]
     torch.testing.assert_close(frame.rgb, wanted, atol=1e-5, rtol=0)
     assert ((frame.alpha > 0) & (frame.alpha < 1)).any()
@@ -72,14 +72,14 @@ def test_texture_coordinates_start_at_the_upper_left_corner() -> None:
 def test_the_top_of_the_texture_is_drawn_where_its_vertices_are() -> None:
     texture = GREY.copy()
     texture[:4], texture[4:] = (255, 0, 0), (0, 0, 255)
-    frame = MeshScene(unwrapped(ball(), texture)).render(ring(1, 0.0, 64), torch.zeros(1, 3))
+    frame = StaticMeshScene(unwrapped(ball(), texture)).render(orbit_cameras(1, 0.0, 64), torch.zeros(1, 3))
     assert frame.rgb[0, 20, 32].tolist() == pytest.approx([1, 0, 0])  # +Y is up in the picture, v = 0 at y = 1
     assert frame.rgb[0, 44, 32].tolist() == pytest.approx([0, 0, 1])
 
 
 def test_a_mesh_agrees_with_itself_entirely() -> None:
     mesh = unwrapped(ball(), np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    match = agreement(MeshScene(mesh), mesh)
+    match = agreement(StaticMeshScene(mesh), mesh)
     assert match.iou == 1.0
     assert match.psnr == pytest.approx(100.0)
 
@@ -99,7 +99,7 @@ def test_two_empty_pictures_agree() -> None:
 
 
 def test_cameras_stand_all_around() -> None:
-    directions = around(200, 8).positions / 3
+    directions = fibonacci_cameras(200, 8).positions / 3
     assert directions.norm(dim=-1).numpy() == pytest.approx(np.ones(200), abs=1e-5)
     assert directions.mean(0).abs().max() < 0.02
     assert (directions @ directions.T - 2 * torch.eye(200)).amax(1).min() > 0.95
@@ -107,4 +107,4 @@ def test_cameras_stand_all_around() -> None:
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="supersample is 0"):
-        MeshScene(unwrapped(ball(), GREY), supersample=0)
+        StaticMeshScene(unwrapped(ball(), GREY), supersample=0)

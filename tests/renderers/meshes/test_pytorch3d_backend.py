@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from renderers.meshes import pytorch3d_backend, reference
-from renderers.meshes.rasterization import antialias, outline, places, rasterise
-from renderers.meshes.triangles import Triangles
+from renderers.meshes.rasterization import antialias, find_silhouettes, rasterize
+from renderers.meshes.triangles import Topology, project_points
 from tests.support.renderers.triangle_soups import cameras, sphere
 
 
@@ -19,7 +19,7 @@ def test_pytorch3d_is_called_as_it_wants() -> None:
     from pytorch3d.structures import Meshes
 
     points, triangles = sphere(6)
-    batch = pytorch3d_backend.batch(places(points, cameras(1, 8, 8)), triangles, 8, 8)
+    batch = pytorch3d_backend.batch(project_points(points, cameras(1, 8, 8)), triangles, 8, 8)
     inspect.signature(Meshes).bind(**batch)
     inspect.signature(rasterize_meshes).bind(None, **pytorch3d_backend.settings(8, 8))
 
@@ -27,8 +27,8 @@ def test_pytorch3d_is_called_as_it_wants() -> None:
 def test_triangles_numbered_through_all_pictures_come_back() -> None:
     """What PyTorch3D would answer, made from our own answer: the same weights, depths and areas."""
     points, triangles = sphere(10)
-    at = places(points.double(), cameras(3, 20, 28))
-    wanted = reference.rasterise(at, triangles, 20, 28)
+    at = project_points(points.double(), cameras(3, 20, 28))
+    wanted = reference.rasterize(at, triangles, 20, 28)
     numbered = torch.where(wanted.seen, wanted.face + torch.arange(3)[:, None, None] * len(triangles), -1)
     found = pytorch3d_backend.fragments(numbered.long(), at, triangles)
     for name in ("face", "bary", "depth", "area"):
@@ -43,11 +43,11 @@ def test_triangles_numbered_through_all_pictures_come_back() -> None:
 @pytest.mark.cuda
 def test_cuda_sees_what_the_cpu_sees() -> None:
     points, triangles = sphere(30)
-    at = places(points, cameras(2, 64, 48))
-    there = Triangles(triangles.corners.cuda(), triangles.points)
-    on_gpu, on_cpu = rasterise(at.cuda(), there, 64, 48), rasterise(at, triangles, 64, 48)
+    at = project_points(points, cameras(2, 64, 48))
+    there = Topology(triangles.corners.cuda(), triangles.points)
+    on_gpu, on_cpu = rasterize(at.cuda(), there, 64, 48), rasterize(at, triangles, 64, 48)
     assert (on_gpu.face.cpu() != on_cpu.face).float().mean() < 1e-3
     alpha = [fragments.seen[..., None].float() for fragments in (on_gpu, on_cpu)]
-    smooth = antialias(alpha[0], at.cuda(), there, outline(at.cuda(), there, on_gpu)).cpu()
-    expected = antialias(alpha[1], at, triangles, outline(at, triangles, on_cpu))
+    smooth = antialias(alpha[0], at.cuda(), there, find_silhouettes(at.cuda(), there, on_gpu)).cpu()
+    expected = antialias(alpha[1], at, triangles, find_silhouettes(at, triangles, on_cpu))
     assert (smooth - expected).abs().mean() < 1e-3

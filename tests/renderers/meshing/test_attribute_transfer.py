@@ -9,13 +9,20 @@ import pytest
 import torch
 from numpy import ndarray
 
-from renderers.meshes.mesh import Maps, Mesh, Surface, sample
-from renderers.meshes.welded_mesh import Body
-from renderers.meshing.attribute_transfer import Places, bumped, nearest, shown_normals, taken_over, tilt
-from renderers.meshing.isosurface import simplified
+from renderers.meshes.mesh import MaterialMaps, Mesh, Surface, sample
+from renderers.meshes.welded_mesh import WeldedMesh
+from renderers.meshing.attribute_transfer import (
+    SurfacePoints,
+    bake_normal_map,
+    closest_points,
+    normal_deviation_deg,
+    shown_normals,
+    transfer_textures,
+)
+from renderers.meshing.isosurface import simplify
 from renderers.meshing.tangents import tangents
-from renderers.meshing.texture_refinement import touched_up
-from renderers.meshing.texturing import Texels, spread, texels_of, unfolded
+from renderers.meshing.texture_refinement import refine_texture
+from renderers.meshing.texturing import Texels, rasterize_to_texture, rasterize_uv, unwrap_uv
 from tests.support.renderers.known_shapes import Painted, ball, rainbow
 
 SIZE = 128
@@ -23,26 +30,26 @@ SIZE = 128
 
 def laid_out(surface: Surface, size: int = SIZE) -> Mesh:
     """A surface with its own place in a grey texture for each triangle."""
-    flat = unfolded(surface)
+    flat = unwrap_uv(surface)
     grey = np.full((size, size, 3), 128, np.uint8)
     return Mesh(surface.vertices[flat.source], flat.faces, surface.normals[flat.source], flat.uv, grey)
 
 
 def painted_rainbow(mesh: Mesh) -> Mesh:
     """With a colour, a roughness and a metal for every place."""
-    points = texels_of(mesh.surface, mesh.normals, mesh.uv, SIZE)
-    colours = spread(points, rainbow(points.positions), SIZE)
-    return replace(mesh, texture=colours, maps=Maps(colours[..., 0].copy(), colours[..., 1].copy()))
+    points = rasterize_uv(mesh.surface, mesh.normals, mesh.uv, SIZE)
+    colours = rasterize_to_texture(points, rainbow(points.positions), SIZE)
+    return replace(mesh, texture=colours, maps=MaterialMaps(colours[..., 0].copy(), colours[..., 1].copy()))
 
 
-def scattered(mesh: Mesh, count: int = 4000, seed: int = 0) -> tuple[Places, ndarray]:
+def scattered(mesh: Mesh, count: int = 4000, seed: int = 0) -> tuple[SurfacePoints, ndarray]:
     """Random places on a mesh, and where they lie."""
     chance = np.random.default_rng(seed)
     area = np.linalg.norm(
         np.cross(*(mesh.vertices[mesh.faces[:, k]] - mesh.vertices[mesh.faces[:, 0]] for k in (1, 2))), axis=-1
     )
     face = chance.choice(len(mesh.faces), count, p=area / area.sum())
-    places = Places(face, chance.dirichlet([1, 1, 1], count))
+    places = SurfacePoints(face, chance.dirichlet([1, 1, 1], count))
     return places, places.of(mesh.faces, mesh.vertices)
 
 
@@ -50,7 +57,7 @@ def degrees(a: ndarray, b: ndarray) -> ndarray:
     return np.degrees(np.arccos((a * b).sum(-1).clip(-1, 1)))
 
 
-def by_the_book(mesh: Mesh, places: Places) -> ndarray:
+def by_the_book(mesh: Mesh, places: SurfacePoints) -> ndarray:
     """The normals that a glTF program shades with, after the formula of the specification, map and all."""
     assert mesh.maps is not None and mesh.maps.normals is not None
     given = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)
@@ -68,7 +75,7 @@ def test_a_coarse_ball_is_lit_like_a_fine_one(mirrored: bool) -> None:
     mesh = laid_out(ball(0.7, 4))
     if mirrored:
         mesh = replace(mesh, uv=mesh.uv * np.float32([-1, 1]) + np.float32([1, 0]))
-    mesh = bumped(mesh, ball(0.7, 24))
+    mesh = bake_normal_map(mesh, ball(0.7, 24))
     places, positions = scattered(mesh)
     true = positions / np.linalg.norm(positions, axis=-1, keepdims=True)
     smooth = places.of(mesh.faces, mesh.normals)
@@ -97,7 +104,7 @@ def test_ridges_that_a_flat_wall_lacks_are_in_its_map() -> None:
         wall = Mesh(
             flat, np.int32([[0, 1, 2], [0, 2, 3]]), front, np.roll(uv, turn, 0), np.zeros((SIZE, SIZE, 3), np.uint8)
         )
-        mesh = bumped(wall, fine)
+        mesh = bake_normal_map(wall, fine)
         places, positions = scattered(mesh)
         lean = np.cos(9 * positions[:, 0] + 4 * positions[:, 1])[:, None] * [-0.18, -0.08, 0] + [0, 0, 1]
         true = lean / np.linalg.norm(lean, axis=-1, keepdims=True)
@@ -110,7 +117,7 @@ def test_frames_are_orthonormal_and_those_that_maps_are_trained_in() -> None:
     found = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)
     assert np.linalg.norm(found[:, :3], axis=-1) == pytest.approx(np.ones(len(found)))
     assert (found[:, :3] * mesh.normals).sum(-1) == pytest.approx(np.zeros(len(found)), abs=1e-6)
-    body = Body.of(mesh)
+    body = WeldedMesh.from_mesh(mesh)
     trained = body.tangents(body.points).numpy()
     assert (trained[:, 3] == found[:, 3]).all()
     assert np.median(degrees(trained[:, :3], found[:, :3])) < 2
@@ -124,7 +131,7 @@ def test_a_texture_without_area_still_gives_frames() -> None:
 
 def test_everything_is_taken_over() -> None:
     fine = painted_rainbow(laid_out(ball(0.7, 24)))
-    made = taken_over(fine, simplified(ball(0.7, 24), 600), 128)
+    made = transfer_textures(fine, simplify(ball(0.7, 24), 600), 128)
     assert len(made.faces) <= 600 and made.texture.shape == (128, 128, 3)
     assert made.maps is not None and made.maps.normals is None
     places, positions = scattered(made)
@@ -141,12 +148,17 @@ def test_everything_is_taken_over() -> None:
 
 def test_a_normal_map_is_taken_over_and_made_anew() -> None:
     """Coarse, coarser: the map of the second shows what the first showed with its own."""
-    first = bumped(laid_out(ball(0.7, 8)), ball(0.7, 24))
-    second = taken_over(first, ball(0.7, 4), SIZE)
+    first = bake_normal_map(laid_out(ball(0.7, 8)), ball(0.7, 24))
+    second = transfer_textures(first, ball(0.7, 4), SIZE)
     places, positions = scattered(second)
     true = positions / np.linalg.norm(positions, axis=-1, keepdims=True)
     assert degrees(by_the_book(second, places), true).mean() < 0.8
-    assert tilt(second, ball(0.7, 24)) > 1.5 > 0.1 > tilt(laid_out(ball(0.7, 24)), ball(0.7, 24))
+    assert (
+        normal_deviation_deg(second, ball(0.7, 24))
+        > 1.5
+        > 0.1
+        > normal_deviation_deg(laid_out(ball(0.7, 24)), ball(0.7, 24))
+    )
 
 
 def test_thin_walls_do_not_bleed() -> None:
@@ -159,7 +171,7 @@ def test_thin_walls_do_not_bleed() -> None:
     texture[:, :32, 0], texture[:, 32:, 2] = 255, 255
     vertices = np.concatenate([flat, flat - np.float32([0, 0, 1e-3])])
     fine = Mesh(vertices, faces, normals, np.concatenate([side, side + np.float32([0.5, 0])]), texture)
-    made = taken_over(fine, Surface(vertices - np.float32([0, 0, 5e-4]), faces), 64)
+    made = transfer_textures(fine, Surface(vertices - np.float32([0, 0, 5e-4]), faces), 64)
     places, _ = scattered(made)
     colours = sample(torch.from_numpy(made.texture).permute(2, 0, 1).float(), places.of(made.faces, made.uv))
     front = made.normals[made.faces[places.face, 0], 2] > 0
@@ -168,16 +180,16 @@ def test_thin_walls_do_not_bleed() -> None:
 
 def test_nearest_places_are_the_nearest() -> None:
     """Against a search through every triangle, for one with large and with tiny triangles."""
-    surface = simplified(ball(0.7, 24), 150)
+    surface = simplify(ball(0.7, 24), 150)
     chance = np.random.default_rng(0)
     mesh = laid_out(surface, 32)
-    points = texels_of(mesh.surface, mesh.normals, mesh.uv, 32)
+    points = rasterize_uv(mesh.surface, mesh.normals, mesh.uv, 32)
     kept = slice(None, None, max(1, len(points.rows) // 80))
     points = Texels(*(getattr(points, name)[kept] for name in Texels.__dataclass_fields__))
     off = replace(
         points, positions=(points.positions * chance.uniform(0.9, 1.1, (len(points.rows), 1))).astype(np.float32)
     )
-    found = nearest(surface, off)
+    found = closest_points(surface, off)
     apart = np.linalg.norm(found.of(surface.faces, surface.vertices) - off.positions, axis=-1)
     grid = np.array([(i, j, 40 - i - j) for i in range(41) for j in range(41 - i)]) / 40
     every = np.einsum("gk,fkc->fgc", grid, surface.vertices[surface.faces]).reshape(-1, 3)
@@ -189,7 +201,7 @@ def test_nearest_places_are_the_nearest() -> None:
 def test_a_texture_comes_nearer_to_the_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("renderers.meshing.texture_refinement.PIXELS", 64)
     scene, mesh = Painted(ball(0.7, 24)), laid_out(ball(0.7, 24), 64)
-    made = touched_up(mesh, scene, 12)
+    made = refine_texture(mesh, scene, 12)
     places, positions = scattered(made)
     uv = places.of(made.faces, made.uv)
     before, after = (
@@ -197,8 +209,8 @@ def test_a_texture_comes_nearer_to_the_scene(monkeypatch: pytest.MonkeyPatch) ->
         for one in (mesh, made)
     )
     assert after < 0.8 * before
-    assert (touched_up(mesh, scene, 2).texture == touched_up(mesh, scene, 2).texture).all()
+    assert (refine_texture(mesh, scene, 2).texture == refine_texture(mesh, scene, 2).texture).all()
     with pytest.raises(ValueError, match="1 to 2000 pictures; 0 were asked for"):
-        touched_up(mesh, scene, 0)
+        refine_texture(mesh, scene, 0)
     with pytest.raises(ValueError, match="trained under light"):
-        touched_up(painted_rainbow(laid_out(ball(0.7, 6))), scene, 2)
+        refine_texture(painted_rainbow(laid_out(ball(0.7, 6))), scene, 2)

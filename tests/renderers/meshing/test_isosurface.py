@@ -9,16 +9,16 @@ import pytest
 from numpy import ndarray
 
 from renderers.meshes.mesh import Surface
-from renderers.meshing.isosurface import mended, simplified, smoothed, surface_at
-from renderers.splats.density_grid import Grid
+from renderers.meshing.isosurface import marching_surface, repair, simplify, smooth_taubin
+from renderers.splats.density_grid import ScalarGrid
 from tests.support.renderers.known_shapes import ball
 
 POINTS = np.linspace(-1, 1, 61)
 X, Y, Z = np.meshgrid(POINTS, POINTS, POINTS, indexing="ij")
 
 
-def grid(values: ndarray) -> Grid:
-    return Grid(values.astype(np.float32), np.array([-1.0, -1.0, -1.0]), float(POINTS[1] - POINTS[0]))
+def grid(values: ndarray) -> ScalarGrid:
+    return ScalarGrid(values.astype(np.float32), np.array([-1.0, -1.0, -1.0]), float(POINTS[1] - POINTS[0]))
 
 
 def blob(x: float, width: float) -> ndarray:
@@ -39,7 +39,7 @@ def pieces(surface: Surface) -> int:
 @pytest.mark.parametrize("level", [0.02, 0.5, 0.9])
 def test_a_gaussian_is_cut_where_its_formula_says(level: float) -> None:
     """exp(-r^2 / 2 s^2) = level at r = s sqrt(-2 ln level), on the grid's lines and between them."""
-    surface = surface_at(grid(blob(0.0, 0.3)), level)
+    surface = marching_surface(grid(blob(0.0, 0.3)), level)
     radius = 0.3 * math.sqrt(-2 * math.log(level))
     assert np.linalg.norm(surface.vertices, axis=-1) == pytest.approx(radius, abs=2e-3)
     assert surface.closed
@@ -49,7 +49,7 @@ def test_a_gaussian_is_cut_where_its_formula_says(level: float) -> None:
 def test_cavities_are_filled() -> None:
     """A hollow ball gives the outer shell alone."""
     distance = np.sqrt(X**2 + Y**2 + Z**2)
-    surface = surface_at(grid(np.exp(-0.5 * ((distance - 0.6) / 0.08) ** 2)), 0.5)
+    surface = marching_surface(grid(np.exp(-0.5 * ((distance - 0.6) / 0.08) ** 2)), 0.5)
     outer = 0.6 + 0.08 * math.sqrt(2 * math.log(2))
     assert pieces(surface) == 1
     assert surface.volume == pytest.approx(4 / 3 * math.pi * outer**3, rel=0.02)
@@ -57,26 +57,26 @@ def test_cavities_are_filled() -> None:
 
 def test_floaters_go_and_equals_stay() -> None:
     large, small = blob(-0.3, 0.25), blob(0.8, 0.04)
-    assert pieces(surface_at(grid(large + small), 0.5)) == 1
-    assert pieces(surface_at(grid(blob(-0.5, 0.15) + blob(0.5, 0.15)), 0.5)) == 2
-    assert pieces(surface_at(grid(small), 0.5)) == 1  # alone it is the largest
+    assert pieces(marching_surface(grid(large + small), 0.5)) == 1
+    assert pieces(marching_surface(grid(blob(-0.5, 0.15) + blob(0.5, 0.15)), 0.5)) == 2
+    assert pieces(marching_surface(grid(small), 0.5)) == 1  # alone it is the largest
 
 
 def test_what_touches_the_border_is_closed_there() -> None:
-    assert surface_at(grid(np.ones_like(X) + blob(0, 0.2)), 0.5).closed
+    assert marching_surface(grid(np.ones_like(X) + blob(0, 0.2)), 0.5).closed
 
 
 @pytest.mark.parametrize("level", [1.0, 7.5, 0.0, -1.0])
 def test_levels_without_a_surface_are_refused_and_the_highest_named(level: float) -> None:
     with pytest.raises(ValueError, match=f"no surface at density {level:.3g}.*below 1"):
-        surface_at(grid(blob(0.0, 0.3)), level)
+        marching_surface(grid(blob(0.0, 0.3)), level)
 
 
 def test_smoothing_takes_the_steps_and_keeps_the_volume() -> None:
     surface = ball(0.7, 32)
     noise = np.random.default_rng(0).normal(size=surface.vertices.shape) * 0.01
     rough = Surface((surface.vertices + noise).astype(np.float32), surface.faces)
-    smooth = smoothed(rough)
+    smooth = smooth_taubin(rough)
     off = [np.linalg.norm(s.vertices, axis=-1).std() for s in (rough, smooth)]
     assert off[1] < 0.6 * off[0]
     assert smooth.volume == pytest.approx(surface.volume, rel=0.01)
@@ -85,8 +85,8 @@ def test_smoothing_takes_the_steps_and_keeps_the_volume() -> None:
 @pytest.mark.parametrize("faces", [100, 1000, 4000])
 def test_a_simpler_surface_is_closed_and_of_the_same_volume(faces: int) -> None:
     ragged = np.random.default_rng(1).uniform(0.9, 1.1, X.shape)
-    surface = smoothed(surface_at(grid(blob(0.0, 0.3) * ragged + 0.8 * blob(0.5, 0.15)), 0.3))
-    simple = simplified(surface, faces)
+    surface = smooth_taubin(marching_surface(grid(blob(0.0, 0.3) * ragged + 0.8 * blob(0.5, 0.15)), 0.3))
+    simple = simplify(surface, faces)
     assert surface.closed
     assert simple.closed
     assert 0.8 * faces <= len(simple.faces) <= faces
@@ -95,14 +95,14 @@ def test_a_simpler_surface_is_closed_and_of_the_same_volume(faces: int) -> None:
 
 def test_a_small_surface_is_left_as_it_is() -> None:
     surface = ball(0.7, 8)
-    simple = simplified(surface, 10_000)
+    simple = simplify(surface, 10_000)
     assert len(simple.faces) == len(surface.faces)
     assert simple.volume == pytest.approx(surface.volume, rel=1e-5)
 
 
 def test_inside_out_is_turned_round() -> None:
     surface = ball(0.7, 8)
-    assert simplified(Surface(surface.vertices, surface.faces[:, ::-1]), 10_000).volume > 0
+    assert simplify(Surface(surface.vertices, surface.faces[:, ::-1]), 10_000).volume > 0
 
 
 def test_sheets_that_share_an_edge_are_parted() -> None:
@@ -114,7 +114,7 @@ def test_sheets_that_share_an_edge_are_parted() -> None:
     for corner in one.faces[40, :2]:
         faces[faces == corner + count] = corner
     assert not Surface(vertices, faces).closed
-    whole = mended(Surface(vertices, faces))
+    whole = repair(Surface(vertices, faces))
     assert whole.closed
     assert len(whole.faces) == len(faces) - 4
 
@@ -129,7 +129,7 @@ def test_needles_are_taken_out() -> None:
     cut = Surface(vertices, np.concatenate([np.delete(one.faces, 60, 0), parts]))
     assert cut.closed
     assert smallest(cut) < 1e-8
-    whole = mended(cut)
+    whole = repair(cut)
     assert whole.closed
     assert smallest(whole) > 1e-4
 
@@ -142,7 +142,7 @@ def test_flaps_are_taken_off() -> None:
     vertices = np.concatenate([one.vertices, [[1, 1, 1]]]).astype(np.float32)
     for third in (c, loose):
         flap = np.array([[a, b, third], [b, a, third]], np.int32)
-        whole = mended(Surface(vertices, np.concatenate([one.faces, flap])))
+        whole = repair(Surface(vertices, np.concatenate([one.faces, flap])))
         assert whole.closed
         assert len(whole.vertices) == len(one.vertices)
         assert len(whole.faces) == len(one.faces)

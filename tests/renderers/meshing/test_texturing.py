@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from renderers.cameras import Cameras
-from renderers.meshes.mesh import MeshScene, Surface, agreement, sample
-from renderers.meshing.texturing import painted, texels, unfolded
-from renderers.scene import Frame, Scene
+from renderers.meshes.mesh import StaticMeshScene, Surface, agreement, sample
+from renderers.meshing.texturing import bake_texture, texels, unwrap_uv
+from renderers.scene import RenderOutput, Scene
 from tests.support.renderers.known_shapes import Painted, ball, rainbow
 
 
@@ -24,7 +24,7 @@ def surface() -> Surface:
 
 
 def test_pieces_keep_the_surface_and_do_not_overlap(surface: Surface) -> None:
-    flat = unfolded(surface)
+    flat = unwrap_uv(surface)
     assert (flat.source[flat.faces] == surface.faces).all()
     assert flat.uv.min() >= 0
     assert flat.uv.max() <= 1
@@ -36,7 +36,7 @@ def test_pieces_keep_the_surface_and_do_not_overlap(surface: Surface) -> None:
 
 
 def test_texels_lie_on_the_surface_where_their_coordinates_say(surface: Surface) -> None:
-    points = texels(surface, surface.normals, unfolded(surface), 256)
+    points = texels(surface, surface.normals, unwrap_uv(surface), 256)
     centre = np.where(points.positions[:, 2:] > 0.6, [[0.0, 0.0, 0.8]], [[0.0, 0.0, 0.0]])
     radius = np.where(points.positions[:, 2] > 0.6, 0.15, 0.55)
     away = points.positions - centre
@@ -46,7 +46,7 @@ def test_texels_lie_on_the_surface_where_their_coordinates_say(surface: Surface)
 
 def test_a_smooth_colouring_is_painted_back(surface: Surface) -> None:
     """Over the whole surface: also next to seams, at the outlines of the small ball, and between the two."""
-    mesh = painted(surface, Painted(surface), 512, 256)
+    mesh = bake_texture(surface, Painted(surface), 512, 256)
     generator = np.random.default_rng(0)
     weights = generator.dirichlet([1, 1, 1], (4, len(mesh.faces)))[..., None]
     uv = (mesh.uv[mesh.faces] * weights).sum(2).reshape(-1, 2)
@@ -58,7 +58,7 @@ def test_a_smooth_colouring_is_painted_back(surface: Surface) -> None:
 
 
 def test_normals_are_shared_across_seams(surface: Surface) -> None:
-    mesh = painted(surface, Painted(surface), 64, 64)
+    mesh = bake_texture(surface, Painted(surface), 64, 64)
     _, first, group = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
     assert len(mesh.vertices) > len(surface.vertices) == len(first)
     assert (mesh.normals == mesh.normals[first][group.reshape(-1)]).all()
@@ -70,7 +70,7 @@ def test_what_is_behind_does_not_take_the_colour_of_what_is_in_front(surface: Su
     def colouring(positions: np.ndarray) -> np.ndarray:
         return np.where(positions[:, 2:] > 0.6, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
 
-    mesh = painted(surface, Painted(surface, colouring), 256, 256)
+    mesh = bake_texture(surface, Painted(surface, colouring), 256, 256)
     colours = mesh.vertex_colors().astype(float) / 255
     assert colours == pytest.approx(colouring(mesh.vertices), abs=0.02)
 
@@ -82,28 +82,28 @@ class Veiled(Scene):
         super().__init__()
         self.behind = behind
 
-    def render(self, cameras: Cameras, background: torch.Tensor) -> Frame:
+    def render(self, cameras: Cameras, background: torch.Tensor) -> RenderOutput:
         clear = self.behind.render(cameras, background)
-        return Frame(0.5 * (clear.rgb + background[:, None, None]), 0.5 * clear.alpha, clear.depth)
+        return RenderOutput(0.5 * (clear.rgb + background[:, None, None]), 0.5 * clear.alpha, clear.depth)
 
 
 def test_half_transparent_pictures_do_not_darken_the_texture(surface: Surface) -> None:
-    clear, veiled = (painted(surface, scene, 128, 128) for scene in (Painted(surface), Veiled(Painted(surface))))
+    clear, veiled = (bake_texture(surface, scene, 128, 128) for scene in (Painted(surface), Veiled(Painted(surface))))
     assert np.abs(clear.texture.astype(int) - veiled.texture).mean() < 1
 
 
 def test_painting_a_mesh_of_its_own_pictures_keeps_it(surface: Surface) -> None:
-    mesh = painted(surface, Painted(surface), 256, 256)
-    again = painted(surface, MeshScene(mesh), 256, 256)
+    mesh = bake_texture(surface, Painted(surface), 256, 256)
+    again = bake_texture(surface, StaticMeshScene(mesh), 256, 256)
     assert np.abs(mesh.vertex_colors().astype(int) - again.vertex_colors()).mean() < 3
 
 
 class Nothing(Scene):
-    def render(self, cameras: Cameras, background: torch.Tensor) -> Frame:
+    def render(self, cameras: Cameras, background: torch.Tensor) -> RenderOutput:
         shape = (len(cameras), cameras.height, cameras.width)
-        return Frame(background[:, None, None].expand(*shape, 3), torch.zeros(*shape, 1), torch.zeros(*shape, 1))
+        return RenderOutput(background[:, None, None].expand(*shape, 3), torch.zeros(*shape, 1), torch.zeros(*shape, 1))
 
 
 def test_pictures_of_nothing_are_refused(surface: Surface) -> None:
     with pytest.raises(ValueError, match="show nothing of the surface"):
-        painted(surface, Nothing(), 32, 32)
+        bake_texture(surface, Nothing(), 32, 32)

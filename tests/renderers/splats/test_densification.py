@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from renderers.cameras import looking_at_origin
+from renderers.cameras import look_at_origin
 from renderers.optimizer_rows import replace_rows
 from renderers.splats import densification
-from renderers.splats.config import Splats
-from renderers.splats.gaussians import Sighting
+from renderers.splats.config import SplatConfig
+from renderers.splats.gaussians import RasterizationInfo
 
 THEIRS = {"log_scales": "scales", "logit_opacities": "opacities"}
 """What gsplat calls ours, where the names differ."""
@@ -55,7 +55,7 @@ class Theirs:
         name = THEIRS.get(name, name)
         return self.optimizers[name].state[self.params[name]]["exp_avg"]
 
-    def agree(self, before: dict[str, Tensor], rows: densification.Rows) -> None:
+    def agree(self, before: dict[str, Tensor], rows: densification.DensifiedRows) -> None:
         """The same rows in the same order, and the same moments of Adam."""
         for name, value in rows.values.items():
             torch.testing.assert_close(value, self.params[THEIRS.get(name, name)].data, rtol=2e-4, atol=1e-6)
@@ -75,7 +75,7 @@ def ops(monkeypatch: pytest.MonkeyPatch) -> Any:
     from gsplat.strategy import ops
 
     def compute_relocation(opacities: Tensor, scales: Tensor, ratios: Tensor, binoms: Tensor) -> tuple[Tensor, Tensor]:
-        return densification.shares(opacities, scales, ratios)
+        return densification.compute_relocation(opacities, scales, ratios)
 
     monkeypatch.setattr(ops, "compute_relocation", compute_relocation)
     monkeypatch.setattr(ops, "quat_scale_to_covar_preci", _quat_scale_to_covar_preci)
@@ -97,16 +97,16 @@ def test_thresholds_act_as_in_gsplat() -> None:
     info = {**landed, "width": size, "height": size, "n_cameras": 2, "gaussian_ids": None}
     strategy.step_post_backward(theirs.params, theirs.optimizers, strategy.initialize_state(), 0, info)
 
-    knobs = Splats(60, 500, 1, smallest=1e-6, largest=1e6, split_above=0.05, reach=9.0)
-    scene = replace(knobs, growth="threshold", grow_pull=0.02).build("cpu", chance())
-    scene.restore(scene.state() | values | {"generator": chance().get_state()})
-    adam = Adam(scene.groups(0.0), lr=0.0)
+    knobs = SplatConfig(60, 500, 1, min_scale=1e-6, max_scale=1e6, grow_scale3d=0.05, prune_radius=9.0)
+    scene = replace(knobs, strategy="threshold", grow_grad2d=0.02).build("cpu", chance())
+    scene.load_training_state(scene.training_state() | values | {"generator": chance().get_state()})
+    adam = Adam(scene.param_groups(0.0), lr=0.0)
     for group in adam.param_groups:
         group["lr"] = 0.0
         group["params"][0].grad = torch.randn(group["params"][0].shape, generator=chance(2))
     adam.step()
-    frame = scene.render(looking_at_origin(torch.zeros(2), torch.zeros(2), size), torch.zeros(2, 3))
-    scene.settle(0.5, replace(frame, statistics=Sighting(radii, gradient)), adam)
+    frame = scene.render(look_at_origin(torch.zeros(2), torch.zeros(2), size), torch.zeros(2, 3))
+    scene.post_step(0.5, replace(frame, info=RasterizationInfo(radii, gradient)), adam)
     assert len(scene) > 60
     assert scene.logit_opacities.sigmoid().min() >= 0.02
     for name in values:
@@ -119,7 +119,7 @@ def test_the_faint_move_as_in_gsplat(ops: Any) -> None:
     theirs, dead = Theirs(values), values["logit_opacities"].sigmoid() <= 0.005
     torch.manual_seed(7)
     ops.relocate(theirs.params, theirs.optimizers, {}, dead, torch.zeros(51, 51))
-    rows = densification.relocated(values, dead, 0.005, chance())
+    rows = densification.relocate(values, dead, 0.005, chance())
     assert int(dead.sum()) == 10
     theirs.agree(values, rows)
 
@@ -129,7 +129,7 @@ def test_more_are_drawn_as_in_gsplat(ops: Any) -> None:
     theirs = Theirs(values)
     torch.manual_seed(7)
     ops.sample_add(theirs.params, theirs.optimizers, {}, 25, torch.zeros(51, 51))
-    theirs.agree(values, densification.multiplied(values, 25, 0.005, chance()))
+    theirs.agree(values, densification.sample_add(values, 25, 0.005, chance()))
 
 
 def test_noise_falls_as_in_gsplat(ops: Any) -> None:
@@ -137,7 +137,7 @@ def test_noise_falls_as_in_gsplat(ops: Any) -> None:
     theirs = Theirs(values)
     torch.manual_seed(7)
     ops.inject_noise_to_position(theirs.params, theirs.optimizers, {}, 3.0)
-    moved = densification.shaken(values, 3.0, 0.005, chance())
+    moved = densification.inject_noise_to_position(values, 3.0, 0.005, chance())
     torch.testing.assert_close(moved, theirs.params["means"].data, rtol=1e-5, atol=1e-7)
     still = values["logit_opacities"].sigmoid() > 0.2
     assert torch.equal(moved[still], values["means"][still])
@@ -148,7 +148,7 @@ def test_noise_falls_as_in_gsplat(ops: Any) -> None:
 @pytest.mark.parametrize("opacity", [0.02, 0.5, 0.97])
 def test_shares_show_together_what_one_did(copies: int, opacity: float) -> None:
     """In the middle, and in all along a line through it: by summing over the line."""
-    share, scales = densification.shares(
+    share, scales = densification.compute_relocation(
         torch.tensor([opacity]), torch.tensor([[0.3, 0.1, 0.2]]), torch.tensor([copies])
     )
     assert 1 - (1 - share.item()) ** copies == pytest.approx(opacity, rel=1e-3)
@@ -160,8 +160,10 @@ def test_shares_show_together_what_one_did(copies: int, opacity: float) -> None:
 
 
 def test_more_copies_than_counted_are_finite() -> None:
-    share, scales = densification.shares(torch.tensor([0.9999]), torch.ones(1, 3), torch.tensor([10_000]))
-    most = densification.shares(torch.tensor([0.9999]), torch.ones(1, 3), torch.tensor([densification.MOST_COPIES]))
+    share, scales = densification.compute_relocation(torch.tensor([0.9999]), torch.ones(1, 3), torch.tensor([10_000]))
+    most = densification.compute_relocation(
+        torch.tensor([0.9999]), torch.ones(1, 3), torch.tensor([densification.MAX_COPIES])
+    )
     assert torch.equal(share, most[0]) and torch.equal(scales, most[1])
     assert bool(scales.isfinite().all()) and bool((scales > 0).all())
 
@@ -169,39 +171,39 @@ def test_more_copies_than_counted_are_finite() -> None:
 def test_where_all_are_dead_or_none_is_nothing_moves() -> None:
     values = cloud()
     for dead in (torch.zeros(60, dtype=torch.bool), torch.ones(60, dtype=torch.bool)):
-        rows = densification.relocated(values, dead, 0.005, chance())
+        rows = densification.relocate(values, dead, 0.005, chance())
         assert torch.equal(rows.origin, torch.arange(60))
         assert all(torch.equal(rows.values[name], value) for name, value in values.items())
 
 
 def test_none_to_divide_leaves_all_as_they_are() -> None:
     values, nobody = cloud(), torch.zeros(0, dtype=torch.long)
-    for way in (densification.divided, densification.densified):
+    for way in (densification.split_or_clone, densification.duplicate_and_split):
         rows = way(values, nobody, 0.04, chance())
         assert torch.equal(rows.origin, torch.arange(60))
         assert all(torch.equal(rows.values[name], value) for name, value in values.items())
 
 
-def settled(knobs: Splats, rounds: int) -> list[int]:
+def settled(knobs: SplatConfig, rounds: int) -> list[int]:
     """Sizes of a scene that is pulled about and settled so many times along its way."""
     scene = knobs.build("cpu", chance())
-    adam, sizes = Adam(scene.groups(0.0), fused=True), []
+    adam, sizes = Adam(scene.param_groups(0.0), fused=True), []
     for step in range(rounds):
-        looks = looking_at_origin(torch.tensor([0.3 * step, 2.0]), torch.tensor([0.2, -0.3]), 24)
+        looks = look_at_origin(torch.tensor([0.3 * step, 2.0]), torch.tensor([0.2, -0.3]), 24)
         frame = scene.render(looks, torch.zeros(2, 3))
         adam.zero_grad()
-        ((frame.rgb - 0.7).square().sum() + scene.penalty(frame)).backward()
+        ((frame.rgb - 0.7).square().sum() + scene.regularization_loss(frame)).backward()
         adam.step()
-        scene.settle(step / rounds, frame, adam)
+        scene.post_step(step / rounds, frame, adam)
         sizes.append(len(scene))
-        assert scene.healthy() is None
+        assert scene.failure_reason() is None
         assert len(scene.pull) == len(scene.pictures) == len(scene)
     return sizes
 
 
 @pytest.mark.parametrize("way", ["threshold", "mcmc"])
 def test_every_way_grows_to_the_cap_and_never_beyond(way: Any) -> None:
-    sizes = settled(Splats(200, 320, growth=way, grow_pull=1e-6, prune_below=1e-3), 24)
+    sizes = settled(SplatConfig(200, 320, strategy=way, grow_grad2d=1e-6, prune_opa=1e-3), 24)
     assert sizes[0] == 200
     assert max(sizes) == 320
     if way == "mcmc":
@@ -209,20 +211,22 @@ def test_every_way_grows_to_the_cap_and_never_beyond(way: Any) -> None:
 
 
 def test_a_high_threshold_lets_nothing_grow() -> None:
-    assert set(settled(Splats(200, 320, growth="threshold", grow_pull=1e9, prune_below=1e-3), 24)) == {200}
+    assert set(settled(SplatConfig(200, 320, strategy="threshold", grow_grad2d=1e9, prune_opa=1e-3), 24)) == {200}
 
 
 def test_opacities_are_lowered_when_that_is_due() -> None:
-    scene = Splats(200, 200, growth="threshold", reset_every=2, opacity=0.5, grow_from=0.0).build("cpu", chance())
-    adam = Adam(scene.groups(0.0))
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 24)
+    scene = SplatConfig(200, 200, strategy="threshold", reset_every=2, init_opacity=0.5, refine_start=0.0).build(
+        "cpu", chance()
+    )
+    adam = Adam(scene.param_groups(0.0))
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), 24)
     seen = []
     for progress in (0.075, 0.145):
         frame = scene.render(looks, torch.zeros(1, 3))
         adam.zero_grad()
         frame.alpha.sum().backward()
         adam.step()
-        scene.settle(progress, frame, adam)
+        scene.post_step(progress, frame, adam)
         seen.append((scene.logit_opacities.sigmoid().max().item(), adam.state[scene.logit_opacities]["exp_avg"].any()))
     assert seen[0][0] > 0.4 and seen[0][1]
     assert seen[1][0] == pytest.approx(2 * 0.02, rel=1e-4)
@@ -230,14 +234,16 @@ def test_opacities_are_lowered_when_that_is_due() -> None:
 
 
 def test_costs_have_their_closed_forms() -> None:
-    scene = Splats(100, 100, opacity=0.3, anisotropy=0.0, opacity_cost=2.0, scale_cost=3.0).build("cpu", chance())
-    frame = scene.render(looking_at_origin(torch.zeros(1), torch.zeros(1), 8), torch.zeros(1, 3))
+    scene = SplatConfig(100, 100, init_opacity=0.3, lambda_anisotropy=0.0, opacity_reg=2.0, scale_reg=3.0).build(
+        "cpu", chance()
+    )
+    frame = scene.render(look_at_origin(torch.zeros(1), torch.zeros(1), 8), torch.zeros(1, 3))
     scale = math.exp(scene.log_scales[0, 0].item())
-    assert scene.penalty(frame).item() == pytest.approx(2 * 0.3 + 3 * scale, rel=1e-5)
+    assert scene.regularization_loss(frame).item() == pytest.approx(2 * 0.3 + 3 * scale, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["grow_pull", "noise", "opacity_cost", "scale_cost"])
+@pytest.mark.parametrize("name", ["grow_grad2d", "noise_lr", "opacity_reg", "scale_reg"])
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_knobs_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is"):
-        replace(Splats(), **{name: value})
+        replace(SplatConfig(), **{name: value})

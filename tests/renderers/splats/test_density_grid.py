@@ -10,12 +10,12 @@ import torch
 
 from renderers import kernels
 from renderers.splats import density_grid
-from renderers.splats.density_grid import SplatCloud, rotations
+from renderers.splats.density_grid import SplatParameters, rotations
 
 
-def cloud(count: int, seed: int = 0) -> SplatCloud:
+def cloud(count: int, seed: int = 0) -> SplatParameters:
     chance = torch.Generator().manual_seed(seed)
-    return SplatCloud(
+    return SplatParameters(
         means=0.3 * torch.randn(count, 3, generator=chance),
         log_scales=math.log(0.06) + 0.4 * torch.randn(count, 3, generator=chance),
         quats=torch.randn(count, 4, generator=chance),
@@ -24,9 +24,9 @@ def cloud(count: int, seed: int = 0) -> SplatCloud:
     )
 
 
-def one(mean: list[float], scales: list[float], quat: list[float], logit: float) -> SplatCloud:
+def one(mean: list[float], scales: list[float], quat: list[float], logit: float) -> SplatParameters:
     rows = [torch.tensor([row]) for row in (mean, np.log(scales).tolist(), quat)]
-    return SplatCloud(rows[0], rows[1], rows[2], torch.tensor([logit]), torch.zeros(1, 1, 3))
+    return SplatParameters(rows[0], rows[1], rows[2], torch.tensor([logit]), torch.zeros(1, 1, 3))
 
 
 def test_one_splat_has_its_closed_form() -> None:
@@ -37,8 +37,8 @@ def test_one_splat_has_its_closed_form() -> None:
     axes = [grid.origin[d] + grid.spacing * np.arange(n) for d, n in enumerate(grid.values.shape)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     squared = (x - 0.1) ** 2 / (0.2**2 + blur) + (y + 0.2) ** 2 / (0.1**2 + blur) + (z - 0.3) ** 2 / (0.05**2 + blur)
-    wanted = np.where(squared <= density_grid.REACH**2, np.exp(-0.5 * squared) / (1 + math.exp(-0.4)), 0.0)
-    edge = np.abs(squared - density_grid.REACH**2) < 1e-3
+    wanted = np.where(squared <= density_grid.MAX_SIGMA**2, np.exp(-0.5 * squared) / (1 + math.exp(-0.4)), 0.0)
+    edge = np.abs(squared - density_grid.MAX_SIGMA**2) < 1e-3
     assert grid.values[~edge] == pytest.approx(wanted[~edge], abs=1e-5)
     assert np.argmax([np.ptp(axis) for axis in axes]) == 0
     assert max(grid.values.shape) == 64
@@ -85,7 +85,7 @@ def test_splats_that_are_not_finite_add_nothing() -> None:
         values = getattr(splats, name)
         spoilt = torch.full_like(values[:1], math.nan)
         broken = {n: torch.cat([getattr(splats, n), spoilt if n == name else getattr(splats, n)[:1]]) for n in NAMES}
-        assert (density_grid.density(SplatCloud(**broken), 32).values == whole.values).all()
+        assert (density_grid.density(SplatParameters(**broken), 32).values == whole.values).all()
 
 
 NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from renderers.cameras import Cameras, looking_at_origin
+from renderers.cameras import Cameras, look_at_origin
 from renderers.splats import reference, spherical_harmonics
-from renderers.splats.gaussians import Gaussians, Lenses
+from renderers.splats.gaussians import CameraMatrices, Gaussians
 
 theirs = pytest.importorskip("gsplat.cuda._torch_impl")
 
@@ -30,7 +30,7 @@ def splats(count: int = 500, seed: int = 0) -> list[Tensor]:
 
 
 def looks() -> Cameras:
-    return replace(looking_at_origin(torch.tensor([0.3, 2.0, 4.0]), torch.tensor([0.2, -0.9, 1.1]), 40), width=56)
+    return replace(look_at_origin(torch.tensor([0.3, 2.0, 4.0]), torch.tensor([0.2, -0.9, 1.1]), 40), width=56)
 
 
 def test_splats_land_where_gsplat_says() -> None:
@@ -38,7 +38,7 @@ def test_splats_land_where_gsplat_says() -> None:
     results = []
     for ours in (True, False):
         means, quats, scales, opacities, colours = (tensor.requires_grad_() for tensor in splats())
-        lenses = Lenses.of(looks(), means)
+        lenses = CameraMatrices.from_cameras(looks(), means)
         if ours:
             found = reference.project(Gaussians(means, quats, scales, opacities, colours), lenses)
             seen, places, conics, depths = found.visible, found.means2d, found.conics, found.depths
@@ -46,7 +46,7 @@ def test_splats_land_where_gsplat_says() -> None:
             unit = torch.nn.functional.normalize(quats, dim=-1)
             shape, _ = theirs._quat_scale_to_covar_preci(unit, scales, True, False, triu=False)
             radii, places, depths, conics, _ = theirs._fully_fused_projection(
-                means, shape, lenses.viewmats, lenses.intrinsics, lenses.width, lenses.height
+                means, shape, lenses.viewmats, lenses.Ks, lenses.width, lenses.height
             )
             seen = (radii > 0).all(-1)
         results.append((seen, places, conics, depths, (means, quats, scales)))
@@ -69,15 +69,15 @@ def test_splats_land_where_gsplat_says() -> None:
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_harmonics_are_those_of_gsplat(degree: int) -> None:
     rng = torch.Generator().manual_seed(1)
-    count = spherical_harmonics.coefficients(degree)
+    count = spherical_harmonics.num_sh_bases(degree)
     places = torch.randn(50, 3, generator=rng).double()
     cameras = torch.tensor([[2.0, 0.5, -1.0]]).double()
     sh = (0.2 * torch.randn(50, count, 3, generator=rng)).double()
     seen = theirs._spherical_harmonics(degree, places - cameras, sh) + 0.5
     colours = (
-        spherical_harmonics.colours(sh, places, cameras)[0]
+        spherical_harmonics.sh_to_rgb(sh, places, cameras)[0]
         if degree
-        else spherical_harmonics.colours(sh, places, cameras)
+        else spherical_harmonics.sh_to_rgb(sh, places, cameras)
     )
     inside = (seen > 0) & (seen < 1)
     assert inside.float().mean() > 0.5

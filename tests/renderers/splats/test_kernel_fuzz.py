@@ -17,8 +17,8 @@ from torch import Tensor
 
 from renderers import kernels
 from renderers.cameras import Cameras
-from renderers.splats.gaussians import Gaussians, Wish
-from renderers.splats.rasterization import rasterise
+from renderers.splats.gaussians import Gaussians, RasterizationOptions
+from renderers.splats.rasterization import rasterize
 
 ROOT = Path(__file__).parents[3]
 LARGEST = float(np.finfo(np.float32).max)
@@ -69,15 +69,19 @@ def draw_anything(
         pose = pose + 1e-3 * numbers(kinds[5], 16 * views, rng).view(views, 4, 4)
     fov = numbers(kinds[6], views, rng) if kinds[6] != "plain" else torch.full((views,), 0.7)
     leaves = [tensor.requires_grad_() for tensor in filled]
-    wish = Wish(normals=flags[1], surfels=True, distortion=flags[2]) if surfels else Wish(*flags[:3])
+    wish = (
+        RasterizationOptions(return_normals=flags[1], surfels=True, distortion=flags[2])
+        if surfels
+        else RasterizationOptions(*flags[:3])
+    )
     try:
-        frame = rasterise(splats, Cameras(pose, fov, *size), torch.rand(views, 3), wish)
-        distortion = frame.statistics.distortion
+        frame = rasterize(splats, Cameras(pose, fov, *size), torch.rand(views, 3), wish)
+        distortion = frame.info.distortion
         (frame.rgb.sum() + frame.depth.sum() + (0.0 if distortion is None else distortion.sum())).backward()
     except (ValueError, RuntimeError) as error:  # a pose without inverse, or more memory than there is
         assert "inv" in str(error) or "tiles" in str(error) or "memory" in str(error), error
         return
-    radii = frame.statistics.radii
+    radii = frame.info.radii
     assert frame.rgb.shape == (views, *size, 3) and radii.shape == (views, count)
     assert (radii >= 0).all()
     unseen = ~(radii > 0).any(0)
@@ -94,19 +98,19 @@ def test_no_splats_bring_the_kernels_down() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colours"])
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors"])
 def test_tensors_of_another_length_are_refused(name: str) -> None:
-    shapes = {"means": (5, 3), "quats": (5, 4), "scales": (5, 3), "opacities": (5,), "colours": (5, 3)}
+    shapes = {"means": (5, 3), "quats": (5, 4), "scales": (5, 3), "opacities": (5,), "colors": (5, 3)}
     tensors = {each: torch.rand(shape) for each, shape in shapes.items()}
     tensors[name] = tensors[name][:4].clone()
     looks = Cameras(torch.eye(4)[None], torch.ones(1), 8, 8)
     wrong = "quats" if name == "means" else name
     with pytest.raises((ValueError, TypeError), match=wrong if name != "means" else "shape|dimension|4"):
-        rasterise(Gaussians(**tensors), looks, torch.zeros(1, 3))
+        rasterize(Gaussians(**tensors), looks, torch.zeros(1, 3))
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(surfels=True)])
-def test_splats_over_too_many_tiles_are_refused(wish: Wish) -> None:
+@pytest.mark.parametrize("wish", [RasterizationOptions(), RasterizationOptions(surfels=True)])
+def test_splats_over_too_many_tiles_are_refused(wish: RasterizationOptions) -> None:
     """Before memory is asked for: 40,000 splats that each cover every tile of a picture of 4096 x 4096."""
     if kernels.library() is None:
         pytest.skip(kernels.why_missing())
@@ -121,4 +125,4 @@ def test_splats_over_too_many_tiles_are_refused(wish: Wish) -> None:
     pose = torch.eye(4)[None].clone()
     pose[:, 2, 3] = 3.0
     with pytest.raises(ValueError, match="too many to number"):
-        rasterise(splats, Cameras(pose, torch.ones(1), 4096, 4096), torch.zeros(1, 3), wish)
+        rasterize(splats, Cameras(pose, torch.ones(1), 4096, 4096), torch.zeros(1, 3), wish)

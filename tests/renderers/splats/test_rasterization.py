@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from renderers import kernels as renderers_kernels
-from renderers.cameras import DISTANCE, FOV, looking_at_origin
+from renderers.cameras import DISTANCE, FOV, look_at_origin
 from renderers.splats import gsplat_backend, reference
-from renderers.splats.gaussians import Gaussians, Lenses, Wish
-from renderers.splats.rasterization import rasterise
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationOptions
+from renderers.splats.rasterization import rasterize
 from tests.support.renderers.splat_clouds import NAMES, SCENES, cameras, cast, cloud, drawn
 
 # --- the kernels against the twin ---
@@ -33,7 +33,7 @@ def test_kernels_agree_with_the_float64_twin(kernels: str, name: str) -> None:
         assert error.mean() < 2e-6
         assert error.max() < 1 / 255  # where rounding decides whether a pixel takes one splat more
     torch.testing.assert_close(fast.frame.depth.double(), slow.frame.depth, atol=1e-3, rtol=1e-4)
-    assert torch.equal(fast.frame.statistics.radii, slow.frame.statistics.radii)
+    assert torch.equal(fast.frame.info.radii, slow.frame.info.radii)
     for part, gradient in slow.gradients.items():
         error = (fast.gradients[part].double() - gradient).norm() / gradient.norm().clamp_min(1e-6)
         assert error < 5e-4, f"{part}: relative error {error:.1e}"
@@ -69,8 +69,8 @@ def test_one_round_splat_has_the_closed_form(kind: torch.dtype) -> None:
     splat = Gaussians(
         torch.zeros(1, 3), torch.tensor([[2.0, 0, 0, 0]]), torch.full((1, 3), scale), torch.tensor([opacity]), red
     )
-    looks = looking_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), size)
-    frame = rasterise(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind))
+    looks = look_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), size)
+    frame = rasterize(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind))
     focal = 0.5 * size / math.tan(FOV / 2)
     variance = (focal * scale / DISTANCE) ** 2 + 0.3
     place = torch.arange(size, dtype=kind) + 0.5 - size / 2
@@ -89,15 +89,15 @@ def test_the_nearer_splat_covers_the_farther(kind: torch.dtype) -> None:
         means, torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 3), 0.5), torch.tensor([0.8, 0.6]), torch.eye(3)[:2]
     )
     flipped = Gaussians(*(getattr(pair, name).flip(0) for name in NAMES))
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 33)
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), 33)
     for splats in (pair, flipped):
-        middle = rasterise(cast(splats, kind), looks, torch.zeros(1, 3, dtype=kind)).rgb[0, 16, 16]
+        middle = rasterize(cast(splats, kind), looks, torch.zeros(1, 3, dtype=kind)).rgb[0, 16, 16]
         torch.testing.assert_close(middle, torch.tensor([0.4 * 0.8, 0.6, 0.0], dtype=kind), atol=1e-5, rtol=0)
 
 
 def test_a_background_shows_through_by_one_minus_alpha(kind: torch.dtype) -> None:
     splats, looks, background = cast(cloud(100), kind), cameras(), torch.rand(2, 3, dtype=kind)
-    over, bare = rasterise(splats, looks, background), rasterise(splats, looks, torch.zeros_like(background))
+    over, bare = rasterize(splats, looks, background), rasterize(splats, looks, torch.zeros_like(background))
     torch.testing.assert_close(over.rgb - bare.rgb, (1 - bare.alpha) * background[:, None, None], atol=1e-6, rtol=0)
 
 
@@ -105,15 +105,15 @@ def test_a_batch_is_its_views_one_by_one(kind: torch.dtype) -> None:
     splats, looks = cloud(200), cameras(3)
     together = drawn(splats, kind, looks)
     for view in range(3):
-        alone = rasterise(cast(splats, kind), looks[view : view + 1], torch.full((1, 3), 0.3, dtype=kind))
+        alone = rasterize(cast(splats, kind), looks[view : view + 1], torch.full((1, 3), 0.3, dtype=kind))
         torch.testing.assert_close(together.frame.rgb[view], alone.rgb[0], atol=1e-6, rtol=0)
-        assert torch.equal(together.frame.statistics.radii[view], alone.statistics.radii[0])
+        assert torch.equal(together.frame.info.radii[view], alone.info.radii[0])
 
 
 def test_length_and_sign_of_a_quaternion_mean_nothing(kind: torch.dtype) -> None:
     splats, looks, black = cloud(100), cameras(), torch.zeros(2, 3, dtype=kind)
     scaled = replace(splats, quats=-7.0 * splats.quats)
-    a, b = (rasterise(cast(each, kind), looks, black).rgb for each in (splats, scaled))
+    a, b = (rasterize(cast(each, kind), looks, black).rgb for each in (splats, scaled))
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
@@ -130,10 +130,8 @@ def test_turning_the_scene_is_turning_the_camera_back(kind: torch.dtype) -> None
         quats=torch.stack([a * w - b * y, a * x + b * z, a * y + b * w, a * z - b * x], -1),
     )
     black = torch.zeros(1, 3, dtype=kind)
-    before = rasterise(cast(splats, kind), looking_at_origin(torch.tensor([0.2]), torch.tensor([0.1]), 48), black)
-    after = rasterise(
-        cast(turned, kind), looking_at_origin(torch.tensor([0.2 + angle]), torch.tensor([0.1]), 48), black
-    )
+    before = rasterize(cast(splats, kind), look_at_origin(torch.tensor([0.2]), torch.tensor([0.1]), 48), black)
+    after = rasterize(cast(turned, kind), look_at_origin(torch.tensor([0.2 + angle]), torch.tensor([0.1]), 48), black)
     torch.testing.assert_close(before.rgb, after.rgb, atol=2e-5, rtol=0)
 
 
@@ -157,10 +155,12 @@ def test_what_cannot_be_seen_leaves_the_background_and_gets_no_gradient(
         "around": lambda: replace(cloud(50), scales=1e4 * cloud(50).scales),  # within a deviation of the camera's plane
         "nobody": nobody,
     }[scene]()
-    result = drawn(splats, kind, looks, Wish(surfels=surfels, normals=surfels, distortion=surfels))
+    result = drawn(
+        splats, kind, looks, RasterizationOptions(surfels=surfels, return_normals=surfels, distortion=surfels)
+    )
     assert torch.equal(result.frame.rgb, torch.full_like(result.frame.rgb, 0.3))
     assert not result.frame.alpha.any()
-    assert not result.frame.statistics.radii.any()
+    assert not result.frame.info.radii.any()
     assert all(not result.gradients[name].any() for name in [*NAMES, "means2d"])
 
 
@@ -178,7 +178,7 @@ def test_a_nan_splat_is_left_out_or_shows_but_spoils_no_other_gradient(kind: tor
 
 def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
     splats = cloud(6, 0.25, (0.3, 0.8), seed=4)
-    looks = Lenses.of(cameras(2, 9), splats.means)
+    looks = CameraMatrices.from_cameras(cameras(2, 9), splats.means)
 
     def layers(*leaves: Tensor) -> Tensor:
         colour, alpha, _ = reference.draw(Gaussians(*leaves), looks)
@@ -190,7 +190,7 @@ def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
 
 def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
     """Moving the principal point by d pixels moves every splat by d: the gradients have to sum to that of the shift."""
-    splats, looks = cloud(30), Lenses.of(cameras(1, 24), torch.zeros(1, dtype=torch.float64))
+    splats, looks = cloud(30), CameraMatrices.from_cameras(cameras(1, 24), torch.zeros(1, dtype=torch.float64))
     weight = torch.randn(1, 24, 24, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     leaves = cast(splats, torch.float64)
     leaves.means.requires_grad_()
@@ -199,11 +199,11 @@ def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
     step = 1e-5
     moved = []
     for sign in (-1, 1):
-        intrinsics = looks.intrinsics.clone()
+        intrinsics = looks.Ks.clone()
         intrinsics[:, 0, 2] += sign * step
-        moved.append((reference.draw(splats, replace(looks, intrinsics=intrinsics))[0] * weight).sum())
+        moved.append((reference.draw(splats, replace(looks, Ks=intrinsics))[0] * weight).sum())
     slope = (moved[1] - moved[0]) / (2 * step)
-    assert sighting.means2d_gradient[0, :, 0].sum().item() == pytest.approx(slope.item(), rel=1e-3)
+    assert sighting.means2d_grad[0, :, 0].sum().item() == pytest.approx(slope.item(), rel=1e-3)
 
 
 # --- the door ---
@@ -212,7 +212,7 @@ def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colours": torch.zeros(3, 5, 3)}, r"colours has shape \(3, 5, 3\); 5 splats and 2 cameras need \(5, 3\) or"),
+        ({"colors": torch.zeros(3, 5, 3)}, r"colors has shape \(3, 5, 3\); 5 splats and 2 cameras need \(5, 3\) or"),
         (
             {"scales": torch.zeros(5, 3, dtype=torch.float64)},
             "scales is torch.float64 on cpu, but means are torch.float32",
@@ -223,7 +223,7 @@ def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
 def test_what_does_not_fit_is_refused_by_name(change: dict[str, Tensor], message: str) -> None:
     splats = replace(cast(cloud(5), torch.float32), **change)
     with pytest.raises(ValueError, match=message):
-        rasterise(splats, cameras(2), torch.zeros(2, 3))
+        rasterize(splats, cameras(2), torch.zeros(2, 3))
 
 
 def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_the_twin_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDS3D_KERNELS", "torch")
     assert renderers_kernels.library() is None
     assert "SDS3D_KERNELS" in renderers_kernels.why_missing()
-    frame = rasterise(cast(cloud(20), torch.float32), cameras(1, 16), torch.zeros(1, 3))
+    frame = rasterize(cast(cloud(20), torch.float32), cameras(1, 16), torch.zeros(1, 3))
     assert frame.rgb.dtype == torch.float32
 
 
@@ -250,5 +250,5 @@ def test_gsplat_takes_the_arguments_we_give_it() -> None:
     known = functions[0].args
     names = {argument.arg for argument in [*known.args, *known.kwonlyargs]}
     required = {argument.arg for argument in known.args[: len(known.args) - len(known.defaults)]}
-    given = set(gsplat_backend.arguments(cloud(2), Lenses.of(cameras(), torch.zeros(1))))
+    given = set(gsplat_backend.arguments(cloud(2), CameraMatrices.from_cameras(cameras(), torch.zeros(1))))
     assert required <= given <= names

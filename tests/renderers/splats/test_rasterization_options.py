@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from renderers import kernels as renderers_kernels
-from renderers.cameras import DISTANCE, FOV, looking_at_origin
+from renderers.cameras import DISTANCE, FOV, look_at_origin
 from renderers.splats import reference
-from renderers.splats.gaussians import Gaussians, Lenses, Wish, normals
-from renderers.splats.rasterization import rasterise
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationOptions, normals
+from renderers.splats.rasterization import rasterize
 from tests.support.renderers.splat_clouds import NAMES, SCENES, cameras, cast, cloud, drawn
 
-ALL = Wish(antialiased=True, normals=True, absolute=True)
+ALL = RasterizationOptions(antialiased=True, return_normals=True, absgrad=True)
 
 
 # --- the kernels against the twin ---
@@ -50,18 +50,25 @@ def _kernels() -> list[str]:
     return ["baseline"] + ["avx2"] * capability.startswith("AVX") + ["avx512"] * (capability == "AVX512")
 
 
-@pytest.mark.parametrize("wish", [Wish(normals=True), Wish(absolute=True), Wish(normals=True, absolute=True)])
-def test_a_wish_changes_nothing_else(kind: torch.dtype, wish: Wish) -> None:
+@pytest.mark.parametrize(
+    "wish",
+    [
+        RasterizationOptions(return_normals=True),
+        RasterizationOptions(absgrad=True),
+        RasterizationOptions(return_normals=True, absgrad=True),
+    ],
+)
+def test_a_wish_changes_nothing_else(kind: torch.dtype, wish: RasterizationOptions) -> None:
     """The picture is the same, bit by bit in the kernels; so are gradients that do not come from the wish."""
     splats, looks, black = cloud(150), cameras(2, 24), torch.zeros(2, 3, dtype=kind)
     found = []
-    for each in (Wish(), wish):
+    for each in (RasterizationOptions(), wish):
         leaves = cast(splats, kind)
         leaves.means.requires_grad_()
-        frame = rasterise(leaves, looks, black, each)
+        frame = rasterize(leaves, looks, black, each)
         frame.rgb.square().sum().backward()
-        assert (frame.normal is not None) == each.normals
-        assert (frame.statistics.means2d_absolute is not None) == each.absolute
+        assert (frame.normal is not None) == each.return_normals
+        assert (frame.info.means2d_absgrad is not None) == each.absgrad
         found.append((frame.rgb.detach(), leaves.means.grad))
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
 
@@ -93,8 +100,8 @@ def test_a_round_splat_fades_by_the_area_that_the_blur_adds(kind: torch.dtype) -
         torch.tensor([opacity]),
         torch.ones(1, 3),
     )
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), size)
-    frame = rasterise(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind), Wish(antialiased=True))
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), size)
+    frame = rasterize(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind), RasterizationOptions(antialiased=True))
     variance = (0.5 * size / math.tan(FOV / 2) * scale / DISTANCE) ** 2
     assert frame.alpha.max().item() == pytest.approx(opacity * variance / (variance + 0.3), rel=1e-4)
 
@@ -104,8 +111,10 @@ def test_a_flat_splat_shows_its_shortest_axis_turned_to_the_camera(kind: torch.d
     turn = torch.tensor([[math.cos(math.pi / 8), 0.0, 0.0, math.sin(math.pi / 8)]])  # by 45 degrees around z
     disc = Gaussians(torch.zeros(1, 3), turn, torch.tensor([[0.01, 0.4, 0.4]]), torch.tensor([0.9]), torch.ones(1, 3))
     for azimuth, sign in ((1.2, 1.0), (1.2 + math.pi, -1.0)):
-        looks = looking_at_origin(torch.tensor([azimuth]), torch.zeros(1), 21)
-        frame = rasterise(cast(disc, kind), looks, torch.zeros(1, 3, dtype=kind), Wish(normals=True))
+        looks = look_at_origin(torch.tensor([azimuth]), torch.zeros(1), 21)
+        frame = rasterize(
+            cast(disc, kind), looks, torch.zeros(1, 3, dtype=kind), RasterizationOptions(return_normals=True)
+        )
         assert frame.normal is not None
         wanted = sign * torch.tensor([0.5**0.5, 0.5**0.5, 0.0], dtype=kind) * frame.alpha
         torch.testing.assert_close(frame.normal, wanted, atol=1e-5, rtol=0)
@@ -113,7 +122,7 @@ def test_a_flat_splat_shows_its_shortest_axis_turned_to_the_camera(kind: torch.d
 
 def test_normals_are_of_unit_length_and_face_every_camera() -> None:
     splats, looks = cloud(200), cameras(3)
-    lenses = Lenses.of(looks, splats.means)
+    lenses = CameraMatrices.from_cameras(looks, splats.means)
     found = normals(splats, lenses)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 200, dtype=torch.float64))
     toward = looks.positions[:, None].double() - splats.means
@@ -121,7 +130,7 @@ def test_normals_are_of_unit_length_and_face_every_camera() -> None:
 
 
 def test_sizes_of_gradients_are_no_smaller_than_gradients(kind: torch.dtype) -> None:
-    found = drawn(cloud(150), kind, cameras(2, 24), Wish(absolute=True)).gradients
+    found = drawn(cloud(150), kind, cameras(2, 24), RasterizationOptions(absgrad=True)).gradients
     assert (found["means2d, absolute"] >= found["means2d"].abs() - 1e-5).all()
     assert found["means2d, absolute"].sum() > 1.2 * found["means2d"].abs().sum()
 
@@ -134,19 +143,19 @@ def test_sizes_of_gradients_are_sums_over_pixels_drawn_alone(kind: torch.dtype) 
     for pixel in range(size * size):
         leaves = cast(splats, kind)
         leaves.means.requires_grad_()
-        frame = rasterise(leaves, looks, torch.zeros(1, 3, dtype=kind))
+        frame = rasterize(leaves, looks, torch.zeros(1, 3, dtype=kind))
         frame.rgb.flatten(0, 2)[pixel].sum().backward()
-        total += frame.statistics.means2d_gradient.abs()
+        total += frame.info.means2d_grad.abs()
     leaves = cast(splats, kind)
     leaves.means.requires_grad_()
-    frame = rasterise(leaves, looks, torch.zeros(1, 3, dtype=kind), Wish(absolute=True))
+    frame = rasterize(leaves, looks, torch.zeros(1, 3, dtype=kind), RasterizationOptions(absgrad=True))
     frame.rgb.sum().backward()
-    torch.testing.assert_close(frame.statistics.means2d_absolute, total, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(frame.info.means2d_absgrad, total, atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
     splats = cloud(5, 0.25, (0.3, 0.8), seed=4)
-    looks = Lenses.of(cameras(2, 8), splats.means)
+    looks = CameraMatrices.from_cameras(cameras(2, 8), splats.means)
 
     def layers(*leaves: Tensor) -> Tensor:
         colour, alpha, _ = reference.draw(Gaussians(*leaves), looks, ALL)
@@ -159,4 +168,4 @@ def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
 def test_a_picture_too_wide_is_refused() -> None:
     looks = replace(cameras(1), width=40_000)
     with pytest.raises(ValueError, match="48 x 40000 pixels cannot be drawn; either side has 1 to 32768"):
-        rasterise(cast(cloud(2), torch.float32), looks, torch.zeros(1, 3))
+        rasterize(cast(cloud(2), torch.float32), looks, torch.zeros(1, 3))

@@ -14,14 +14,14 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from renderers import kernels
-from renderers.cameras import Cameras, looking_at_origin
+from renderers.cameras import Cameras, look_at_origin
 from renderers.optimizer_rows import replace_rows
-from renderers.splats.config import Splats
+from renderers.splats.config import SplatConfig
 from renderers.splats.gaussians import Gaussians
-from renderers.splats.rasterization import rasterise
+from renderers.splats.rasterization import rasterize
 from renderers.splats.scene import SplatScene
 
-SMALL = Splats(count=400, max_count=900)
+SMALL = SplatConfig(init_count=400, cap_max=900)
 
 
 def target() -> Gaussians:
@@ -39,12 +39,12 @@ def target() -> Gaussians:
 
 def looks(chance: torch.Generator, views: int = 4, size: int = 48) -> Cameras:
     azimuth, elevation = torch.rand(2, views, generator=chance)
-    return looking_at_origin(2 * math.pi * azimuth, 1.5 * (elevation - 0.4), size)
+    return look_at_origin(2 * math.pi * azimuth, 1.5 * (elevation - 0.4), size)
 
 
-def built(knobs: Splats = SMALL) -> tuple[SplatScene, Adam]:
+def built(knobs: SplatConfig = SMALL) -> tuple[SplatScene, Adam]:
     scene = knobs.build("cpu", torch.Generator().manual_seed(1))
-    return scene, Adam(scene.groups(0.0), fused=True)
+    return scene, Adam(scene.param_groups(0.0), fused=True)
 
 
 def train(scene: SplatScene, adam: Adam, steps: range, of: int) -> None:
@@ -52,22 +52,24 @@ def train(scene: SplatScene, adam: Adam, steps: range, of: int) -> None:
     truth = target()
     for step in steps:
         progress = step / of
-        for group, now in zip(adam.param_groups, scene.groups(progress), strict=True):
+        for group, now in zip(adam.param_groups, scene.param_groups(progress), strict=True):
             group["lr"] = now["lr"]
         chance = torch.Generator().manual_seed(step)
         cameras, background = looks(chance), torch.rand(4, 3, generator=chance)
         frame = scene.render(cameras, background)
-        loss = functional.mse_loss(frame.rgb, rasterise(truth, cameras, background).rgb) + scene.penalty(frame)
+        loss = functional.mse_loss(frame.rgb, rasterize(truth, cameras, background).rgb) + scene.regularization_loss(
+            frame
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()
-        scene.settle(progress, frame, adam)
+        scene.post_step(progress, frame, adam)
 
 
 @torch.no_grad()
 def psnr(scene: SplatScene) -> float:
     cameras, black = looks(torch.Generator().manual_seed(77), 8), torch.zeros(8, 3)
-    error = functional.mse_loss(scene.render(cameras, black).rgb, rasterise(target(), cameras, black).rgb)
+    error = functional.mse_loss(scene.render(cameras, black).rgb, rasterize(target(), cameras, black).rgb)
     return float(-10 * error.log10())
 
 
@@ -77,23 +79,23 @@ def test_it_learns_a_shape_from_its_pictures() -> None:
     train(scene, adam, range(150), 150)
     assert before < 20
     assert psnr(scene) > 28
-    assert scene.healthy() is None
+    assert scene.failure_reason() is None
 
 
 def test_the_start_is_a_faint_grey_ball() -> None:
-    scene, _ = built(replace(SMALL, radius=0.5))
+    scene, _ = built(replace(SMALL, init_radius=0.5))
     splats = scene.gaussians(looks(torch.Generator(), 1))
     assert splats.means.norm(dim=-1).max() <= 0.5
     inner = (splats.means.norm(dim=-1) < 0.25).float().mean()
     assert inner > 0.2  # a ball of even density has an eighth
     torch.testing.assert_close(splats.opacities, torch.full((400,), 0.1))
-    assert (splats.colours - 0.5).abs().max() < 0.1
+    assert (splats.colors - 0.5).abs().max() < 0.1
     frame = scene.render(looks(torch.Generator()), torch.zeros(4, 3))
     assert 0.05 < frame.alpha.mean() < 0.9
 
 
 def test_the_same_seed_builds_the_same_scene() -> None:
-    a, b = built()[0].state(), built()[0].state()
+    a, b = built()[0].training_state(), built()[0].training_state()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -103,7 +105,7 @@ def test_it_grows_to_the_cap_and_never_beyond() -> None:
     for step in range(40):
         train(scene, adam, range(step, step + 1), 40)
         sizes.append(len(scene))
-        assert all(len(getattr(scene, group["name"])) == len(scene) for group in scene.groups(0.5))
+        assert all(len(getattr(scene, group["name"])) == len(scene) for group in scene.param_groups(0.5))
         assert len(scene.pull) == len(scene.pictures) == len(scene)
     assert sizes[3] == 400
     assert max(sizes) == 900
@@ -111,35 +113,37 @@ def test_it_grows_to_the_cap_and_never_beyond() -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs", [SMALL, replace(SMALL, shape="surfels", unevenness=0.1, distortion=0.1)], ids=lambda knobs: knobs.shape
+    "knobs",
+    [SMALL, replace(SMALL, primitive="surfels", lambda_normal=0.1, lambda_distortion=0.1)],
+    ids=lambda knobs: knobs.primitive,
 )
-def test_a_checkpoint_goes_on_bit_for_bit(knobs: Splats) -> None:
+def test_a_checkpoint_goes_on_bit_for_bit(knobs: SplatConfig) -> None:
     """Stopped between two rounds of growing, saved as bytes, and restored into a scene of another size."""
-    if knobs.shape == "surfels" and kernels.library() is None:
+    if knobs.primitive == "surfels" and kernels.library() is None:
         pytest.skip(kernels.why_missing())
     scene, adam = built(knobs)
     train(scene, adam, range(11), 30)
     assert scene.rounds > 0
     assert scene.pictures.any()
-    saved, moments = save(scene.state()), deepcopy(adam.state_dict())
+    saved, moments = save(scene.training_state()), deepcopy(adam.state_dict())
     train(scene, adam, range(11, 30), 30)
 
     other = knobs.build("cpu", torch.Generator().manual_seed(99))
-    other.restore(load(saved))
-    resumed = Adam(other.groups(0.0), fused=True)
+    other.load_training_state(load(saved))
+    resumed = Adam(other.param_groups(0.0), fused=True)
     resumed.load_state_dict(moments)
     train(other, resumed, range(11, 30), 30)
-    a, b = scene.state(), other.state()
+    a, b = scene.training_state(), other.training_state()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_saved_scene_that_does_not_fit_is_refused() -> None:
     scene, _ = built()
-    state = scene.state()
+    state = scene.training_state()
     with pytest.raises(ValueError, match="lack quats"):
-        scene.restore({name: value for name, value in state.items() if name != "quats"})
+        scene.load_training_state({name: value for name, value in state.items() if name != "quats"})
     with pytest.raises(ValueError, match="1 colour coefficients, but sh_degree 1 has 4"):
-        built(replace(SMALL, sh_degree=1))[0].restore(state)
+        built(replace(SMALL, sh_degree=1))[0].load_training_state(state)
 
 
 def test_the_state_of_the_optimiser_follows_its_rows() -> None:
@@ -160,15 +164,15 @@ def test_the_state_of_the_optimiser_follows_its_rows() -> None:
 
 
 def seen_once(scene: SplatScene, adam: Adam, progress: float) -> None:
-    """A step that changes nothing, then `settle`."""
+    """A step that changes nothing, then `post_step`."""
     frame = scene.render(looks(torch.Generator().manual_seed(0)), torch.zeros(4, 3))
     frame.rgb.square().sum().backward()
     adam.zero_grad()
-    scene.settle(progress, frame, adam)
+    scene.post_step(progress, frame, adam)
 
 
 def test_faint_and_far_splats_go() -> None:
-    scene, adam = built(replace(SMALL, grow_share=0.0))
+    scene, adam = built(replace(SMALL, grow_fraction=0.0))
     with torch.no_grad():
         scene.logit_opacities[:30] = -5.0
         scene.means[30:50] = torch.tensor([0.0, 1.3, 0.0])
@@ -189,7 +193,7 @@ def test_pruning_ends_at_last_and_growing_before() -> None:
 
 def test_dividing_hardly_changes_the_picture() -> None:
     """Clones share the opacity of their parent; the picture stays close while every fifth splat becomes two."""
-    scene, adam = built(replace(SMALL, count=600, split_above=1.0))
+    scene, adam = built(replace(SMALL, init_count=600, grow_scale3d=1.0))
     cameras, black = looks(torch.Generator().manual_seed(2)), torch.zeros(4, 3)
     before = scene.render(cameras, black).rgb.detach()
     seen_once(scene, adam, 0.2)
@@ -199,7 +203,7 @@ def test_dividing_hardly_changes_the_picture() -> None:
 
 
 def test_large_splats_are_split_into_smaller_ones() -> None:
-    scene, adam = built(replace(SMALL, split_above=0.005))
+    scene, adam = built(replace(SMALL, grow_scale3d=0.005))
     largest = scene.log_scales.detach().amax()
     seen_once(scene, adam, 0.2)
     assert len(scene) == 480
@@ -216,10 +220,10 @@ def test_settling_keeps_every_value_in_range() -> None:
         scene.sh[3] = 100.0
     seen_once(scene, adam, 0.0)
     scales = scene.log_scales.exp()
-    assert scales.min().item() == pytest.approx(SMALL.smallest)
-    assert scales.max().item() == pytest.approx(SMALL.largest)
+    assert scales.min().item() == pytest.approx(SMALL.min_scale)
+    assert scales.max().item() == pytest.approx(SMALL.max_scale)
     torch.testing.assert_close(scene.quats.norm(dim=-1), torch.ones(400))
-    assert scene.gaussians(looks(torch.Generator(), 1)).colours.max().item() == pytest.approx(1.0)
+    assert scene.gaussians(looks(torch.Generator(), 1)).colors.max().item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
@@ -229,7 +233,7 @@ def test_every_parameter_gets_a_gradient(degree: int) -> None:
         scene.log_scales[:, 0] += 1.0  # a round splat has no orientation
     frame = scene.render(looks(torch.Generator().manual_seed(0)), torch.zeros(4, 3))
     (frame.rgb * torch.rand_like(frame.rgb)).sum().backward()
-    for group in scene.groups(0.5):
+    for group in scene.param_groups(0.5):
         gradient = group["params"][0].grad
         assert gradient.isfinite().all()
         assert gradient.flatten(1).any(-1).float().mean() > 0.9 if gradient.ndim > 1 else gradient.any()
@@ -238,14 +242,14 @@ def test_every_parameter_gets_a_gradient(degree: int) -> None:
 
 
 def test_penalties_have_their_closed_forms() -> None:
-    scene, _ = built(replace(SMALL, sparsity=2.0, entropy=3.0, anisotropy=5.0))
+    scene, _ = built(replace(SMALL, lambda_sparsity=2.0, lambda_entropy=3.0, lambda_anisotropy=5.0))
     frame = scene.render(looks(torch.Generator().manual_seed(0)), torch.zeros(4, 3))
     nats = -(0.1 * math.log(0.1) + 0.9 * math.log(0.9))
     expected = 2 * float(frame.alpha.detach().mean()) + 3 * nats
-    assert scene.penalty(frame).item() == pytest.approx(expected, rel=1e-4)
+    assert scene.regularization_loss(frame).item() == pytest.approx(expected, rel=1e-4)
     with torch.no_grad():
         scene.log_scales[:100, 0] += math.log(16)
-    assert scene.penalty(frame).item() == pytest.approx(expected + 5 * 0.25 * math.log(2) ** 2, rel=1e-4)
+    assert scene.regularization_loss(frame).item() == pytest.approx(expected + 5 * 0.25 * math.log(2) ** 2, rel=1e-4)
 
 
 def spoil_nan(scene: SplatScene) -> None:
@@ -266,35 +270,35 @@ def spoil_means(scene: SplatScene) -> None:
 )
 def test_what_is_wrong_is_named(spoil: object, words: str) -> None:
     scene, _ = built()
-    assert scene.healthy() is None
+    assert scene.failure_reason() is None
     assert callable(spoil)
     with torch.no_grad():
         spoil(scene)
-    assert words in (scene.healthy() or "")
+    assert words in (scene.failure_reason() or "")
 
 
 def test_looking_away_is_noticed() -> None:
     scene, adam = built()
-    away = looking_at_origin(torch.zeros(1), torch.zeros(1), 32)
+    away = look_at_origin(torch.zeros(1), torch.zeros(1), 32)
     away.c2w[:, :3, 3] *= -1
-    scene.settle(0.0, scene.render(away, torch.zeros(1, 3)), adam)
-    assert "no splat" in (scene.healthy() or "")
+    scene.post_step(0.0, scene.render(away, torch.zeros(1, 3)), adam)
+    assert "no splat" in (scene.failure_reason() or "")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"count": 0}, "1 <= count"),
-        ({"count": 9000}, "max_count 8000"),
+        ({"init_count": 0}, "1 <= init_count"),
+        ({"init_count": 9000}, "cap_max 8000"),
         ({"sh_degree": 4}, "choose 0 to 3"),
-        ({"smallest": 0.5}, "smallest < largest"),
-        ({"opacity": 1.0}, "between 0 and 1"),
-        ({"grow_from": 0.8}, "grow_from < grow_until"),
+        ({"min_scale": 0.5}, "min_scale < max_scale"),
+        ({"init_opacity": 1.0}, "between 0 and 1"),
+        ({"refine_start": 0.8}, "refine_start < refine_stop"),
     ],
 )
 def test_knobs_that_cannot_be_are_refused(change: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        replace(Splats(), **change)  # type: ignore[arg-type]
+        replace(SplatConfig(), **change)  # type: ignore[arg-type]
 
 
 def moments_of(adam: Adam, parameter: Tensor) -> Tensor:
@@ -308,7 +312,7 @@ def test_growing_keeps_the_moments_of_parents_and_starts_children_from_zero() ->
     with torch.no_grad():
         for group in adam.param_groups:
             group["lr"] = 0.0
-    scene.settle(7 / 40, scene.render(looks(torch.Generator()), torch.zeros(4, 3)), adam)
+    scene.post_step(7 / 40, scene.render(looks(torch.Generator()), torch.zeros(4, 3)), adam)
     grown = len(scene) - 400
     assert grown == 80
     for name, moments in before.items():
@@ -319,11 +323,11 @@ def test_growing_keeps_the_moments_of_parents_and_starts_children_from_zero() ->
 
 def test_small_splats_fade_from_afar_if_antialiased() -> None:
     """Of a splat smaller than a pixel, the alpha of the picture stays what it was; the usual way shows more."""
-    knobs = Splats(count=1, radius=0.02, smallest=1e-4, opacity=0.9)
+    knobs = SplatConfig(init_count=1, init_radius=0.02, min_scale=1e-4, init_opacity=0.9)
     covered = {}
     for antialiased in (False, True):
         scene = replace(knobs, antialiased=antialiased).build("cpu", torch.Generator().manual_seed(1))
-        near, far = (looking_at_origin(torch.zeros(1), torch.zeros(1), size, distance=2.5) for size in (1024, 32))
+        near, far = (look_at_origin(torch.zeros(1), torch.zeros(1), size, distance=2.5) for size in (1024, 32))
         with torch.no_grad():
             seen = [float(scene.render(look, torch.zeros(1, 3)).alpha.mean()) for look in (near, far)]
         covered[antialiased] = seen[1] / seen[0]
@@ -335,10 +339,10 @@ def test_pulls_that_cancel_count_if_absolute() -> None:
     """A loss whose gradient has both signs on every splat pulls more where sizes are added, and never less."""
     pulls = []
     for absolute in (False, True):
-        scene, adam = built(replace(SMALL, absolute=absolute, grow_from=0.9, grow_until=1.0))
+        scene, adam = built(replace(SMALL, absgrad=absolute, refine_start=0.9, refine_stop=1.0))
         frame = scene.render(looks(torch.Generator().manual_seed(2)), torch.zeros(4, 3))
         frame.rgb.square().mean().backward()
-        scene.settle(0.0, frame, adam)
+        scene.post_step(0.0, frame, adam)
         pulls.append(scene.pull)
     assert (pulls[1] >= pulls[0] - 1e-6).all()
     assert pulls[1].sum() > 1.2 * pulls[0].sum()

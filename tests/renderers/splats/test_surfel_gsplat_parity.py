@@ -12,20 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from renderers.cameras import Cameras, looking_at_origin
+from renderers.cameras import Cameras, look_at_origin
 from renderers.splats import gsplat_backend, surfel_reference
-from renderers.splats.gaussians import Gaussians, Lenses, Wish, normals
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationOptions, normals
 from renderers.splats.reference import weights
 from tests.support.renderers.splat_clouds import cloud
 
 theirs = pytest.importorskip("gsplat.cuda._torch_impl_2dgs")
-NAMES = ["means", "quats", "scales", "opacities", "colours"]
+NAMES = ["means", "quats", "scales", "opacities", "colors"]
 
 
 def looks(size: int = 40) -> Cameras:
-    return replace(
-        looking_at_origin(torch.tensor([0.3, 2.0, 4.0]), torch.tensor([0.2, -0.9, 1.1]), size), width=size + 7
-    )
+    return replace(look_at_origin(torch.tensor([0.3, 2.0, 4.0]), torch.tensor([0.2, -0.9, 1.1]), size), width=size + 7)
 
 
 def leaves(count: int, spread: float, scale: float) -> Gaussians:
@@ -34,22 +32,22 @@ def leaves(count: int, spread: float, scale: float) -> Gaussians:
     return Gaussians(*(getattr(splats, name).requires_grad_() for name in NAMES))
 
 
-def projected(splats: Gaussians, lenses: Lenses) -> tuple[Tensor, ...]:
+def projected(splats: Gaussians, lenses: CameraMatrices) -> tuple[Tensor, ...]:
     """gsplat's radii, places of blurs, depths, ray transforms and normals before the cameras."""
     found: tuple[Tensor, ...] = theirs._fully_fused_projection_2dgs(
         splats.means,
         torch.nn.functional.normalize(splats.quats, dim=-1),
         torch.nn.functional.pad(splats.scales[:, :2], (0, 1), value=1.0),  # its kernels take a third of 1 for granted
         lenses.viewmats,
-        lenses.intrinsics,
+        lenses.Ks,
         lenses.width,
         lenses.height,
     )
     return found
 
 
-def ours(splats: Gaussians, lenses: Lenses) -> tuple[Tensor, ...]:
-    """The same as `projected` but for the radii, put together from the twin's `Placed`."""
+def ours(splats: Gaussians, lenses: CameraMatrices) -> tuple[Tensor, ...]:
+    """The same as `projected` but for the radii, put together from the twin's `ProjectedSurfels`."""
     placed = surfel_reference.project(splats, lenses)
     below = torch.cat([placed.tilts, torch.ones_like(placed.tilts[..., :1])], -1) * placed.depths[..., None]
     inner = torch.nn.functional.pad(placed.steps * placed.depths[..., None, None], (0, 1))
@@ -76,7 +74,7 @@ def agree(mine: list[Tensor], wanted: list[Tensor], parameters: tuple[Gaussians,
 def test_surfels_land_where_gsplat_says() -> None:
     """Places, depths, ray transforms and normals of all that the twin draws, some of them beside the pictures."""
     pair = leaves(400, 1.5, 0.15), leaves(400, 1.5, 0.15)
-    lenses = Lenses.of(looks(), pair[0].means)
+    lenses = CameraMatrices.from_cameras(looks(), pair[0].means)
     drawn, *mine = ours(pair[0], lenses)
     radii, *wanted = projected(pair[1], lenses)
     assert 300 < int(drawn.sum()) < 1200
@@ -109,8 +107,8 @@ def test_surfels_are_blended_as_gsplat_does(monkeypatch: pytest.MonkeyPatch) -> 
     """Colour, depth, normal and alpha by gsplat's own compositing, of the pairs that the twin says count."""
     monkeypatch.setitem(sys.modules, "nerfacc", packed_rays())
     pair = leaves(120, 1.0, 0.12), leaves(120, 1.0, 0.12)
-    lenses = Lenses.of(looks(18)[:1], pair[0].means)
-    colour, alpha, _ = surfel_reference.draw(pair[0], lenses, Wish(surfels=True, normals=True))
+    lenses = CameraMatrices.from_cameras(looks(18)[:1], pair[0].means)
+    colour, alpha, _ = surfel_reference.draw(pair[0], lenses, RasterizationOptions(surfels=True, return_normals=True))
     _, places, depths, rows, axes = projected(pair[1], lenses)
     order = depths[0].argsort(stable=True)
     with torch.no_grad():
@@ -120,7 +118,7 @@ def test_surfels_are_blended_as_gsplat_does(monkeypatch: pytest.MonkeyPatch) -> 
         pixels = torch.stack([across, down], -1).view(-1, 2).double() + 0.5
         counted = (weights(surfel_reference.exponents(pixels, *shapes), pair[1].opacities[order]) > 0).nonzero()
     assert len(counted) > 2000
-    layers = torch.cat([pair[1].colours[None], depths[..., None]], -1)
+    layers = torch.cat([pair[1].colors[None], depths[..., None]], -1)
     found, covered, normal = theirs.accumulate_2dgs(
         places, rows, pair[1].opacities[None], layers, axes, order[counted[:, 1]], counted[:, 0],
         torch.zeros_like(counted[:, 0]), lenses.width, lenses.height,
@@ -137,8 +135,8 @@ def test_gsplat_takes_the_arguments_we_give_it() -> None:
     known = function.args
     names = {argument.arg for argument in [*known.args, *known.kwonlyargs]}
     required = {argument.arg for argument in known.args[: len(known.args) - len(known.defaults)]}
-    lenses = Lenses.of(looks(), torch.zeros(1))
-    given = gsplat_backend.surfel_arguments(cloud(2), lenses, Wish(surfels=True, distortion=True))
+    lenses = CameraMatrices.from_cameras(looks(), torch.zeros(1))
+    given = gsplat_backend.surfel_arguments(cloud(2), lenses, RasterizationOptions(surfels=True, distortion=True))
     assert required <= set(given) <= names
     assert given["colors"].shape == (3, 2, 3)
     returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)][-1]

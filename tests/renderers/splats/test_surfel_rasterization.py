@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from renderers.cameras import DISTANCE, looking_at_origin
+from renderers.cameras import DISTANCE, look_at_origin
 from renderers.splats import reference, surfel_reference
-from renderers.splats.gaussians import Gaussians, Lenses, Wish
-from renderers.splats.rasterization import rasterise
+from renderers.splats.gaussians import CameraMatrices, Gaussians, RasterizationOptions
+from renderers.splats.rasterization import rasterize
 from tests.support.renderers.splat_clouds import NAMES, SCENES, cameras, cast, cloud, drawn
 
-SURFELS = Wish(surfels=True)
-ALL = Wish(surfels=True, normals=True, distortion=True)
+SURFELS = RasterizationOptions(surfels=True)
+ALL = RasterizationOptions(surfels=True, return_normals=True, distortion=True)
 
 
 def edge_on() -> Gaussians:
@@ -57,13 +57,11 @@ def test_kernels_agree_with_the_float64_twin(kernels: str, name: str) -> None:
     fast, slow = drawn(splats, torch.float32, looks, ALL), drawn(splats, torch.float64, looks, ALL)
     assert slow.frame.alpha.max() > 0.01
     pictures = [(getattr(fast.frame, part), getattr(slow.frame, part), 1.0) for part in ("rgb", "alpha", "normal")]
-    pictures.append(
-        (fast.frame.statistics.distortion, slow.frame.statistics.distortion, 6.0)
-    )  # of depths up to 3 apart
+    pictures.append((fast.frame.info.distortion, slow.frame.info.distortion, 6.0))  # of depths up to 3 apart
     for mine, wanted, most in pictures:
         assert (mine - wanted).abs().mean() < 1e-5
         assert (mine - wanted).abs().max() < most / 255  # where rounding decides whether a pixel takes one more
-    radii, wanted = fast.frame.statistics.radii, slow.frame.statistics.radii
+    radii, wanted = fast.frame.info.radii, slow.frame.info.radii
     assert torch.equal(radii > 0, wanted > 0)
     torch.testing.assert_close(radii, wanted, atol=1, rtol=1e-4)  # what is rounded up next to a whole number
     for part, gradient in slow.gradients.items():
@@ -109,9 +107,9 @@ def faintest_out(alpha: Tensor) -> Tensor:
 def test_a_disc_shows_where_rays_meet_its_plane(kind: torch.dtype, quat: list[float]) -> None:
     """Rays and plane in space, by their equations; the wide disc hides its blur except near its middle."""
     size, splat = 33, disc(quat, 0.5)
-    looks = looking_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), size)
-    frame = rasterise(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS)
-    eye, rays = looks.positions[0].double(), looks.points(torch.ones(1, size, size, 1)).double()[0] - looks.positions
+    looks = look_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), size)
+    frame = rasterize(cast(splat, kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS)
+    eye, rays = looks.positions[0].double(), looks.unproject(torch.ones(1, size, size, 1)).double()[0] - looks.positions
     axes = reference.rotations(splat.quats.double())[0]
     met = eye - rays * ((eye @ axes[:, 2]) / (rays @ axes[:, 2]))[..., None]
     u, v = (met @ axes[:, k] / splat.scales[0, k].double() for k in (0, 1))
@@ -130,8 +128,8 @@ def test_of_what_is_small_or_seen_from_its_edge_the_blur_is_left(
 ) -> None:
     """A round Gaussian of variance 1/2 pixel^2, whatever the disc."""
     size = 12
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), size)
-    frame = rasterise(cast(disc(quat, scale), kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS)
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), size)
+    frame = rasterize(cast(disc(quat, scale), kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS)
     place = torch.arange(size).double() + 0.5 - size / 2
     alpha = faintest_out(0.7 * torch.exp(-(place[:, None] ** 2 + place**2)))
     torch.testing.assert_close(frame.alpha[0, ..., 0].double(), alpha, atol=1e-5, rtol=0)
@@ -152,35 +150,35 @@ def test_two_discs_are_as_far_apart_as_their_depths(kind: torch.dtype) -> None:
         means, torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 3), 0.5), torch.tensor([0.8, 0.6]), torch.eye(3)[:2]
     )
     flipped = Gaussians(*(getattr(pair, name).flip(0) for name in NAMES))
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 33)
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), 33)
     for splats in (pair, flipped):
-        frame = rasterise(cast(splats, kind), looks, torch.zeros(1, 3, dtype=kind), ALL)
+        frame = rasterize(cast(splats, kind), looks, torch.zeros(1, 3, dtype=kind), ALL)
         middle = frame.rgb[0, 16, 16]
         torch.testing.assert_close(middle, torch.tensor([0.4 * 0.8, 0.6, 0.0], dtype=kind), atol=1e-5, rtol=0)
-        distortion = frame.statistics.distortion[0, 16, 16].item()
+        distortion = frame.info.distortion[0, 16, 16].item()
         assert distortion == pytest.approx(2 * 0.6 * 0.4 * 0.8, rel=1e-4)
 
 
 def test_the_normal_is_the_third_axis_turned_to_the_camera(kind: torch.dtype) -> None:
     quat = [math.cos(0.4), 0.0, math.sin(0.4), 0.0]  # by 0.8 around y
     for azimuth, sign in ((0.5, 1.0), (0.5 + math.pi, -1.0)):
-        looks = looking_at_origin(torch.tensor([azimuth]), torch.zeros(1), 15)
-        frame = rasterise(cast(disc(quat, 0.3), kind), looks, torch.zeros(1, 3, dtype=kind), ALL)
+        looks = look_at_origin(torch.tensor([azimuth]), torch.zeros(1), 15)
+        frame = rasterize(cast(disc(quat, 0.3), kind), looks, torch.zeros(1, 3, dtype=kind), ALL)
         assert frame.normal is not None
         wanted = sign * torch.tensor([math.sin(0.8), 0.0, math.cos(0.8)], dtype=kind) * frame.alpha
         torch.testing.assert_close(frame.normal, wanted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wish", [replace(ALL, distortion=False), replace(ALL, normals=False)])
-def test_a_wish_changes_nothing_else(kind: torch.dtype, wish: Wish) -> None:
+@pytest.mark.parametrize("wish", [replace(ALL, distortion=False), replace(ALL, return_normals=False)])
+def test_a_wish_changes_nothing_else(kind: torch.dtype, wish: RasterizationOptions) -> None:
     found = []
     for each in (SURFELS, wish):
         leaves = cast(cloud(150), kind)
         leaves.means.requires_grad_()
-        frame = rasterise(leaves, cameras(2, 24), torch.zeros(2, 3, dtype=kind), each)
+        frame = rasterize(leaves, cameras(2, 24), torch.zeros(2, 3, dtype=kind), each)
         frame.rgb.square().sum().backward()
-        assert (frame.normal is not None) == each.normals
-        assert (frame.statistics.distortion is not None) == each.distortion
+        assert (frame.normal is not None) == each.return_normals
+        assert (frame.info.distortion is not None) == each.distortion
         found.append((frame.rgb.detach(), leaves.means.grad))
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
 
@@ -199,8 +197,8 @@ def test_turning_the_scene_is_turning_the_camera_back(kind: torch.dtype) -> None
     black = torch.zeros(1, 3, dtype=kind)
 
     def seen(splats: Gaussians, azimuth: float) -> Tensor:
-        looks = looking_at_origin(torch.tensor([azimuth]), torch.tensor([0.1]), 48)
-        return rasterise(cast(splats, kind), looks, black, SURFELS).rgb
+        looks = look_at_origin(torch.tensor([azimuth]), torch.tensor([0.1]), 48)
+        return rasterize(cast(splats, kind), looks, black, SURFELS).rgb
 
     torch.testing.assert_close(seen(cloud(200), 0.2), seen(turned(cloud(200), 0.7), 0.9), atol=1e-4, rtol=0)
 
@@ -213,8 +211,8 @@ def test_nothing_behind_the_camera_is_drawn(kind: torch.dtype) -> None:
     """A floor that runs on below the camera and behind it shows below the horizon only, though its plane is endless."""
     floor = disc([math.cos(math.pi / 4), math.sin(math.pi / 4), 0.0, 0.0], 2.9)  # normal along y
     floor.means[0, 1] = -0.5
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 33)
-    alpha = rasterise(cast(floor, kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS).alpha[0, ..., 0]
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), 33)
+    alpha = rasterize(cast(floor, kind), looks, torch.zeros(1, 3, dtype=kind), SURFELS).alpha[0, ..., 0]
     assert (alpha[20:] > 0).any(-1).all()
     assert not alpha[:16].any()
 
@@ -225,7 +223,7 @@ def test_a_nan_surfel_spoils_no_other_gradient(kind: torch.dtype) -> None:
         getattr(splats, name)[7] = math.nan
         result = drawn(splats, kind, cameras(), ALL)
         assert result.frame.rgb.isfinite().all()
-        assert not result.frame.statistics.radii[:, 7].any()
+        assert not result.frame.info.radii[:, 7].any()
         others = torch.arange(60) != 7
         assert all(result.gradients[each][others].isfinite().all() for each in NAMES)
 
@@ -235,7 +233,7 @@ def test_a_nan_surfel_spoils_no_other_gradient(kind: torch.dtype) -> None:
 
 def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
     splats = cloud(5, 0.25, (0.3, 0.8), seed=4)
-    looks = Lenses.of(cameras(2, 8), splats.means)
+    looks = CameraMatrices.from_cameras(cameras(2, 8), splats.means)
 
     def layers(*leaves: Tensor) -> Tensor:
         colour, alpha, sighting = surfel_reference.draw(Gaussians(*leaves), looks, ALL)
@@ -248,7 +246,7 @@ def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
 
 def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
     """Moving the principal point by d pixels moves every surfel by d: the gradients sum to that of the shift."""
-    splats, looks = cloud(30), Lenses.of(cameras(1, 24), torch.zeros(1, dtype=torch.float64))
+    splats, looks = cloud(30), CameraMatrices.from_cameras(cameras(1, 24), torch.zeros(1, dtype=torch.float64))
     weight = torch.randn(1, 24, 24, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     leaves = cast(splats, torch.float64)
     leaves.means.requires_grad_()
@@ -256,16 +254,16 @@ def test_the_gradient_of_places_in_the_picture_moves_the_picture() -> None:
     (colour * weight).sum().backward()
     step, moved = 1e-5, []
     for sign in (-1, 1):
-        intrinsics = looks.intrinsics.clone()
+        intrinsics = looks.Ks.clone()
         intrinsics[:, 0, 2] += sign * step
-        moved.append((surfel_reference.draw(splats, replace(looks, intrinsics=intrinsics), SURFELS)[0] * weight).sum())
+        moved.append((surfel_reference.draw(splats, replace(looks, Ks=intrinsics), SURFELS)[0] * weight).sum())
     slope = (moved[1] - moved[0]) / (2 * step)
-    assert sighting.means2d_gradient[0, :, 0].sum().item() == pytest.approx(slope.item(), rel=1e-3)
+    assert sighting.means2d_grad[0, :, 0].sum().item() == pytest.approx(slope.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    "wish", [{"surfels": True, "antialiased": True}, {"surfels": True, "absolute": True}, {"distortion": True}]
+    "wish", [{"surfels": True, "antialiased": True}, {"surfels": True, "absgrad": True}, {"distortion": True}]
 )
 def test_wishes_that_do_not_go_together_are_refused(wish: dict[str, bool]) -> None:
     with pytest.raises(ValueError, match="surfels"):
-        Wish(**wish)
+        RasterizationOptions(**wish)

@@ -11,17 +11,17 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from renderers.volumes import hash_kernels
-from renderers.volumes.hash_field import HashField, decode_slowly, encode_slowly, entries
-from renderers.volumes.occupancy import Occupancy, widened
+from renderers.volumes.hash_field import HashGridField, decode_reference, encode_reference, hash_indices
+from renderers.volumes.occupancy import OccupancyGrid, dilate
 from renderers.volumes.voxel_field import (
     Blob,
     VoxelField,
     lattice_points,
     outward,
-    refined,
-    resampled,
+    total_variation,
     trilinear,
-    variation,
+    upsample,
+    upsample_parameter,
 )
 
 
@@ -52,14 +52,14 @@ def test_the_variation_of_a_linear_function_is_its_slope(resolution: int) -> Non
     slope = torch.tensor([30.0, -20.0, 60.0], dtype=torch.float64)
     ramp = lattice_points(resolution, slope) @ slope
     grid = torch.stack([ramp, 7 * ramp], -1).view(resolution, resolution, resolution, 2)
-    assert variation(grid).item() == pytest.approx(70, rel=1e-3)
+    assert total_variation(grid).item() == pytest.approx(70, rel=1e-3)
 
 
 def test_the_variation_pulls_as_finite_differences_say() -> None:
     """Over more planes than are worked on at once."""
     grid = random_grid(11)[:, :, :, :2].requires_grad_()
-    assert torch.autograd.gradcheck(variation, grid)
-    (pull,) = torch.autograd.grad(3 * variation(grid), grid)
+    assert torch.autograd.gradcheck(total_variation, grid)
+    (pull,) = torch.autograd.grad(3 * total_variation(grid), grid)
     assert not pull[..., 1].any()
     assert abs(float(pull.sum())) < 1e-9  # a constant added changes nothing
 
@@ -89,10 +89,10 @@ def test_normals_are_of_unit_length_or_shorter() -> None:
 @given(st.integers(2, 20), st.integers(1, 12), st.integers(0, 5))
 def test_no_cell_is_denser_than_its_bound(resolution: int, cells: int, seed: int) -> None:
     field = VoxelField(3 * random_grid(resolution, seed), 10.0)
-    bound, where = field.densest(cells), points(500, seed)
+    bound, where = field.max_density(cells), points(500, seed)
     x, y, z = ((where + 1) * (cells / 2)).long().clamp(0, cells - 1).unbind(-1)
     with torch.no_grad():
-        assert (field.sample(where, False).density <= bound[x, y, z] + 1e-9).all()
+        assert (field.query(where, False).density <= bound[x, y, z] + 1e-9).all()
 
 
 def test_a_finer_grid_is_the_same_function_at_its_corners_and_keeps_the_memory_of_adam() -> None:
@@ -101,7 +101,7 @@ def test_a_finer_grid_is_the_same_function_at_its_corners_and_keeps_the_memory_o
     field.values.grad = torch.ones_like(field.values)
     adam.step()
     old, before = field.values, adam.state[field.values]["exp_avg"].sum()
-    field.values = refined(adam, old, 9)
+    field.values = upsample_parameter(adam, old, 9)
     assert adam.param_groups[0]["params"] == [field.values]
     assert list(adam.state) == [field.values]
     torch.testing.assert_close(field.values[::2, ::2, ::2].detach(), old.detach())
@@ -109,12 +109,12 @@ def test_a_finer_grid_is_the_same_function_at_its_corners_and_keeps_the_memory_o
     field.values.grad = torch.ones_like(field.values)
     adam.step()
     with pytest.raises(ValueError, match="the optimiser does not hold this grid"):
-        refined(adam, old, 17)
+        upsample_parameter(adam, old, 17)
 
 
 def test_resampling_to_the_same_number_changes_nothing() -> None:
     grid = random_grid(6)
-    torch.testing.assert_close(resampled(grid, 6), grid)
+    torch.testing.assert_close(upsample(grid, 6), grid)
 
 
 # --- occupancy ---
@@ -123,7 +123,7 @@ def test_resampling_to_the_same_number_changes_nothing() -> None:
 def test_distances_are_to_the_nearest_cell_with_something() -> None:
     something = torch.zeros(12, 12, 12, dtype=torch.bool)
     something[2, 3, 4] = something[9, 9, 1] = True
-    empty = Occupancy.where(something).empty
+    empty = OccupancyGrid.from_mask(something).empty
     cell = lattice_points(12, torch.zeros(1)).add(1).mul(5.5).round().long()
     far = torch.stack([(cell - one).abs().amax(-1) for one in (torch.tensor([2, 3, 4]), torch.tensor([9, 9, 1]))])
     torch.testing.assert_close(empty.flatten().long(), far.amin(0).clamp_max(8))
@@ -132,18 +132,18 @@ def test_distances_are_to_the_nearest_cell_with_something() -> None:
 def test_neighbours_are_kept_and_nan_counts_as_something() -> None:
     densest = torch.zeros(9, 9, 9)
     densest[4, 4, 4] = float("nan")
-    occupancy = Occupancy.of(densest, 0.1)
+    occupancy = OccupancyGrid.from_density(densest, 0.1)
     assert int((occupancy.empty == 0).sum()) == 27
-    assert torch.equal(occupancy.empty == 0, widened(densest.isnan()))
+    assert torch.equal(occupancy.empty == 0, dilate(densest.isnan()))
 
 
 def test_the_ball_around_what_is_there_holds_it() -> None:
     something = torch.zeros(8, 8, 8, dtype=torch.bool)
     something[3, 4, 4] = True
-    assert Occupancy.where(something).radius == pytest.approx(0.25 * 3**0.5, rel=1e-3)
+    assert OccupancyGrid.from_mask(something).radius == pytest.approx(0.25 * 3**0.5, rel=1e-3)
     something[0, 0, 0] = True
-    assert Occupancy.where(something).radius == 1.0
-    assert Occupancy.everywhere(4, "cpu").share == 1.0
+    assert OccupancyGrid.from_mask(something).radius == 1.0
+    assert OccupancyGrid.full(4, "cpu").occupied_fraction == 1.0
 
 
 # --- hash tables ---
@@ -151,8 +151,8 @@ def test_the_ball_around_what_is_there_holds_it() -> None:
 
 def test_every_corner_has_an_entry_of_its_own_where_the_table_is_large_enough() -> None:
     corners = torch.cartesian_prod(*[torch.arange(9)] * 3)
-    assert len(entries(corners, 8, 1024).unique()) == 9**3
-    shared = entries(corners, 8, 512)
+    assert len(hash_indices(corners, 8, 1024).unique()) == 9**3
+    shared = hash_indices(corners, 8, 512)
     assert shared.max() < 512
     assert len(shared.unique()) > 256
 
@@ -165,7 +165,7 @@ def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) ->
     tables = torch.randn(4, 1024, 2, generator=torch.Generator().manual_seed(2))
     shares = torch.tensor([1.0, 0.7, 1.0, 1.0])
     slow = tables.double().requires_grad_()
-    features = encode_slowly(where.float().double(), slow, resolutions, shares.double())
+    features = encode_reference(where.float().double(), slow, resolutions, shares.double())
     pull = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
     (features.T * pull).sum().backward()
     both, high = torch.cat([torch.eye(8), -torch.eye(8)]), Blob(40.0, 0.0)
@@ -173,7 +173,7 @@ def test_the_tables_are_read_as_the_twin_reads_them(kernels: str, count: int) ->
     for feature in range(8):
         out = torch.zeros(4, 16)
         out[0, feature], out[0, 8 + feature] = 1, -1
-        passed, _ = hash_kernels.look_up(where.float(), high, (fast, both, out), resolutions, shares, 1.0)
+        passed, _ = hash_kernels.query_hash_field(where.float(), high, (fast, both, out), resolutions, shares, 1.0)
         torch.testing.assert_close(passed.double() - 40, features[feature], atol=3e-4, rtol=0)
         (passed * pull[:, feature]).sum().backward()
     torch.testing.assert_close(fast.grad.double(), slow.grad, atol=3e-3, rtol=1e-3)
@@ -191,10 +191,10 @@ def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int
     for kind in (torch.float32, torch.float64):
         leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in weights]
         if kind == torch.float32:
-            density, albedo = hash_kernels.look_up(where, blob, tuple(leaves), resolutions, shares, 3.0)
+            density, albedo = hash_kernels.query_hash_field(where, blob, tuple(leaves), resolutions, shares, 3.0)
         else:
-            features = encode_slowly(where.to(kind), leaves[0], resolutions, shares.to(kind))
-            density, albedo = decode_slowly(features, *leaves[1:], blob(where.to(kind)), 3.0)
+            features = encode_reference(where.to(kind), leaves[0], resolutions, shares.to(kind))
+            density, albedo = decode_reference(features, *leaves[1:], blob(where.to(kind)), 3.0)
         pull = torch.Generator().manual_seed(5)
         seen = torch.arange(count) % 97 > 30  # whole groups of points have no gradient at all
         pulls = [torch.randn(part.shape, generator=pull).to(kind) for part in (density, albedo)]
@@ -207,17 +207,17 @@ def test_the_network_is_that_of_the_twin(kernels: str, levels: int, neurons: int
 def test_the_kernels_say_the_same_whether_or_not_a_gradient_is_wanted_and_on_any_number_of_threads(
     kernels: str,
 ) -> None:
-    field, where = HashField(torch.Generator().manual_seed(0)), points(30_000).float()
+    field, where = HashGridField(torch.Generator().manual_seed(0)), points(30_000).float()
     pull = torch.randn(30_000, 4, generator=torch.Generator().manual_seed(1))
     results = []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             field.zero_grad()
-            found = field.sample(where, False)
+            found = field.query(where, False)
             (torch.cat([found.density[:, None], found.albedo], -1) * pull).sum().backward()
             with torch.no_grad():
-                alone = field.sample(where, False)
+                alone = field.query(where, False)
             results.append([found.density, found.albedo, alone.density, alone.albedo])
             results[-1] += [parameter.grad for parameter in field.parameters()]
     finally:
@@ -228,25 +228,25 @@ def test_the_kernels_say_the_same_whether_or_not_a_gradient_is_wanted_and_on_any
 
 
 def test_levels_come_in_one_after_the_other() -> None:
-    field = HashField(torch.Generator().manual_seed(0), levels=4)
-    assert field.shares.tolist() == [1, 1, 1, 1]
-    field.let_in(2.5)
-    torch.testing.assert_close(field.shares, torch.tensor([1.0, 1.0, 0.5, 0.0]))
+    field = HashGridField(torch.Generator().manual_seed(0), levels=4)
+    assert field.level_weights.tolist() == [1, 1, 1, 1]
+    field.set_active_levels(2.5)
+    torch.testing.assert_close(field.level_weights, torch.tensor([1.0, 1.0, 0.5, 0.0]))
     some = points(200).float()
-    before = field.sample(some, False).density
+    before = field.query(some, False).density
     with torch.no_grad():
         field.tables[3] += 1  # what is not in is not seen, and is not pulled at
-    assert torch.equal(field.sample(some, False).density, before)
-    field.sample(some, False).density.sum().backward()
+    assert torch.equal(field.query(some, False).density, before)
+    field.query(some, False).density.sum().backward()
     assert field.tables.grad[2].any() and not field.tables.grad[3].any()
 
 
 def test_a_hashed_field_says_the_same_in_float32_and_float64(kernels: str) -> None:
-    fast = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
-    slow = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8).double()
+    fast = HashGridField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
+    slow = HashGridField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8).double()
     for normals in (False, True):
         with torch.no_grad():
-            mine, theirs = fast.sample(points(400).float(), normals), slow.sample(points(400), normals)
+            mine, theirs = fast.query(points(400).float(), normals), slow.query(points(400), normals)
         torch.testing.assert_close(mine.density.double(), theirs.density, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(mine.albedo.double(), theirs.albedo, atol=1e-4, rtol=1e-4)
         if mine.normal is not None and theirs.normal is not None:
@@ -267,4 +267,4 @@ def test_the_blob_is_highest_in_the_middle() -> None:
 )
 def test_sizes_out_of_range_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"expected 2\.\.16"):
-        HashField(torch.Generator(), **change)
+        HashGridField(torch.Generator(), **change)

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from renderers.volumes import reference, rendering
-from renderers.volumes.hash_field import HashField
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import Layers, March, Rays
-from renderers.volumes.rendering import draw
+from renderers.volumes.hash_field import HashGridField
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MarchOptions, Rays, VolumeOutput
+from renderers.volumes.rendering import render_rays
 from renderers.volumes.voxel_field import Field, VoxelField
 from tests.support.renderers.voxel_volumes import MARCH, cameras, cloud, rays_of, same_layers, seen, voxels
 
 
 def test_gradients_of_the_twin_are_those_of_finite_differences() -> None:
-    rays, march = rays_of(cameras(3, 2), torch.float64), March(step=1 / 6, spread=True)
+    rays, march = rays_of(cameras(3, 2), torch.float64), MarchOptions(step=1 / 6, spread=True)
 
     def layers(values: Tensor) -> Tensor:
         field = VoxelField(torch.zeros_like(values), 3.0)
         del field.values
         field.values = values  # type: ignore[assignment]
-        return reference.draw(field, Occupancy.everywhere(4, "cpu"), rays, march)[0]
+        return reference.draw(field, OccupancyGrid.full(4, "cpu"), rays, march)[0]
 
     values = cloud(4, height=1.0).requires_grad_()
     assert torch.autograd.gradcheck(layers, [values], eps=1e-6, atol=1e-6, rtol=1e-4)
@@ -45,7 +45,7 @@ def test_composition_is_that_of_nerfacc() -> None:
         density = (4 * torch.rand(shape, generator=chance.manual_seed(3))).double().requires_grad_()
         colour = torch.rand(*shape, 3, generator=chance).double().requires_grad_()
         if ours:
-            march = March(step, normals=False)
+            march = MarchOptions(step, normals=False)
             layers = reference.composite(density, colour, None, distances, rays, march)
             rgb, alpha, reach = layers[:, :3], layers[:, 3:4], layers[:, 4:5]
         else:
@@ -67,7 +67,7 @@ def test_composition_is_that_of_nerfacc() -> None:
 def test_nerfacc_takes_the_arguments_we_give_it() -> None:
     nerfacc = pytest.importorskip("nerfacc")
     made = inspect.signature(nerfacc.OccGridEstimator.__init__)
-    made.bind(None, **rendering.grid_arguments(Occupancy.everywhere(4, "cpu")))
+    made.bind(None, **rendering.grid_arguments(OccupancyGrid.full(4, "cpu")))
     sampled = inspect.signature(nerfacc.OccGridEstimator.sampling)
     arguments = rendering.sampling_arguments(MARCH, torch.zeros(1), torch.ones(1))
     assert set(arguments) <= set(sampled.parameters)
@@ -110,11 +110,11 @@ def test_the_way_over_nerfacc_agrees_with_the_twin(monkeypatch: pytest.MonkeyPat
     rays = rays_of(cameras(), torch.float64)
     pictured: Field = voxels(cloud(), torch.float64)
     if field == "hashed":
-        pictured = HashField(torch.Generator().manual_seed(0), levels=2, log2_size=8, finest=16, width=4).double()
-    occupancy = Occupancy.of(pictured.densest(10).float(), 0.5)
+        pictured = HashGridField(torch.Generator().manual_seed(0), levels=2, log2_size=8, finest=16, width=4).double()
+    occupancy = OccupancyGrid.from_density(pictured.max_density(10).float(), 0.5)
     slow = seen(pictured, rays, occupancy=occupancy)
     truth = [parameter.grad.clone() for parameter in pictured.parameters()]
-    monkeypatch.setattr(reference, "draw", rendering.draw_by_nerfacc)
+    monkeypatch.setattr(reference, "draw", rendering.render_rays_nerfacc)
     same_layers(seen(pictured, rays, occupancy=occupancy), slow)
     for parameter, gradient in zip(pictured.parameters(), truth, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
@@ -124,8 +124,8 @@ def test_the_way_over_nerfacc_agrees_with_the_twin(monkeypatch: pytest.MonkeyPat
 def test_cuda_agrees_with_the_cpu() -> None:
     rays, values = rays_of(cameras(), torch.float32), cloud()
     near, far = voxels(values, torch.float32), voxels(values, torch.float32).cuda()
-    occupancy = Occupancy.of(near.densest(10), 0.01)
-    there = Occupancy(occupancy.empty.cuda(), occupancy.radius)
+    occupancy = OccupancyGrid.from_density(near.max_density(10), 0.01)
+    there = OccupancyGrid(occupancy.empty.cuda(), occupancy.radius)
     slow = seen(near, rays, occupancy=occupancy)
-    fast = draw(far, there, Rays(*(getattr(rays, part.name).cuda() for part in fields(rays))), MARCH)
-    same_layers(Layers(*(getattr(fast, part.name).cpu() for part in fields(Layers))), slow)
+    fast = render_rays(far, there, Rays(*(getattr(rays, part.name).cuda() for part in fields(rays))), MARCH)
+    same_layers(VolumeOutput(*(getattr(fast, part.name).cpu() for part in fields(VolumeOutput))), slow)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from renderers.cameras import Cameras, looking_at_origin
+from renderers.cameras import Cameras, look_at_origin
 from renderers.volumes import cpu_kernels, reference, rendering
-from renderers.volumes.hash_field import HashField
-from renderers.volumes.occupancy import Occupancy
-from renderers.volumes.rays import March, Rays, Shade
-from renderers.volumes.rendering import draw
+from renderers.volumes.hash_field import HashGridField
+from renderers.volumes.occupancy import OccupancyGrid
+from renderers.volumes.rays import MarchOptions, Rays, ShadingMode
+from renderers.volumes.rendering import render_rays
 from renderers.volumes.voxel_field import Field, VoxelField, lattice_points
 from tests.support.renderers.voxel_volumes import (
     MARCH,
@@ -42,7 +42,7 @@ def inside() -> Cameras:
 def axis_parallel() -> Cameras:
     """Cameras on the axes, with rays that are exactly parallel to them."""
     azimuth = torch.tensor([0.0, math.pi / 2, 0.0])
-    return looking_at_origin(azimuth, torch.tensor([0.0, 0.0, math.pi / 2]), 15)
+    return look_at_origin(azimuth, torch.tensor([0.0, 0.0, math.pi / 2]), 15)
 
 
 SCENES = {
@@ -63,7 +63,7 @@ SCENES = {
 def test_kernels_agree_with_the_float64_twin(kernels: str, name: str) -> None:
     values, looks = SCENES[name]
     fast, slow = voxels(values, torch.float32), voxels(values, torch.float64)
-    occupancy = Occupancy.of(slow.densest(10), 0.01)
+    occupancy = OccupancyGrid.from_density(slow.max_density(10), 0.01)
     layers = seen(fast, rays_of(looks, torch.float32), occupancy=occupancy)
     same_layers(layers, seen(slow, rays_of(looks, torch.float64), occupancy=occupancy))
     assert layers.alpha.max() > 0.01
@@ -82,14 +82,14 @@ def test_the_way_over_packed_samples_agrees_too(kernels: str, normals: bool) -> 
             super().__init__()
             self.within = within
 
-        def sample(self, points: Tensor, normals: bool) -> rendering.Samples:
-            return self.within.sample(points, normals)
+        def query(self, points: Tensor, normals: bool) -> rendering.FieldOutput:
+            return self.within.query(points, normals)
 
-        def densest(self, cells: int) -> Tensor:
-            return self.within.densest(cells)
+        def max_density(self, cells: int) -> Tensor:
+            return self.within.max_density(cells)
 
     march, rays = replace(MARCH, normals=normals), rays_of(cameras(), torch.float32)
-    occupancy = Occupancy.of(voxels(cloud(), torch.float32).densest(10), 0.1)
+    occupancy = OccupancyGrid.from_density(voxels(cloud(), torch.float32).max_density(10), 0.1)
     known, unknown = voxels(cloud(), torch.float32), Unknown(voxels(cloud(), torch.float32))
     one, other = seen(known, rays, march, occupancy), seen(unknown, rays, march, occupancy)
     for name in NAMES:
@@ -99,8 +99,8 @@ def test_the_way_over_packed_samples_agrees_too(kernels: str, normals: bool) -> 
 
 @pytest.mark.parametrize("kind", ["voxels", "hashed"])
 def test_kernels_are_deterministic_whatever_the_threads(kernels: str, kind: str) -> None:
-    rays, march = rays_of(cameras(3, 40), torch.float32), March(step=1 / 32, spread=True)
-    hashed = HashField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
+    rays, march = rays_of(cameras(3, 40), torch.float32), MarchOptions(step=1 / 32, spread=True)
+    hashed = HashGridField(torch.Generator().manual_seed(0), levels=4, log2_size=10, finest=32, width=8)
     field: Field = hashed if kind == "hashed" else voxels(cloud(), torch.float32)
     before, runs = torch.get_num_threads(), []
     for threads in (1, 1, 2, 3):
@@ -124,26 +124,26 @@ def even(raw: float, kind: torch.dtype) -> VoxelField:
 
 def test_an_even_ball_has_the_closed_form(kind: torch.dtype) -> None:
     """Alpha is 1 - exp(-density * chord), and the light comes from the exponential along it."""
-    looks = looking_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), 15)
-    rays = Rays.of(looks, torch.zeros(1, dtype=kind))
+    looks = look_at_origin(torch.tensor([0.4]), torch.tensor([-0.3]), 15)
+    rays = Rays.from_cameras(looks, torch.zeros(1, dtype=kind))
     field, step = even(0.5, kind), 1e-3
     with torch.no_grad():
-        layers = draw(field, Occupancy.everywhere(4, "cpu"), rays, March(step, normals=False, spread=True))
+        layers = render_rays(field, OccupancyGrid.full(4, "cpu"), rays, MarchOptions(step, normals=False, spread=True))
     density = math.log1p(math.exp(0.5))
     middle = -(rays.origins[0] * rays.directions[0]).sum(-1)
     half = (middle.square() - rays.origins[0].square().sum() + 1).clamp_min(0).sqrt()
     alpha = 1 - torch.exp(-2 * density * half)
     torch.testing.assert_close(layers.alpha[0, ..., 0], alpha, atol=3e-3, rtol=0)
     colour = torch.tensor([1.0, 0.0, -1.0], dtype=kind).sigmoid()
-    torch.testing.assert_close(layers.colour, layers.alpha * colour, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layers.rgb, layers.alpha * colour, atol=1e-5, rtol=1e-4)
     # The mean distance of an exponential that is cut off, and the mean distance of two draws from it.
     chord = 2 * half
     mean = 1 / density - chord * torch.exp(-density * chord) / alpha.clamp_min(1e-9)
     reach = torch.where(half > 0, alpha * (middle - half + mean), 0.0)
-    torch.testing.assert_close(layers.reach[0, ..., 0], reach, atol=1e-2, rtol=0)
+    torch.testing.assert_close(layers.distance[0, ..., 0], reach, atol=1e-2, rtol=0)
     kept = torch.exp(-density * chord)
     spread = (1 - kept.square()) / density - 2 * kept * chord
-    torch.testing.assert_close(layers.spread[0, ..., 0], spread, atol=1e-2, rtol=0)
+    torch.testing.assert_close(layers.distortion[0, ..., 0], spread, atol=1e-2, rtol=0)
 
 
 def test_distortion_is_the_sum_over_all_pairs() -> None:
@@ -171,12 +171,12 @@ def test_what_is_skipped_would_not_have_been_seen(kind: torch.dtype) -> None:
     lumps = torch.cdist(points, centres).amin(-1)
     values = torch.cat([100 * (0.15 - lumps)[:, None].clamp_min(-0.5), torch.randn(len(points), 3).to(kind)], -1)
     field = VoxelField(values.view(24, 24, 24, 4), SCALE)
-    occupancy = Occupancy.of(field.densest(16), 1e-6)
-    assert 0.01 < occupancy.share < 0.3
+    occupancy = OccupancyGrid.from_density(field.max_density(16), 1e-6)
+    assert 0.01 < occupancy.occupied_fraction < 0.3
     rays = rays_of(cameras(3, 32), kind)
     sparse, gradient = seen(field, rays, occupancy=occupancy), field.values.grad.clone()
     full = seen(field, rays)
-    assert sparse.taken.sum() < 0.5 * full.taken.sum()
+    assert sparse.num_samples.sum() < 0.5 * full.num_samples.sum()
     for name in NAMES:
         torch.testing.assert_close(getattr(sparse, name), getattr(full, name), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(gradient, field.values.grad, atol=1e-4, rtol=1e-3)
@@ -184,14 +184,14 @@ def test_what_is_skipped_would_not_have_been_seen(kind: torch.dtype) -> None:
 
 def test_an_empty_volume_shows_nothing_and_gets_no_gradient(kind: torch.dtype) -> None:
     field = voxels(cloud(), kind)
-    nowhere = Occupancy.where(torch.zeros(8, 8, 8, dtype=torch.bool))
+    nowhere = OccupancyGrid.from_mask(torch.zeros(8, 8, 8, dtype=torch.bool))
     layers = seen(field, rays_of(cameras(), kind), occupancy=nowhere)
-    assert not any(getattr(layers, name).any() for name in [*NAMES, "taken"])
+    assert not any(getattr(layers, name).any() for name in [*NAMES, "num_samples"])
     assert not field.values.grad.any()
 
 
 def test_a_ray_that_is_stopped_takes_no_more_samples(kind: torch.dtype) -> None:
-    solid = seen(even(200.0, kind), rays_of(cameras(), kind), March(step=1 / 8))
+    solid = seen(even(200.0, kind), rays_of(cameras(), kind), MarchOptions(step=1 / 8))
     assert solid.alpha[solid.alpha > 0].min() > 0.999
     assert solid.alpha.max() <= 1.0001
 
@@ -200,22 +200,24 @@ def test_normals_of_a_ball_point_outward_and_light_falls_from_its_side(kind: tor
     points = lattice_points(48, torch.zeros(1, dtype=kind))
     raw = 40 * (0.6 - points.norm(dim=-1))
     field = VoxelField(torch.cat([raw[:, None], torch.zeros(len(points), 3).to(kind)], -1).view(48, 48, 48, 4), SCALE)
-    rays = replace(rays_of(cameras(1, 33), kind), shades=torch.tensor([int(Shade.TEXTURELESS)], dtype=torch.int32))
-    lights = 3 * looking_at_origin(torch.tensor([math.pi / 2]), torch.zeros(1), 3).positions.to(kind)
+    rays = replace(
+        rays_of(cameras(1, 33), kind), shades=torch.tensor([int(ShadingMode.TEXTURELESS)], dtype=torch.int32)
+    )
+    lights = 3 * look_at_origin(torch.tensor([math.pi / 2]), torch.zeros(1), 3).positions.to(kind)
     rays = replace(rays, lights=lights)
-    layers = draw(field, Occupancy.everywhere(8, "cpu"), rays, replace(MARCH, ambient=0.0))
+    layers = render_rays(field, OccupancyGrid.full(8, "cpu"), rays, replace(MARCH, ambient=0.0))
     front = layers.alpha[0, ..., 0] > 0.99
-    place = rays.origins[:, None, None] + rays.directions * layers.reach / layers.alpha.clamp_min(1e-6)
+    place = rays.origins[:, None, None] + rays.directions * layers.distance / layers.alpha.clamp_min(1e-6)
     facing = (nn.functional.normalize(place, dim=-1) * layers.normal).sum(-1)[0]
     assert facing[front].min() > 0.9
     share = nn.functional.cosine_similarity(place, lights - place, dim=-1)[0].clamp_min(0)
-    torch.testing.assert_close(layers.colour[0, ..., 0][front], share[front], atol=0.12, rtol=0)
-    assert layers.away.max() < 0.02  # hardly any of what is seen faces away
+    torch.testing.assert_close(layers.rgb[0, ..., 0][front], share[front], atol=0.12, rtol=0)
+    assert layers.orientation_loss.max() < 0.02  # hardly any of what is seen faces away
 
 
 def test_albedo_needs_no_light_and_textureless_no_colour(kind: torch.dtype) -> None:
     rays = rays_of(cameras(3), kind)
-    for shade, channel in ((Shade.ALBEDO, None), (Shade.TEXTURELESS, slice(1, 4))):
+    for shade, channel in ((ShadingMode.ALBEDO, None), (ShadingMode.TEXTURELESS, slice(1, 4))):
         same = replace(rays, shades=torch.full_like(rays.shades, int(shade)))
         field, other = voxels(cloud(), kind), voxels(cloud(), kind)
         moved = same
@@ -223,7 +225,7 @@ def test_albedo_needs_no_light_and_textureless_no_colour(kind: torch.dtype) -> N
             moved = replace(same, lights=-same.lights)
         else:
             other.values.data[..., channel] += 1
-        torch.testing.assert_close(seen(field, same).colour, seen(other, moved).colour)
+        torch.testing.assert_close(seen(field, same).rgb, seen(other, moved).rgb)
 
 
 # --- the door ---
@@ -244,7 +246,7 @@ def test_what_does_not_fit_is_refused_by_name(change: dict[str, Tensor], message
     for name, tensor in change.items():
         object.__setattr__(rays, name, tensor)  # past the shapes that are checked while tests run
     with pytest.raises(ValueError, match=message):
-        draw(voxels(cloud(), torch.float32), Occupancy.everywhere(4, "cpu"), rays, MARCH)
+        render_rays(voxels(cloud(), torch.float32), OccupancyGrid.full(4, "cpu"), rays, MARCH)
 
 
 def test_cameras_that_are_not_finite_are_refused() -> None:
@@ -252,7 +254,7 @@ def test_cameras_that_are_not_finite_are_refused() -> None:
     c2w = looks.c2w.clone()
     c2w[1, 0, 3] = math.nan
     with pytest.raises(ValueError, match="a pose or a field of view that is not finite"):
-        Rays.of(replace(looks, c2w=c2w), torch.zeros(1))
+        Rays.from_cameras(replace(looks, c2w=c2w), torch.zeros(1))
 
 
 @pytest.mark.parametrize("where", [math.nan, math.inf, 1e30, 1e5, -1e30])
@@ -261,7 +263,7 @@ def test_no_ray_leads_the_kernels_astray(kernels: str, where: float) -> None:
     rays.origins[0] = where
     rays.directions[1, :5] = where
     rays.jitter[2] = where
-    layers, _ = cpu_kernels.draw(cloud().float(), SCALE, Occupancy.everywhere(4, "cpu"), rays, MARCH)
+    layers, _ = cpu_kernels.draw(cloud().float(), SCALE, OccupancyGrid.full(4, "cpu"), rays, MARCH)
     assert layers.shape == (3, 20, 20, 10)
 
 
@@ -269,13 +271,13 @@ def test_a_nan_voxel_spoils_no_ray_that_does_not_meet_it(kind: torch.dtype) -> N
     values = cloud()
     values[10, 10, 10] = math.nan
     layers = seen(voxels(values, kind), rays_of(cameras(), kind))
-    assert layers.colour.isfinite().float().mean() > 0.5
+    assert layers.rgb.isfinite().float().mean() > 0.5
 
 
 def test_the_twin_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDS3D_KERNELS", "torch")
     layers = seen(voxels(cloud(), torch.float32), rays_of(cameras(), torch.float32))
-    assert layers.colour.dtype == torch.float32
+    assert layers.rgb.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("change", "message"), [({"step": 0.0}, "step is 0.0"), ({"ambient": 1.1}, "ambient is 1.1")])

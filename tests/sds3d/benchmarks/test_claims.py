@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 
 from sds3d.comparison import entry as comparison_entry
-from sds3d.comparison.statistics import MEASURES
+from sds3d.comparison.statistics import METRICS
 from sds3d.evaluation.judge.fronts import has_front
-from sds3d.models.loading import embedded_vocabulary
+from sds3d.models.loading import mini_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +61,19 @@ def test_the_interval_is_students(claims: ModuleType) -> None:
 
 
 def test_every_claim_can_be_tried(claims: ModuleType) -> None:
-    keys = {measure.key for measure in MEASURES}
+    keys = {measure.key for measure in METRICS}
     for one in claims.CLAIMS:
         assert {one.variant, one.reference} <= set(claims.VARIANTS) and one.measure in keys
     assert {name for one in claims.CLAIMS for name in (one.variant, one.reference)} == set(claims.VARIANTS)
     names = [claims.contestant(variant, "a cat", 0, "mini") for variant in claims.VARIANTS]
     assert len({entry.asked() for entry in names}) == len(names)
-    assert claims.contestant("esd-blind", "a cat", 2, "mini").config.direction == "none"
+    assert claims.contestant("esd-blind", "a cat", 2, "mini").config.view_conditioning == "none"
 
 
 def test_every_prompt_is_known_and_has_a_front(claims: ModuleType) -> None:
     assert len(claims.PROMPTS) >= 6
     for prompt in claims.PROMPTS:
-        subject = embedded_vocabulary().subject(prompt)
+        subject = mini_vocabulary().subject(prompt)
         assert subject is not None and has_front(subject), prompt
 
 
@@ -113,6 +113,6 @@ def test_everything_is_written_and_nothing_is_done_twice(
     assert all(text.count(f"**{verdict}**") for verdict in verdicts.values())
     lines = len(claims.CLAIMS) + len(claims.VARIANTS) + 2
     assert text.count("\n| ") == lines and "6 of 6 runs of 2 steps" in text
-    monkeypatch.setattr(claims, "compete", lambda *rest: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(claims, "run_entry", lambda *rest: pytest.fail("a finished run was done again"))
     claims.main(words)
     assert json.loads((tmp_path / "claims.json").read_text()) == data

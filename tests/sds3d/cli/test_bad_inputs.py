@@ -19,9 +19,16 @@ from tests.support.sds3d.command_line import Captured
 SECONDS = 20.0
 """That any of them may take."""
 FLAGS = (
-    *("--steps", "--seed", "--views", "--faces", "--vram", "--particles", "--accumulate", "--perp-neg"),
-    *("--scene.count", "--scene.opacity", "--mesh.texture", "--orbit.fov", "--objective.scale", "--extras.rows"),
-    *("--times.first", "--limits.clamp", "--part"),
+    *("--steps", "--seed", "--batch-size", "--faces", "--vram", "--particles", "--num-chunks", "--perp-neg"),
+    *(
+        "--scene.init-count",
+        "--scene.init-opacity",
+        "--mesh-extraction.texture-size",
+        "--cameras.fov-y",
+        "--objective.guidance-scale",
+        "--prior-options.max-batch",
+    ),
+    *("--timesteps.start-range", "--clipping.value", "--region"),
 )
 """Flags of `generate` that take numbers."""
 VALUES = (
@@ -53,7 +60,7 @@ generate "a cat" --objective ../sds
 generate "a cat" --objective :
 generate "a cat" --objective os:system
 generate "a cat" --objective os
-generate "a cat" --times never
+generate "a cat" --timesteps never
 generate "a cat" --preset ""
 generate "a cat" --prior ""
 generate "a cat" --prior /nowhere/at/all
@@ -62,14 +69,14 @@ generate "a cat" --prior https://huggingface.co/a/b
 generate "a cat" --prior a/b/c
 generate "a cat" --device cuda:99
 generate "a cat" --device tpu
-generate "a cat" --model nope.glb
-generate "a cat" --image nope.png
-generate "a cat" --source nope
-generate "a cat" --part "a mug"
-generate "a cat" --part "a mug@1,2"
-generate "a cat" --negative
+generate "a cat" --init-mesh nope.glb
+generate "a cat" --image-prompt nope.png
+generate "a cat" --source-run nope
+generate "a cat" --region "a mug"
+generate "a cat" --region "a mug@1,2"
+generate "a cat" --negative-prompt
 generate "a cat" --scene.no-such-thing 3
-generate "a cat" --direction sideways
+generate "a cat" --view-conditioning sideways
 generate "a cat" --critic.rank 0
 edit
 edit nowhere

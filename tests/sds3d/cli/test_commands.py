@@ -14,12 +14,12 @@ import pytest
 from torch import Tensor
 
 from sds3d.__main__ import main
-from sds3d.runs.run_directory import Record
+from sds3d.runs.run_directory import RunDirectory
 from sds3d.training import loop as generate_module
-from sds3d.training.trainer import Run, Unhealthy
+from sds3d.training.trainer import Trainer, TrainingFailed
 from tests.support.sds3d.command_line import Captured, refused, short_films
 
-FAINT = ("--scene.opacity", "0.03", "--scene.count", "60", "--scene.radius", "0.9")
+FAINT = ("--scene.init-opacity", "0.03", "--scene.init-count", "60", "--scene.init-radius", "0.9")
 """Flags of a scene that has no silhouette."""
 
 
@@ -78,7 +78,7 @@ def test_a_finished_run_goes_on_for_longer(copy: Path, capsys: Captured) -> None
     assert "going on at step 3 of 5" in told
     assert [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
     assert json.loads((copy / "report.json").read_text())["steps"] == 5
-    assert Record.open(copy).config().steps == 5
+    assert RunDirectory.open(copy).config().steps == 5
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply"])
@@ -116,27 +116,29 @@ def test_folders_get_names_from_prompts(small: list[str], tmp_path: Path, monkey
 @pytest.fixture
 def no_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out mesh, film and pictures."""
-    monkeypatch.setattr("sds3d.cli.commands.finish", lambda run, record, console, seconds: record.folder / "asset.glb")
+    monkeypatch.setattr(
+        "sds3d.cli.commands.finalize", lambda run, record, console, seconds: record.folder / "asset.glb"
+    )
 
 
 @pytest.fixture
-def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Run], object]], None]:
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Trainer], object]], None]:
     """Has something happen while a step is done."""
 
-    def arrange(number: int, happen: Callable[[Run], object]) -> None:
-        plain = Run._step
+    def arrange(number: int, happen: Callable[[Trainer], object]) -> None:
+        plain = Trainer._step
 
-        def step(run: Run) -> object:
-            if run.done + 1 == number:
+        def step(run: Trainer) -> object:
+            if run.step + 1 == number:
                 happen(run)
             return plain(run)
 
-        monkeypatch.setattr(Run, "_step", step)
+        monkeypatch.setattr(Trainer, "_step", step)
 
     return arrange
 
 
-Arrange = Callable[[int, Callable[[Run], object]], None]
+Arrange = Callable[[int, Callable[[Trainer], object]], None]
 
 
 def test_an_interrupt_saves_exports_and_says_how_to_go_on(
@@ -149,7 +151,7 @@ def test_an_interrupt_saves_exports_and_says_how_to_go_on(
     told = capsys.readouterr().out
     assert "stopping at step 2" in told and told.rstrip().endswith(f"go on with: sds3d resume {folder}")
     assert (folder / "asset.glb").stat().st_size > 0
-    assert Record.open(folder).latest()[0]["done"] == 2
+    assert RunDirectory.open(folder).latest()[0]["done"] == 2
     assert signal.getsignal(signal.SIGINT) == before
     # The hint is true, and the end is that of a run that was never stopped.
     assert main(["resume", str(folder), "--quiet"]) == 0
@@ -161,7 +163,7 @@ def test_an_interrupt_saves_exports_and_says_how_to_go_on(
 def test_a_request_to_terminate_saves_too(small: list[str], tmp_path: Path, at_step: Arrange) -> None:
     at_step(2, lambda run: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["generate", "a red teddy bear", *small, "--quiet", "--out", str(tmp_path / "run")]) == 130
-    assert Record.open(tmp_path / "run").latest()[0]["done"] == 2
+    assert RunDirectory.open(tmp_path / "run").latest()[0]["done"] == 2
 
 
 def test_a_stop_without_a_mesh_still_says_how_to_go_on(
@@ -173,17 +175,17 @@ def test_a_stop_without_a_mesh_still_says_how_to_go_on(
     told = capsys.readouterr().out
     assert "no asset yet: the scene is too faint" in told and f"sds3d resume {tmp_path / 'run'}" in told
     assert not (tmp_path / "run" / "asset.glb").exists()
-    assert Record.open(tmp_path / "run").latest()[0]["done"] == 1
+    assert RunDirectory.open(tmp_path / "run").latest()[0]["done"] == 1
 
 
 def test_a_second_interrupt_leaves_at_once(
     small: list[str], tmp_path: Path, capsys: Captured, at_step: Arrange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_step(2, lambda run: os.kill(os.getpid(), signal.SIGINT))
-    monkeypatch.setattr("sds3d.cli.commands.finish", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("sds3d.cli.commands.finalize", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert main(["generate", "a red teddy bear", *small, "--out", str(tmp_path / "run")]) == 130
     assert "sds3d resume" in capsys.readouterr().out
-    assert Record.open(tmp_path / "run").latest()[0]["done"] == 2
+    assert RunDirectory.open(tmp_path / "run").latest()[0]["done"] == 2
 
 
 # --- what goes wrong on the way ---
@@ -192,8 +194,8 @@ def test_a_second_interrupt_leaves_at_once(
 def test_a_scene_that_goes_wrong_ends_in_one_line(
     small: list[str], tmp_path: Path, capsys: Captured, at_step: Arrange
 ) -> None:
-    def explode(run: Run) -> None:
-        raise Unhealthy("step 2: the splats have exploded")
+    def explode(run: Trainer) -> None:
+        raise TrainingFailed("step 2: the splats have exploded")
 
     at_step(2, explode)
     line = refused(["generate", "a red teddy bear", *small, "--quiet", "--out", str(tmp_path / "run")], capsys)
@@ -211,29 +213,29 @@ def test_an_empty_scene_leaves_no_asset(small: list[str], tmp_path: Path, capsys
 def test_a_full_disk_in_passing_does_not_end_the_run(
     small: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Record.checkpoint
+    whole = RunDirectory.checkpoint
 
-    def full(record: Record, step: int, state: dict[str, Tensor]) -> None:
+    def full(record: RunDirectory, step: int, state: dict[str, Tensor]) -> None:
         if step == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(record, step, state)
 
-    monkeypatch.setattr(Record, "checkpoint", full)
+    monkeypatch.setattr(RunDirectory, "checkpoint", full)
     monkeypatch.setattr(generate_module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(generate_module, "FIRST_CHECKPOINT_SECONDS", 0.0)
     assert main(["generate", "a red teddy bear", *small, "--out", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().out
     assert "no checkpoint at step 2" in told and "the one before is kept" in told
-    assert Record.open(tmp_path / "run").latest()[0]["done"] == 3
+    assert RunDirectory.open(tmp_path / "run").latest()[0]["done"] == 3
 
 
 def test_a_disk_without_room_for_checkpoints_is_told_in_the_report(
     small: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(record: Record, step: int, state: dict[str, Tensor]) -> None:
+    def full(record: RunDirectory, step: int, state: dict[str, Tensor]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Record, "checkpoint", full)
+    monkeypatch.setattr(RunDirectory, "checkpoint", full)
     words = ["generate", "a red teddy bear", *small, "--quiet", "--out", str(tmp_path / "run")]
     assert main(words) == 0 and capsys.readouterr() == ("", "")
     assert json.loads((tmp_path / "run" / "report.json").read_text())["checkpoints"] == {}

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from sds3d import console as console_module
-from sds3d.console import Console, Mode, Pace, clock, in_words, memory_mb
+from sds3d.console import Console, EtaEstimator, Mode, approximate_duration, format_duration, memory_mb
 
 
 class Terminal(io.StringIO):
@@ -23,10 +23,10 @@ def told(mode: Mode, out: io.StringIO) -> str:
     """What is written of a short run."""
     with redirect_stdout(out):
         console = Console(mode)
-    console.say("begin", steps=2)
+    console.log("begin", steps=2)
     for step in (1, 2):
-        console.figures(f"step {step}", {"step": step})
-    console.say("end")
+        console.progress(f"step {step}", {"step": step})
+    console.log("end")
     return out.getvalue()
 
 
@@ -55,23 +55,23 @@ def test_elsewhere_the_figures_come_every_ten_seconds(monkeypatch: pytest.Monkey
     with redirect_stdout(out):
         console = Console("live")
     for step in range(25):
-        console.figures(f"step {step}", {"step": step})
+        console.progress(f"step {step}", {"step": step})
         now += 1
     assert out.getvalue().splitlines() == ["step 0", "step 11", "step 22"]
 
 
 def test_the_pace_says_how_long_the_rest_takes() -> None:
-    pace = Pace(10)
+    pace = EtaEstimator(10)
     for _ in range(4):
-        pace.took(0.5)
-    assert pace.left(4) == pytest.approx(3.0) and pace.left(10) == 0
+        pace.update(0.5)
+    assert pace.remaining(4) == pytest.approx(3.0) and pace.remaining(10) == 0
     for _ in range(200):
-        pace.took(2.0)
+        pace.update(2.0)
     assert pace.seconds == pytest.approx(2.0)
 
 
 def test_times_and_memory_are_readable() -> None:
-    assert [clock(seconds) for seconds in (0, 59.6, 185, 3600)] == ["0:00", "1:00", "3:05", "60:00"]
+    assert [format_duration(seconds) for seconds in (0, 59.6, 185, 3600)] == ["0:00", "1:00", "3:05", "60:00"]
     now, peak = memory_mb()
     assert 10 < now <= peak or (now, peak) == (0.0, 0.0)
 
@@ -90,4 +90,4 @@ def test_times_and_memory_are_readable() -> None:
     ],
 )
 def test_durations_are_told_to_about_a_tenth(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert approximate_duration(seconds) == words

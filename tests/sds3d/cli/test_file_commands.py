@@ -15,38 +15,40 @@ from PIL import Image
 
 from configs import serialization
 from configs.run import RunConfig
-from renderers.images.scene import Picture
-from renderers.meshes.config import Solid
+from renderers.images.scene import ImageConfig
+from renderers.meshes.config import MeshConfig
 from renderers.meshes.mesh import Mesh
 from sds3d.__main__ import main
 from sds3d.export.check import check
 from sds3d.export.export import export, mesh_for
-from sds3d.export.export_mesh import Made, made_for
-from sds3d.export.targets import KINDS, TARGETS, Wanted, wanted
+from sds3d.export.export_mesh import ExportMesh, build_export_mesh
+from sds3d.export.targets import FORMATS, TARGETS, ExportOptions, resolve_options
 from sds3d.export.turntable import write_turntable
 from sds3d.formats.mesh_reader import facts_of, read
 from sds3d.formats.splat_ply import read_splats
-from sds3d.models.loading import open_prior
+from sds3d.models.loading import load_prior
 from sds3d.runs.result import Result
-from sds3d.runs.run_directory import Record
-from sds3d.training.trainer import Run
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.trainer import Trainer
 from tests.support.sds3d.command_line import Captured, refused
 
 
 @pytest.fixture(scope="module")
 def small(prior_folder: Path) -> RunConfig:
     from guidance.objectives.differences.sds import SDS
-    from renderers.meshing.extraction import Meshing
-    from renderers.splats.config import Splats
+    from renderers.meshing.extraction import MeshExtractionConfig
+    from renderers.splats.config import SplatConfig
 
     return RunConfig(
         "a red teddy bear",
         prior=str(prior_folder),
-        objective=SDS(2.0, "reconstruction", rescale=0.5),
-        scene=Splats(count=400, opacity=0.9),
-        mesh=Meshing(faces=500, texture=64, resolution=32, views=3, outline=32, pictures=48),
+        objective=SDS(2.0, "reconstruction", guidance_rescale=0.5),
+        scene=SplatConfig(init_count=400, init_opacity=0.9),
+        mesh_extraction=MeshExtractionConfig(
+            faces=500, texture_size=64, resolution=32, views=3, silhouette_size=32, texture_render_size=48
+        ),
         steps=2,
-        views=2,
+        batch_size=2,
         device="cpu",
     )
 
@@ -54,24 +56,24 @@ def small(prior_folder: Path) -> RunConfig:
 @pytest.fixture(scope="module")
 def made(small: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run after its last step, without what `finish` writes."""
-    run = Run(small, open_prior(small.prior, torch.device("cpu")), torch.device("cpu"))
-    record = Record.new(tmp_path_factory.mktemp("runs") / "run", small)
+    run = Trainer(small, load_prior(small.prior, torch.device("cpu")), torch.device("cpu"))
+    record = RunDirectory.new(tmp_path_factory.mktemp("runs") / "run", small)
     for _ in run.steps():
         pass
-    record.checkpoint(run.done, run.state())
+    record.checkpoint(run.step, run.training_state())
     return record.folder
 
 
 @pytest.fixture(scope="module")
 def mesh(made: Path) -> Mesh:
-    record = Record.open(made)
-    return mesh_for(Result.of(record.latest()[0], record.config()))
+    record = RunDirectory.open(made)
+    return mesh_for(Result.from_state(record.latest()[0], record.config()))
 
 
 @pytest.fixture
 def made_before(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mesh is not made anew each time, and films are short."""
-    monkeypatch.setattr("sds3d.export.export.made_for", lambda *_: Made(mesh))
+    monkeypatch.setattr("sds3d.export.export.build_export_mesh", lambda *_: ExportMesh(mesh))
     monkeypatch.setattr("sds3d.export.export.write_turntable", partial(write_turntable, frames=6, size=64))
 
 
@@ -81,14 +83,14 @@ def told(words: list[str], capsys: Captured) -> list[dict[str, object]]:
 
 
 @pytest.mark.usefixtures("made_before")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_kind_of_file_comes_out_of_a_run(made: Path, tmp_path: Path, kind: str, capsys: Captured) -> None:
     if kind.startswith("usd"):
         pytest.importorskip("pxr")
-    path = tmp_path / f"bear.{KINDS[kind].ending}"
+    path = tmp_path / f"bear.{FORMATS[kind].ending}"
     (row,) = told(["export", str(made), "--format", kind, "--to", str(path)], capsys)
     assert row["file"] == str(path) and row["bytes"] == path.stat().st_size > 0
-    if KINDS[kind].holds == "mesh":
+    if FORMATS[kind].content == "mesh":
         assert row["verified"] is True and set(row["mesh_against_scene"]) == {"iou", "psnr", "colour_difference"}
         assert check(path)["faces"] == row["faces"]
     if kind in ("gif", "webp"):
@@ -96,7 +98,7 @@ def test_every_kind_of_file_comes_out_of_a_run(made: Path, tmp_path: Path, kind:
             assert film.n_frames == 2 and film.size == (64, 64)
     facts = facts_of(path)
     assert facts is not None and facts["prompt"] == "a red teddy bear", "every kind says where it is from"
-    assert serialization.load(facts["run"], kind) == Record.open(made).config()
+    assert serialization.from_yaml(facts["run"], kind) == RunDirectory.open(made).config()
 
 
 @pytest.mark.usefixtures("made_before")
@@ -104,8 +106,8 @@ def test_every_kind_of_file_comes_out_of_a_run(made: Path, tmp_path: Path, kind:
 def test_targets_stand_on_the_ground_in_their_own_frame(made: Path, tmp_path: Path, target: str) -> None:
     row = tmp_path / f"bear.{TARGETS[target].kinds[0]}"
     assert main(["export", str(made), "--target", target, "--to", str(row), "--quiet"]) == 0
-    found, layout = read(row), wanted(target, None).layout
-    upright = layout.back(found.vertices)
+    found, layout = read(row), resolve_options(target, None).layout
+    upright = layout.unrotate(found.vertices)
     assert upright[:, 1].min() == pytest.approx(0, abs=1e-5)
     middle = upright.min(0) + upright.max(0)
     assert middle[[0, 2]] == pytest.approx([0, 0], abs=1e-3)
@@ -125,7 +127,7 @@ def test_sizes_and_levels_of_detail_are_as_asked(made: Path, tmp_path: Path, cap
         "3",
         "--size-m",
         "0.5",
-        "--stand",
+        "--origin",
         "centre",
     ]
     rows = told([*words, "--texture-size", "32"], capsys)
@@ -135,21 +137,21 @@ def test_sizes_and_levels_of_detail_are_as_asked(made: Path, tmp_path: Path, cap
     for row in rows:
         found = read(Path(str(row["file"])))
         assert np.ptp(found.vertices, axis=0).max() == pytest.approx(0.5, rel=1e-5)
-        assert found.pictures["color"] == (32, 32)
+        assert found.images["color"] == (32, 32)
 
 
 def test_a_game_engine_gets_few_faces_with_the_light_of_many(small: RunConfig, tmp_path: Path) -> None:
     """A normal map where it helps, by itself for some programs, by word for others; tangents beside it."""
     scene = small.scene.build("cpu", torch.Generator().manual_seed(0))
-    made, asked = Result(scene, small, 2), wanted("unity", None)
+    made, asked = Result(scene, small, 2), resolve_options("unity", None)
     (file,) = export(made, replace(asked, faces=80, texture=64), tmp_path / "a.glb")
     assert any("normal map: without it the normals were" in remark for remark in file.remarks)
     found = check(tmp_path / "a.glb")
     assert "normal" in found["textures"] and "metallic_roughness" not in found["textures"]
     assert found["material"]["metallicFactor"] == 0 and found["material"]["roughnessFactor"] == 0.902
-    bare = made_for(made, replace(asked, faces=80, texture=64, normal_map=False))
+    bare = build_export_mesh(made, replace(asked, faces=80, texture=64, normal_map=False))
     assert bare.mesh.maps is None and bare.remarks == ()
-    finer = made_for(made, replace(wanted("blender", None), refine=3))
+    finer = build_export_mesh(made, replace(resolve_options("blender", None), refine=3))
     assert finer.mesh.maps is None and finer.remarks == ("texture refined by 3 pictures",)
 
 
@@ -160,7 +162,7 @@ def test_quads_stay_quads(small: RunConfig, tmp_path: Path, kind: str) -> None:
         pytest.importorskip("pxr")
     scene = small.scene.build("cpu", torch.Generator().manual_seed(0))
     path = tmp_path / f"a.{kind}"
-    (file,) = export(Result(scene, small, 2), replace(wanted(None, kind), quad=True), path)
+    (file,) = export(Result(scene, small, 2), replace(resolve_options(None, kind), quad=True), path)
     report = check(path)
     assert report["faces"] == file.faces and report["quads"] > 0.6 * report["faces"] > 50
     assert report["normals"]["turned"] < 0.05 and any("quads, and" in remark for remark in file.remarks)
@@ -182,7 +184,7 @@ def test_a_file_is_enough_to_make_its_run_once_more(
     path = tmp_path / "b.glb"
     told(["export", str(made), "--to", str(path)], capsys)
     facts = facts_of(path)
-    assert facts is not None and serialization.load(facts["run"]) == small
+    assert facts is not None and serialization.from_yaml(facts["run"]) == small
     assert main(["reproduce", str(path), "--out", str(tmp_path / "again")]) == 0
     assert "the scene is the same, bit for bit" in capsys.readouterr().out
     assert (tmp_path / "again" / "asset.glb").stat().st_size > 0
@@ -192,7 +194,7 @@ def test_a_file_is_enough_to_make_its_run_once_more(
 def test_what_has_changed_since_is_told(
     made: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sds3d.cli.commands.finish", lambda _, record, *__: record.folder)
+    monkeypatch.setattr("sds3d.cli.commands.finalize", lambda _, record, *__: record.folder)
     path = tmp_path / "b.gltf"
     told(["export", str(made), "--format", "gltf", "--to", str(path)], capsys)
     tree = json.loads(path.read_text())
@@ -223,7 +225,7 @@ def test_mistakes_end_in_one_line_and_leave_nothing(made: Path, tmp_path: Path, 
         (["--refine-texture", "5", "--format", "stl"], "meshes that have colours"),
         (["--refine-texture", "-1"], "--refine-texture is -1"),
         (["--faces", "5000000"], "faces is 5000000; it lies between 50 and 1000000"),
-        (["--texture", "4"], "texture is 4"),
+        (["--texture", "4"], "texture_size is 4"),
         (["--size-m", "0"], "size_m is 0; expected the longest side in metres"),
     ):
         where = [] if "--to" in words else ["--to", str(target / f"a.{_ending(words)}")]
@@ -238,7 +240,7 @@ def test_mistakes_end_in_one_line_and_leave_nothing(made: Path, tmp_path: Path, 
 
 def _ending(words: list[str]) -> str:
     kind = words[words.index("--format") + 1] if "--format" in words else "glb"
-    return KINDS[kind].ending if kind in KINDS else "glb"
+    return FORMATS[kind].ending if kind in FORMATS else "glb"
 
 
 @pytest.mark.usefixtures("made_before")
@@ -262,18 +264,22 @@ def test_scenes_that_give_no_mesh_are_refused(small: RunConfig, tmp_path: Path, 
             case "nothing":
                 scene.means.add_(100)
     with pytest.raises(ValueError, match=r"empty|too faint|no surface"):
-        export(Result(scene, small, 2), Wanted(), tmp_path / "a.glb")
-    picture = Picture().build("cpu", torch.Generator().manual_seed(0))
+        export(Result(scene, small, 2), ExportOptions(), tmp_path / "a.glb")
+    picture = ImageConfig().build("cpu", torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="has no mesh"):
-        export(Result(picture, replace(small, scene=Picture()), 2), Wanted(), tmp_path / "a.glb")
+        export(Result(picture, replace(small, scene=ImageConfig()), 2), ExportOptions(), tmp_path / "a.glb")
     with pytest.raises(ValueError, match="holds splats, and this run's scene has none"):
-        export(Result(picture, replace(small, scene=Picture()), 2), wanted(None, "splat"), tmp_path / "a.splat")
+        export(
+            Result(picture, replace(small, scene=ImageConfig()), 2),
+            resolve_options(None, "splat"),
+            tmp_path / "a.splat",
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_mesh_with_maps_is_not_robbed_of_them(small: RunConfig) -> None:
     for light in ("none", "studio"):
-        knobs = Solid(faces=300, texture=64, light=light)  # type: ignore[arg-type]
+        knobs = MeshConfig(faces=300, texture_size=64, light=light)  # type: ignore[arg-type]
         scene = knobs.build("cpu", torch.Generator().manual_seed(0))
         made = Result(scene, replace(small, scene=knobs), 1)
         whole = mesh_for(made)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sds3d.__main__ import COMMANDS, main
-from sds3d.runs.run_directory import Record
+from sds3d.runs.run_directory import RunDirectory
 from tests.support.sds3d.command_line import Captured, refused
 
 
@@ -46,16 +46,16 @@ def test_prompts_that_can_not_be_made(
         ("--steps 1e9", "--steps is '1e9'; expected a whole number"),
         ("--steps 1000000000", "at most 1000000 are taken"),
         ("--steps many", "--steps is 'many'; expected a whole number"),
-        ("--views 100000", "expected 1 to 64 pictures"),
+        ("--batch-size 100000", "expected 1 to 64 pictures"),
         ("--seed -1", "seed is -1"),
         ("--device gpu", "expected auto, cpu or cuda"),
-        ("--scene.count 1000000000000", "1 <= count <= max_count"),
-        ("--scene.max-count 1000000000000", "at most 5000000 splats"),
-        ("--scene.mean-rate 0", "mean_rate is 0.0"),
-        ("--orbit.fov 500", "expected degrees between 0 and 180"),
-        ("--times.first 0.9 0.1", "expected 0 <= low <= high <= 1"),
-        ("--times.first 0.9", "--times.first needs 2 values"),
-        ("--objective.scale nan", "scale is nan"),
+        ("--scene.init-count 1000000000000", "1 <= init_count <= cap_max"),
+        ("--scene.cap-max 1000000000000", "at most 5000000 splats"),
+        ("--scene.means-lr 0", "means_lr is 0.0"),
+        ("--cameras.fov-y 500", "expected degrees between 0 and 180"),
+        ("--timesteps.start-range 0.9 0.1", "expected 0 <= low <= high <= 1"),
+        ("--timesteps.start-range 0.9", "--timesteps.start-range needs 2 values"),
+        ("--objective.guidance-scale nan", "scale is nan"),
         ("--objective.weighting sdz", "invalid choice 'sdz'"),
         ("--faces 3", "faces is 3"),
         ("--faces many", "invalid int value: 'many'"),
@@ -108,7 +108,7 @@ def test_mistakes_in_resume_and_export(copy: Path, capsys: Captured) -> None:
 
 def test_a_run_whose_prior_is_gone_says_so(copy: Path, capsys: Captured) -> None:
     text = (copy / "run.yaml").read_text()
-    prior = Record.open(copy).config().prior
+    prior = RunDirectory.open(copy).config().prior
     (copy / "run.yaml").write_text(text.replace(prior, "/nowhere/prior"))
     assert "unknown prior '/nowhere/prior'" in refused(["resume", str(copy)], capsys)
 
@@ -134,7 +134,9 @@ def test_the_help_of_generate_names_presets_and_objectives(capsys: Captured) -> 
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
     told = capsys.readouterr().out
-    assert "--preset" in told and "draft" in told and "--objective.scale" in told and "--scene.count" in told
+    assert (
+        "--preset" in told and "draft" in told and "--objective.guidance-scale" in told and "--scene.init-count" in told
+    )
 
 
 def test_the_version_is_told(capsys: Captured) -> None:

@@ -23,9 +23,9 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two installed plug-ins: one that says nothing of itself, and one that does not load."""
     (tmp_path / "silent_plugin.py").write_text(
         "from dataclasses import dataclass\nfrom typing import ClassVar\n"
-        "from guidance.objectives.base import Objective, Update\n"
+        "from guidance.objectives.base import Objective, ObjectiveOutput\n"
         "@dataclass(frozen=True)\nclass Silent(Objective):\n    needs_critic: ClassVar[bool] = True\n"
-        "    def __call__(self, prior, critic, view): return Update(view.noise)\n"
+        "    def __call__(self, prior, critic, batch): return ObjectiveOutput(batch.noise)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "silent_plugin", raising=False)
@@ -47,15 +47,15 @@ def told(words: list[str], captured: Captured) -> str:
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_says_what_it_is(name: str, capsys: Captured) -> None:
-    about = OBJECTIVES[name].about
+    about = OBJECTIVES[name].info
     assert about is not None
     text = told([name], capsys)
-    for fact in (about.title, about.scale, about.times, about.good_for, about.source):
+    for fact in (about.title, about.guidance_scale, about.timestep_range, about.summary, about.reference):
         assert fact and fact in text
-    fewest, most = about.passes
+    fewest, most = about.forward_passes
     assert 1 <= fewest <= most
     assert text.splitlines()[1].split()[:2] == [name, str(fewest)]
-    assert "\n" not in about.good_for
+    assert "\n" not in about.summary
 
 
 def test_the_table_has_a_row_for_each(capsys: Captured) -> None:
@@ -68,13 +68,16 @@ def test_the_table_has_a_row_for_each(capsys: Captured) -> None:
 def test_json_holds_the_same(capsys: Captured) -> None:
     rows = {row["name"]: row for row in json.loads(told(["--json"], capsys))}
     assert rows.keys() == {*OBJECTIVES, "silent", "broken"}
-    about = OBJECTIVES["sds"].about
+    about = OBJECTIVES["sds"].info
     assert about is not None
-    assert rows["sds"]["answers"] == list(about.passes) and rows["sds"]["scale"] == about.scale
-    assert rows["sds"]["needs"] == [] and rows["vsd"]["needs"] == ["critic"] and rows["vsd"]["critic"] == 1
-    assert rows["silent"]["title"] == "-" and rows["silent"]["answers"] is None
+    assert (
+        rows["sds"]["forward_passes"] == list(about.forward_passes)
+        and rows["sds"]["guidance_scale"] == about.guidance_scale
+    )
+    assert rows["sds"]["needs"] == [] and rows["vsd"]["needs"] == ["critic"] and rows["vsd"]["critic_passes"] == 1
+    assert rows["silent"]["title"] == "-" and rows["silent"]["forward_passes"] is None
     assert rows["silent"]["needs"] == ["critic"]
-    assert rows["broken"]["title"] == "does not load" and "no_such_module_anywhere" in rows["broken"]["source"]
+    assert rows["broken"]["title"] == "does not load" and "no_such_module_anywhere" in rows["broken"]["reference"]
 
 
 @pytest.mark.usefixtures("plugins")

@@ -10,7 +10,7 @@ import torch
 
 from sds3d.__main__ import main
 from sds3d.evaluation.judge.network import Judge, JudgeNetwork
-from sds3d.models.loading import open_prior
+from sds3d.models.loading import load_prior
 from tests.support.sds3d.command_line import Captured, refused
 
 
@@ -58,7 +58,7 @@ def test_mistakes_end_in_one_line(prior_folder: Path, tmp_path: Path, capsys: Ca
 
 
 def test_priors_are_opened_by_folder(prior_folder: Path) -> None:
-    assert open_prior(str(prior_folder), torch.device("cpu")).picture_size == 24
+    assert load_prior(str(prior_folder), torch.device("cpu")).image_size == 24
 
 
 @pytest.mark.parametrize(

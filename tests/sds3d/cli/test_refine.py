@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from renderers.meshes.config import Solid
-from renderers.meshes.welded_mesh import ball
+from renderers.meshes.config import MeshConfig
+from renderers.meshes.welded_mesh import cube_sphere
 from sds3d.__main__ import main
 from sds3d.formats.mesh_reader import read
 from sds3d.mesh_import.load import load_mesh
-from sds3d.runs.run_directory import Record
+from sds3d.runs.run_directory import RunDirectory
 from tests.support.sds3d.command_line import Captured, short_films
 
-SHORT = ["--steps", "3", "--views", "1", "--device", "cpu", "--scene.texture", "32", "--quiet"]
+SHORT = ["--steps", "3", "--batch-size", "1", "--device", "cpu", "--scene.texture-size", "32", "--quiet"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +29,7 @@ def _short_films() -> Iterator[None]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A ball as an OBJ file without colours, far from the origin."""
-    mesh = ball(0.4, 300, 16)
+    mesh = cube_sphere(0.4, 300, 16)
     file = tmp_path / "ball.obj"
     lines = [f"v {x} {y} {z}" for x, y, z in mesh.vertices + np.array([5.0, 0.0, 0.0])]
     file.write_text("\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in mesh.faces + 1)]))
@@ -39,9 +39,9 @@ def model(tmp_path: Path) -> Path:
 def test_a_model_is_painted_and_keeps_its_shape(model: Path, prior_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "painted"
     assert main(["texture", str(model), "a red mug", "--prior", str(prior_folder), *SHORT, "--out", str(out)]) == 0
-    asked = Record.open(out).config()
-    assert asked.prompt == "a red mug" and Path(asked.model) == model
-    assert isinstance(asked.scene, Solid) and not asked.scene.move and asked.scene.repaint
+    asked = RunDirectory.open(out).config()
+    assert asked.prompt == "a red mug" and Path(asked.init_mesh) == model
+    assert isinstance(asked.scene, MeshConfig) and not asked.scene.train_geometry and asked.scene.repaint
     before, after = load_mesh(model).mesh, load_mesh(out / "asset.glb").mesh
     assert len(before.faces) == len(after.faces)
     np.testing.assert_allclose(before.vertices.mean(0), after.vertices.mean(0), atol=0.01)
@@ -63,9 +63,9 @@ def test_the_mesh_of_a_run_is_trained_on(model: Path, prior_folder: Path, tmp_pa
     painted, refined = tmp_path / "painted", tmp_path / "refined"
     assert main(["texture", str(model), "a red mug", "--prior", str(prior_folder), *SHORT, "--out", str(painted)]) == 0
     assert main(["refine", str(painted), *SHORT, "--out", str(refined)]) == 0
-    asked = Record.open(refined).config()
+    asked = RunDirectory.open(refined).config()
     assert (asked.prompt, asked.prior) == ("a red mug", str(prior_folder))
-    assert isinstance(asked.scene, Solid) and asked.scene.move
+    assert isinstance(asked.scene, MeshConfig) and asked.scene.train_geometry
     assert (refined / "asset.glb").is_file()
 
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_painted_is_refused(model: Path, tmp_path: Path, capsys: 
         (["texture", str(nothing), "a mug"], "nothing.obj"),
         (["refine"], "the RUN to start from is missing"),
         (["refine", str(tmp_path)], "is not the folder of a run"),
-        (["generate", "a mug", "--model", str(model)], "give --scene mesh"),
+        (["generate", "a mug", "--init-mesh", str(model)], "give --scene mesh"),
     ):
         assert main(words) == 2, words
         error = capsys.readouterr().err

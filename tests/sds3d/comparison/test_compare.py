@@ -19,21 +19,21 @@ import torch
 
 from configs import serialization
 from configs.run import RunConfig
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from renderers.splats.scene import SplatScene
 from sds3d.__main__ import main
 from sds3d.cli.arguments import generate
 from sds3d.comparison import compare as compare_module
 from sds3d.comparison import entry as comparison_entry
-from sds3d.comparison.compare import Comparison, claim, hold
-from sds3d.comparison.entry import RESULT, Budget, Contestant, Spent, compete, counted, finished
+from sds3d.comparison.compare import Comparison, claim_folder, run_comparison
+from sds3d.comparison.entry import RESULT, Budget, Entry, Usage, count_calls, finished, run_entry
 from sds3d.comparison.page import page
 from sds3d.comparison.sheet import read_views, write_views
-from sds3d.comparison.statistics import MEASURES, standings
+from sds3d.comparison.statistics import METRICS, summarize
 from sds3d.console import Console
-from sds3d.runs.run_directory import Record
-from sds3d.training.loop import Stop
-from sds3d.training.trainer import Run
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.loop import StopSignal
+from sds3d.training.trainer import Trainer
 from tests.support.sds3d.comparison_rows import row_of
 
 QUIET = Console("quiet")
@@ -62,8 +62,8 @@ def done(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def entry(config: RunConfig) -> Contestant:
-    return Contestant("sds", config)
+def entry(config: RunConfig) -> Entry:
+    return Entry("sds", config)
 
 
 # --- budgets ---
@@ -75,14 +75,14 @@ def test_progress_follows_what_is_spent(unit: Any) -> None:
     budget = Budget(unit, 2.0 if unit == "minutes" else 1600)
     for pace in (0.05, 0.9):
         for done in range(1, 100):
-            spent = Spent(seconds=done * pace, steps=done, answers=done * 8)
+            spent = Usage(seconds=done * pace, steps=done, prior_calls=done * 8)
             last = budget.last_step(spent)
             assert last > done
             assert done / last == pytest.approx(min(budget.share(spent), done / (done + 1)), rel=1 / last)
 
 
 def test_a_budget_of_steps_is_the_number_of_steps() -> None:
-    assert Budget("steps", 40).last_step(Spent()) == Budget("steps", 40).last_step(Spent(steps=7)) == 40
+    assert Budget("steps", 40).last_step(Usage()) == Budget("steps", 40).last_step(Usage(steps=7)) == 40
 
 
 @pytest.mark.parametrize("amount", [0, -1, float("nan"), float("inf")])
@@ -91,77 +91,73 @@ def test_a_budget_is_positive(amount: float) -> None:
         Budget("minutes", amount)
 
 
-def test_answers_are_conditions_times_pictures(prior: EmbeddedPrior) -> None:
-    spent = Spent()
-    watched = counted(prior, spent)
+def test_answers_are_conditions_times_pictures(prior: MiniPrior) -> None:
+    spent = Usage()
+    watched = count_calls(prior, spent)
     x, t = torch.randn(3, 12, 4, 4), torch.full((3,), 0.5)
-    wanted = prior.read(["a mug"] * 3)
-    given = watched.predict(x, t, [wanted, wanted])
-    assert spent.answers == 6 and torch.equal(given, prior.predict(x, t, [wanted, wanted]))
-    assert spent.answers == 6, "the prior itself does not count"
-    assert watched.sees_camera and watched.picture_size == prior.picture_size
+    wanted = prior.encode_prompt(["a mug"] * 3)
+    given = watched.predict_noise(x, t, [wanted, wanted])
+    assert spent.prior_calls == 6 and torch.equal(given, prior.predict_noise(x, t, [wanted, wanted]))
+    assert spent.prior_calls == 6, "the prior itself does not count"
+    assert watched.camera_conditioned and watched.image_size == prior.image_size
 
 
-def test_equal_answers_are_equal_up_to_a_step(entry: Contestant, prior: EmbeddedPrior, tmp_path: Path) -> None:
-    row = compete(entry, prior, Budget("answers", 10), tmp_path, QUIET, Stop())
+def test_equal_answers_are_equal_up_to_a_step(entry: Entry, prior: MiniPrior, tmp_path: Path) -> None:
+    row = run_entry(entry, prior, Budget("answers", 10), tmp_path, QUIET, StopSignal())
     assert row is not None
     assert row["answers"] == 12 and row["steps"] == 3, "two conditions, two views"
     assert row["answers_per_step"] == 4
 
 
 def test_time_ends_a_run_at_the_end_of_its_course(
-    entry: Contestant, prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, prior: MiniPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that goes on by an eighth of a second from look to look: one at the start, one a step."""
     ticks = (number / 8 for number in count())
     monkeypatch.setattr(comparison_entry, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     seen: list[float] = []
-    settle = SplatScene.settle
+    settle = SplatScene.post_step
 
     def noting(scene: SplatScene, progress: float, *rest: Any) -> None:
         seen.append(progress)
         settle(scene, progress, *rest)
 
-    monkeypatch.setattr(SplatScene, "settle", noting)
-    row = compete(entry, prior, Budget("minutes", 0.02), tmp_path, QUIET, Stop())
+    monkeypatch.setattr(SplatScene, "post_step", noting)
+    row = run_entry(entry, prior, Budget("minutes", 0.02), tmp_path, QUIET, StopSignal())
     assert row is not None and (row["seconds"], row["steps"], row["seconds_per_step"]) == (1.25, 10, 0.125)
     assert seen == [step / 10 for step in range(10)]
-    assert serialization.read(entry.folder(tmp_path) / "run.yaml").steps == 10
+    assert serialization.load_config(entry.folder(tmp_path) / "run.yaml").steps == 10
 
 
 # --- one run ---
 
 
-def test_the_seed_and_not_the_counting_decides_what_comes_out(
-    entry: Contestant, prior: EmbeddedPrior, tmp_path: Path
-) -> None:
-    plain = Run(replace(entry.config, steps=3), prior, torch.device("cpu"))
+def test_the_seed_and_not_the_counting_decides_what_comes_out(entry: Entry, prior: MiniPrior, tmp_path: Path) -> None:
+    plain = Trainer(replace(entry.config, steps=3), prior, torch.device("cpu"))
     for _ in plain.steps():
         pass
-    compete(entry, prior, Budget("steps", 3), tmp_path, QUIET, Stop())
-    state, _ = Record.open(entry.folder(tmp_path)).latest()
-    assert torch.equal(state["scene.means"], plain.state()["scene.means"])
+    run_entry(entry, prior, Budget("steps", 3), tmp_path, QUIET, StopSignal())
+    state, _ = RunDirectory.open(entry.folder(tmp_path)).latest()
+    assert torch.equal(state["scene.means"], plain.training_state()["scene.means"])
 
 
-def test_a_run_is_found_again_only_for_the_same_request(
-    entry: Contestant, prior: EmbeddedPrior, tmp_path: Path
-) -> None:
+def test_a_run_is_found_again_only_for_the_same_request(entry: Entry, prior: MiniPrior, tmp_path: Path) -> None:
     assert finished(entry, tmp_path) is None
-    row = compete(entry, prior, Budget("steps", 1), tmp_path, QUIET, Stop())
+    row = run_entry(entry, prior, Budget("steps", 1), tmp_path, QUIET, StopSignal())
     assert finished(entry, tmp_path) == row
-    assert finished(replace(entry, config=replace(entry.config, views=3)), tmp_path) is None
+    assert finished(replace(entry, config=replace(entry.config, batch_size=3)), tmp_path) is None
     (entry.folder(tmp_path) / RESULT).write_text("{")
     assert finished(entry, tmp_path) is None
 
 
 def test_a_run_that_goes_wrong_is_a_result(
-    entry: Contestant, prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, prior: MiniPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SplatScene, "healthy", lambda scene: "the splats have exploded")
-    row = compete(entry, prior, Budget("steps", 5), tmp_path / "runs", QUIET, Stop())
+    monkeypatch.setattr(SplatScene, "failure_reason", lambda scene: "the splats have exploded")
+    row = run_entry(entry, prior, Budget("steps", 5), tmp_path / "runs", QUIET, StopSignal())
     assert row is not None and "exploded" in row["trouble"] and row["steps"] == 1
     assert finished(entry, tmp_path / "runs") == row
-    found = standings(tmp_path, [row])
+    found = summarize(tmp_path, [row])
     assert found["sds"]["saturation"].mean is None and found["sds"]["variance"].mean is None
     assert "exploded" in page("a bear", "", [row], found) and "<video" not in page("a bear", "", [row], found)
 
@@ -182,7 +178,7 @@ def test_everything_is_there(done: Path) -> None:
     assert [(row["objective"], row["seed"]) for row in report["runs"]] == [
         ("sds", 0), ("sds", 1), ("csd", 0), ("csd", 1),
     ]  # fmt: skip
-    assert set(report["standings"]) == {"sds", "csd"} and set(report["measures"]) == {m.key for m in MEASURES}
+    assert set(report["standings"]) == {"sds", "csd"} and set(report["measures"]) == {m.key for m in METRICS}
     assert all(row["steps"] == 2 and 0 <= row["sharpness"] <= 1 for row in report["runs"])
     assert report["standings"]["sds"]["variance"]["mean"] >= 0
     for row in report["runs"]:
@@ -195,7 +191,7 @@ def test_what_is_done_is_not_done_again(
     def again(*rest: object) -> None:
         raise AssertionError("a finished run was done again")
 
-    monkeypatch.setattr(compare_module, "compete", again)
+    monkeypatch.setattr(compare_module, "run_entry", again)
     before = (done / "results.json").read_bytes()
     assert main(words(prior_folder, done)) == 0
     told = capsys.readouterr().out
@@ -206,22 +202,22 @@ def test_what_is_done_is_not_done_again(
 def test_an_interrupt_leaves_what_there_is_and_the_same_command_goes_on(
     prior_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    step, out = Run._step, tmp_path / "out"
+    step, out = Trainer._step, tmp_path / "out"
     steps: list[int] = []
 
-    def interrupted(run: Run) -> Any:
-        steps.append(run.done)
+    def interrupted(run: Trainer) -> Any:
+        steps.append(run.step)
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return step(run)
 
-    monkeypatch.setattr(Run, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "_step", interrupted)
     asked = words(prior_folder, out, "--seeds", "1")
     assert main(asked) == 130
     assert "stopped with 1 of 2 runs done" in capsys.readouterr().out
     assert [path.name for path in (out / "runs").iterdir()] == ["sds-seed-0"]
     assert len(json.loads((out / "results.json").read_text())["runs"]) == 1
-    monkeypatch.setattr(Run, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     assert main([*asked, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "1 run to do, 1 done before" in rows[0]["message"]
@@ -231,7 +227,7 @@ def test_an_interrupt_leaves_what_there_is_and_the_same_command_goes_on(
 def test_every_objective_starts_as_generate_would(prior_folder: Path) -> None:
     for name in ("sds", "csd", "nfsd"):
         mine = compare_module.asked(Comparison("a mug", Budget("steps", 1), "draft", str(prior_folder)), name)
-        theirs = generate(["a mug", "--objective", name, "--prior", str(prior_folder)]).run
+        theirs = generate(["a mug", "--objective", name, "--prior", str(prior_folder)]).config
         assert mine == theirs
 
 
@@ -264,22 +260,22 @@ def test_no_time_is_refused(prior_folder: Path, tmp_path: Path, capsys: Captured
 def test_a_folder_holds_one_comparison(done: Path, prior_folder: Path, tmp_path: Path, capsys: Captured) -> None:
     other = Comparison("a mug", Budget("steps", 2), "draft", str(prior_folder))
     with pytest.raises(ValueError, match=r'another comparison \("a red teddy bear", 2 steps a run'):
-        claim(done, other)
+        claim_folder(done, other)
     (tmp_path / "diary.txt").write_text("dear diary")
     with pytest.raises(ValueError, match="something else"):
-        claim(tmp_path, other)
-    claim(tmp_path / "new", other)
-    claim(tmp_path / "new", other)
+        claim_folder(tmp_path, other)
+    claim_folder(tmp_path / "new", other)
+    claim_folder(tmp_path / "new", other)
 
 
 def test_what_can_not_be_run_is_refused_before_anything_is(
-    entry: Contestant, prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, prior: MiniPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_module, "compete", lambda *rest: pytest.fail("a run was started"))
-    bad = Contestant("csd", replace(entry.config, device="cuda"))
+    monkeypatch.setattr(compare_module, "run_entry", lambda *rest: pytest.fail("a run was started"))
+    bad = Entry("csd", replace(entry.config, device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="CUDA"):
-        hold([entry, bad], Comparison("a mug", Budget("steps", 1), "draft", "mini"), prior, tmp_path, QUIET)
+        run_comparison([entry, bad], Comparison("a mug", Budget("steps", 1), "draft", "mini"), prior, tmp_path, QUIET)
 
 
 # --- the page ---
@@ -337,7 +333,7 @@ def test_the_page_can_be_read_without_seeing_it(done: Path) -> None:
 def test_what_the_user_wrote_is_text(tmp_path: Path) -> None:
     name, prompt = "mine:<b>", '<script>alert("x")</script> & "co"'
     rows = [row_of(name, 0, folder="runs/a b?-seed-0"), row_of("vsd", 0, trouble="<i>bad</i>")]
-    found = standings(tmp_path, [dict(row, trouble="x") for row in rows])
+    found = summarize(tmp_path, [dict(row, trouble="x") for row in rows])
     text = page(prompt, "1 step", rows, found)
     parsed = outline(text)
     assert not parsed.of("b") or all("style" in attributes for attributes in parsed.of("b"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sds3d.comparison.statistics import MEASURES, best, over, standings, table
+from sds3d.comparison.statistics import METRICS, best, mean_std, summarize, table
 from tests.support.sds3d.comparison_rows import row_of
 
 
 def test_means_and_spreads() -> None:
-    assert over([1, 2, 3]).mean == 2 and over([1, 2, 3]).spread == 1
-    assert over([4.0, None]).mean == 4 and over([4.0, None]).spread is None
-    assert over([None]).mean is None and over([]).values == []
+    assert mean_std([1, 2, 3]).mean == 2 and mean_std([1, 2, 3]).spread == 1
+    assert mean_std([4.0, None]).mean == 4 and mean_std([4.0, None]).spread is None
+    assert mean_std([None]).mean is None and mean_std([]).values == []
 
 
 def test_the_best_is_marked_only_where_it_can_be_told(tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_the_best_is_marked_only_where_it_can_be_told(tmp_path: Path) -> None:
         row_of("csd", 0, trouble="x", seconds_per_step=0.1, answers_per_step=8.01),
         row_of("vsd", 0, trouble="x", judge=None, saturation=0.9),
     ]
-    found = standings(tmp_path, rows)
-    measures = {measure.key: measure for measure in MEASURES}
+    found = summarize(tmp_path, rows)
+    measures = {measure.key: measure for measure in METRICS}
     assert best(measures["seconds_per_step"], found) == ["csd"]
     assert best(measures["saturation"], found) == [], "a matter of taste"
     assert best(measures["answers_per_step"], found) == [], "written alike"
@@ -31,7 +31,7 @@ def test_the_best_is_marked_only_where_it_can_be_told(tmp_path: Path) -> None:
 
 def test_the_table_has_a_line_for_each_objective(tmp_path: Path) -> None:
     rows = [row_of("sds", seed, trouble="x", saturation=0.4 + 0.2 * seed) for seed in range(2)]
-    lines = table(standings(tmp_path, [*rows, row_of("vsd", 0, trouble="x", judge=None)])).splitlines()
+    lines = table(summarize(tmp_path, [*rows, row_of("vsd", 0, trouble="x", judge=None)])).splitlines()
     assert len(lines) == 3 and lines[0].split()[:3] == ["recognised", "probability", "fronts"]
     assert "0.500 ±0.141" in lines[1] and lines[2].split()[1] == "–"
 
@@ -42,8 +42,8 @@ def test_the_janus_rate_is_a_share_of_the_runs(tmp_path: Path) -> None:
 
     rows = [row_of("sds", seed, trouble="x", judge=judged(fronts)) for seed, fronts in enumerate((1, 2, 3, 0))]
     rows.append(row_of("vsd", 0, trouble="x", judge=judged(None)))
-    found = standings(tmp_path, rows)
+    found = summarize(tmp_path, rows)
     assert found["sds"]["janus"].mean == 0.5 and found["sds"]["fronts"].mean == 1.5
     assert found["vsd"]["janus"].mean is None, "what has no front is not counted"
     shapeless = row_of("sds", 4, trouble="x", judge=judged(1, recognised=4))
-    assert standings(tmp_path, [*rows, shapeless])["sds"]["janus"].mean == 0.5, "nor what is not recognised"
+    assert summarize(tmp_path, [*rows, shapeless])["sds"]["janus"].mean == 0.5, "nor what is not recognised"

@@ -12,21 +12,29 @@ from torch import Tensor
 from torch.optim import Adam
 
 from configs.presets import preset
-from renderers.cameras import looking_at_origin
-from renderers.meshes.config import Solid
-from renderers.scene import SceneKnobs
-from renderers.splats.config import Splats
-from renderers.volumes.config import Nerf
+from renderers.cameras import look_at_origin
+from renderers.meshes.config import MeshConfig
+from renderers.scene import SceneConfig
+from renderers.splats.config import SplatConfig
+from renderers.volumes.config import NerfConfig
 from sds3d.diagnostics import doctor, selftest
-from sds3d.evaluation.scene_evaluation import RECOGNISED, verdict
-from sds3d.models.loading import open_prior
-from sds3d.training.trainer import Run
+from sds3d.evaluation.scene_evaluation import RECOGNISED, evaluate_scene
+from sds3d.models.loading import load_prior
+from sds3d.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
-GROWTHS = [Splats(300, 500, growth=way, grow_pull=1e-6) for way in ("share", "threshold", "mcmc")]
-LIT = Nerf(resolution=16, resolution_end=24, samples=32, cells=8, shaded=0.5, distortion=0.01, smoothness=1e-5)
-SCENES: list[SceneKnobs] = [*GROWTHS, LIT, replace(LIT, field="hashed", shaded=0.0), Solid(faces=500)]
+GROWTHS = [SplatConfig(300, 500, strategy=way, grow_grad2d=1e-6) for way in ("share", "threshold", "mcmc")]
+LIT = NerfConfig(
+    resolution=16,
+    resolution_end=24,
+    samples_per_diameter=32,
+    occupancy_resolution=8,
+    p_shaded=0.5,
+    lambda_distortion=0.01,
+    lambda_tv=1e-5,
+)
+SCENES: list[SceneConfig] = [*GROWTHS, LIT, replace(LIT, field="hashed", p_shaded=0.0), MeshConfig(faces=500)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -73,24 +81,24 @@ def test_the_doctor_tells_and_fails_where_a_check_does(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("knobs", SCENES, ids=lambda knobs: f"{type(knobs).__name__}-{knobs}"[:40])
-def test_every_scene_learns_grows_and_goes_on_elsewhere(knobs: SceneKnobs, device: str) -> None:
+def test_every_scene_learns_grows_and_goes_on_elsewhere(knobs: SceneConfig, device: str) -> None:
     """A few steps towards grey, and the state back on the CPU."""
     scene = knobs.build(device, torch.Generator().manual_seed(0)).to(device)
-    adam, losses = Adam(scene.groups(0.0), fused=True), []
-    looks = looking_at_origin(torch.tensor([0.3, 2.0]), torch.tensor([0.2, -0.3]), 24).to(device)
+    adam, losses = Adam(scene.param_groups(0.0), fused=True), []
+    looks = look_at_origin(torch.tensor([0.3, 2.0]), torch.tensor([0.2, -0.3]), 24).to(device)
     for step in range(12):
         frame = scene.render(looks, torch.zeros(2, 3, device=device))
-        loss = (frame.rgb - 0.7).square().mean() + scene.penalty(frame)
+        loss = (frame.rgb - 0.7).square().mean() + scene.regularization_loss(frame)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        scene.settle(step / 12, frame, adam)
+        scene.post_step(step / 12, frame, adam)
         losses.append(float(loss.detach()))
-        assert scene.healthy() is None
+        assert scene.failure_reason() is None
     assert sum(losses[-3:]) < sum(losses[:3])
     back = knobs.build("cpu", torch.Generator().manual_seed(9))
-    back.restore({name: value.cpu() for name, value in scene.state().items()})
-    looks = looking_at_origin(torch.zeros(1), torch.zeros(1), 32)
+    back.load_training_state({name: value.cpu() for name, value in scene.training_state().items()})
+    looks = look_at_origin(torch.zeros(1), torch.zeros(1), 32)
     with torch.no_grad():
         here = back.render(looks, torch.ones(1, 3)).rgb
         there = scene.render(looks.to(device), torch.ones(1, 3, device=device)).rgb.cpu()
@@ -101,10 +109,10 @@ def test_every_scene_learns_grows_and_goes_on_elsewhere(knobs: SceneKnobs, devic
 def test_a_draft_on_cuda_is_recognised() -> None:
     """The whole of it; for times: pytest --durations=0."""
     device = torch.device("cuda")
-    run = Run(preset("draft").run(selftest.PROMPT), open_prior("mini", device), device)
+    run = Trainer(preset("draft").run(selftest.PROMPT), load_prior("mini", device), device)
     for _ in run.steps():
         pass
-    found = verdict(run.scene.cpu(), selftest.PROMPT)
+    found = evaluate_scene(run.scene.cpu(), selftest.PROMPT)
     assert found is not None
     assert found["recognised"] >= RECOGNISED
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from renderers.cameras import Cameras
-from renderers.scene import Frame, Scene
-from sds3d.evaluation.image_metrics import SIZE, contrast, pictures, saturation, sharpness, variance
+from renderers.scene import RenderOutput, Scene
+from sds3d.evaluation.image_metrics import SIZE, contrast, render_views, saturation, sharpness, variance
 
 
 def disc(colour: Tensor, radius: float = 0.8, size: int = SIZE) -> Float[Tensor, "1 H W 4"]:
@@ -111,14 +111,14 @@ def test_nothing_is_measured_where_nothing_is() -> None:
 class Glass(Scene):
     """A half transparent red before whatever is behind it."""
 
-    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Frame:
+    def render(self, cameras: Cameras, background: Float[Tensor, "B 3"]) -> RenderOutput:
         alpha = torch.full((len(cameras), cameras.height, cameras.width, 1), 0.6)
         red = torch.tensor([1.0, 0.0, 0.0]) * alpha
-        return Frame(red + (1 - alpha) * background[:, None, None], alpha, alpha)
+        return RenderOutput(red + (1 - alpha) * background[:, None, None], alpha, alpha)
 
 
 def test_pictures_hold_the_colour_without_what_is_behind() -> None:
-    views = pictures(Glass(), views=3, size=16)
+    views = render_views(Glass(), views=3, size=16)
     assert views.shape == (3, 16, 16, 4)
     assert torch.allclose(views, torch.tensor([1.0, 0.0, 0.0, 0.6]).expand_as(views), atol=1e-6)
     assert saturation(views) == pytest.approx(1.0)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sds3d.evaluation.janus import APART, AZIMUTHS, DIP, HEIGHT, front_likeness, fronts, smoothed
-from sds3d.evaluation.judge.fronts import ALIGNED, FILE, Bearing, bearings, has_front
-from sds3d.evaluation.judge.network import Opinion
+from sds3d.evaluation.janus import AZIMUTHS, MIN_DIP, MIN_PEAK, MIN_SEPARATION_DEG, front_likeness, fronts, smoothed
+from sds3d.evaluation.judge.fronts import ALIGNED, FILE, FrontStatistics, front_statistics, has_front
+from sds3d.evaluation.judge.network import JudgePrediction
 from sds3d.mini_training.judge.front_benchmark import glued, turned
 
 AROUND = torch.arange(AZIMUTHS, dtype=torch.float64) * (2 * math.pi / AZIMUTHS)
@@ -39,13 +39,13 @@ def test_every_face_of_a_many_faced_asset_is_found(count: int) -> None:
 
 def test_what_looks_the_same_from_everywhere_has_no_front() -> None:
     assert fronts(torch.zeros(AZIMUTHS)) == []
-    assert fronts(torch.full((AZIMUTHS,), HEIGHT - 0.01)) == []
+    assert fronts(torch.full((AZIMUTHS,), MIN_PEAK - 0.01)) == []
 
 
 def test_a_bump_too_low_too_near_or_without_a_dip_is_no_front() -> None:
     assert fronts(bump(0) + 0.2 * bump(180)) == [0.0]
     assert len(fronts(bump(0, 12) + 0.9 * bump(45, 12))) == 1
-    assert fronts(1 - 0.5 * DIP * (1 - (2 * AROUND).cos()) / 2)[1:] == []
+    assert fronts(1 - 0.5 * MIN_DIP * (1 - (2 * AROUND).cos()) / 2)[1:] == []
     assert len(fronts(bump(0) + 0.9 * bump(180))) == 2
 
 
@@ -64,7 +64,7 @@ def test_fronts_turn_with_the_asset(values: list[float], places: int) -> None:
     assert [(azimuth + places * step) % 360 for azimuth in here] == [azimuth % 360 for azimuth in there]
     for number, one in enumerate(here):
         assert -180 < one <= 180
-        assert all(abs(math.remainder(one - other, 360)) >= APART for other in here[:number])
+        assert all(abs(math.remainder(one - other, 360)) >= MIN_SEPARATION_DEG for other in here[:number])
 
 
 def test_smoothing_keeps_the_mean_and_needs_enough_azimuths() -> None:
@@ -77,8 +77,8 @@ def test_smoothing_keeps_the_mean_and_needs_enough_azimuths() -> None:
 
 def test_an_unsure_judge_finds_no_front() -> None:
     probability, azimuth = torch.ones(AZIMUTHS, 1), AROUND[:, None]
-    sure = Opinion(probability, azimuth, torch.ones(AZIMUTHS, 1))
-    unsure = Opinion(probability, azimuth, torch.full((AZIMUTHS, 1), 0.2))
+    sure = JudgePrediction(probability, azimuth, torch.ones(AZIMUTHS, 1))
+    unsure = JudgePrediction(probability, azimuth, torch.full((AZIMUTHS, 1), 0.2))
     assert torch.allclose(front_likeness(sure, 0), AROUND.cos())
     assert fronts(front_likeness(sure, 0)) == [0.0] and fronts(front_likeness(unsure, 0)) == []
 
@@ -103,7 +103,7 @@ def test_the_mirror_image_is_seen_by_the_camera_across_the_mirror() -> None:
 
 def test_the_measured_list_belongs_to_the_shipped_judge() -> None:
     judge = json.loads(FILE.with_name("judge.json").read_text())
-    assert set(bearings()) == set(judge["names"])
+    assert set(front_statistics()) == set(judge["names"])
 
 
 def test_what_is_round_has_no_front_and_what_has_a_face_has_one() -> None:
@@ -115,15 +115,15 @@ def test_what_is_round_has_no_front_and_what_has_a_face_has_one() -> None:
 
 def test_fronts_are_counted_well_enough_to_be_told() -> None:
     rates = json.loads(FILE.read_text())["rates"]
-    assert rates["names"] == sum(bearing.has_front for bearing in bearings().values()) >= 80
+    assert rates["names"] == sum(bearing.has_front for bearing in front_statistics().values()) >= 80
     assert rates["false_alarm"] <= 0.05 and rates["one_front"] >= 0.9
     assert rates["turned_found"] >= 0.95 and rates["mirrored_found"] >= 0.7
 
 
 def test_a_damaged_list_is_told_and_a_missing_one_knows_nothing(tmp_path: Path) -> None:
-    assert bearings(tmp_path / "nothing.json") == {}
+    assert front_statistics(tmp_path / "nothing.json") == {}
     file = tmp_path / "fronts.json"
     file.write_text('{"names": {"cat": [1]}}')
     with pytest.raises(ValueError, match="damaged"):
-        bearings(file)
-    assert Bearing(ALIGNED, 10).has_front and not Bearing(ALIGNED - 0.01, 10).has_front
+        front_statistics(file)
+    assert FrontStatistics(ALIGNED, 10).has_front and not FrontStatistics(ALIGNED - 0.01, 10).has_front

@@ -12,23 +12,23 @@ import pytest
 import torch
 import trimesh
 
-from renderers.meshes.mesh import Mesh, MeshScene
-from renderers.splats.config import Splats
+from renderers.meshes.mesh import Mesh, StaticMeshScene
+from renderers.splats.config import SplatConfig
 from sds3d.__main__ import main
-from sds3d.evaluation.mesh_fidelity import lab, likeness
+from sds3d.evaluation.mesh_fidelity import lab, mesh_fidelity
 from sds3d.export.check import check
 from sds3d.export.export import verify, write_mesh
-from sds3d.export.targets import KINDS, TARGETS, Wanted, wanted
+from sds3d.export.targets import FORMATS, TARGETS, ExportOptions, resolve_options
 from sds3d.export.validators import FOLDER, verdict
 from sds3d.formats.layout import Layout
 from sds3d.formats.mesh_reader import facts_of, read
 from sds3d.formats.printable import printable, shells, welded
 from sds3d.formats.splat_writers import write_splat_glb
-from tests.support.fuzzing import holds
+from tests.support.fuzzing import check_reader
 from tests.support.renderers.known_shapes import ball
 from tests.support.sds3d.signpost import signpost
 
-MESHES = [name for name, kind in KINDS.items() if kind.holds == "mesh"]
+MESHES = [name for name, kind in FORMATS.items() if kind.content == "mesh"]
 FACTS = {"prompt": "a signpost", "seed": 5, "objective": "sds", "prior": "mini", "steps": 3, "sds3d": "1"}
 
 
@@ -55,8 +55,8 @@ def moved(mesh: Mesh, *by: float) -> Mesh:
 def test_every_format_is_seen_through(kind: str, tmp_path: Path) -> None:
     if kind.startswith("usd"):
         pytest.importorskip("pxr")
-    layout, path = KINDS[kind].layout, tmp_path / f"a.{kind}"
-    laid = layout.arranged(signpost())
+    layout, path = FORMATS[kind].layout, tmp_path / f"a.{kind}"
+    laid = layout.apply(signpost())
     write_mesh(path, kind, laid, FACTS, layout)
     verify(path, laid, layout)
     report = check(path)
@@ -71,11 +71,11 @@ def test_every_format_is_seen_through(kind: str, tmp_path: Path) -> None:
     if kind not in ("stl", "ply", "3mf"):
         assert report["textures"]["color"] == [256, 256] and report["normals"]["turned"] == 0
     # Tiles are shared by many triangles, and that is what it complains about.
-    assert not [line for line in report["wrong"] if "under more than one triangle" not in line]
+    assert not [line for line in report["problems"] if "under more than one triangle" not in line]
 
 
 def test_a_wrong_file_is_noticed_after_writing(tmp_path: Path) -> None:
-    laid, path = Layout().arranged(signpost()), tmp_path / "a.glb"
+    laid, path = Layout().apply(signpost()), tmp_path / "a.glb"
     write_mesh(path, "glb", laid, FACTS, Layout())
     with pytest.raises(ValueError, match="positions that are"):
         verify(path, replace(laid, vertices=laid.vertices * np.float32([-1, 1, 1])), Layout())
@@ -98,7 +98,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
     }
     for words, mesh in faults.items():
         write_mesh(tmp_path / "a.glb", "glb", mesh, {}, Layout())
-        assert any(words in line for line in check(tmp_path / "a.glb")["wrong"]), words
+        assert any(words in line for line in check(tmp_path / "a.glb")["problems"]), words
     write_mesh(tmp_path / "a.glb", "glb", replace(good, faces=good.faces[3:]), {}, Layout())
     assert check(tmp_path / "a.glb")["watertight"] is False
     trimesh.Trimesh(good.vertices, good.faces, process=False).export(tmp_path / "plain.glb")
@@ -106,7 +106,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=[9, 9, 9, 255])
     shiny = trimesh.Trimesh(good.vertices, good.faces, visual=trimesh.visual.TextureVisuals(good.uv, material))
     shiny.export(tmp_path / "metal.glb")
-    assert any("metallicFactor is 1" in line for line in check(tmp_path / "metal.glb")["wrong"])
+    assert any("metallicFactor is 1" in line for line in check(tmp_path / "metal.glb")["problems"])
 
 
 def test_crowded_edges_and_missing_files_are_told(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_crowded_edges_and_missing_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "fan.obj").write_text("mtllib gone.mtl\n" + fan)
     report = check(tmp_path / "fan.obj")
     assert report["crowded_edges"] == 1
-    assert report["wrong"] == ["gone.mtl, which it names, is not there; what it holds is left grey"]
+    assert report["problems"] == ["gone.mtl, which it names, is not there; what it holds is left grey"]
 
 
 def test_coverage_and_overlap_are_measured(tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_a_print_is_the_largest_shell_alone_with_a_flat_base() -> None:
 
 def test_likeness_is_perfect_for_itself_and_knows_colours() -> None:
     mesh = sphere()
-    same = likeness(MeshScene(mesh), mesh, views=4, size=48)
-    assert (same.iou, same.colour) == (1, 0) and same.psnr == 100
+    same = mesh_fidelity(StaticMeshScene(mesh), mesh, views=4, size=48)
+    assert (same.iou, same.delta_e) == (1, 0) and same.psnr == 100
     grey = [replace(mesh, texture=np.full_like(mesh.texture, level)) for level in (100, 120)]
-    apart = likeness(MeshScene(grey[0]), grey[1], views=4, size=48)
+    apart = mesh_fidelity(StaticMeshScene(grey[0]), grey[1], views=4, size=48)
     assert apart.psnr == pytest.approx(20 * np.log10(255 / 20), abs=0.5)  # borders are half covered
     wanted_colours = lab(torch.tensor([[100, 100, 100], [120, 120, 120]]) / 255)
-    assert apart.colour == pytest.approx(float((wanted_colours[0] - wanted_colours[1]).norm()), rel=0.02)
-    smaller = likeness(MeshScene(mesh), sphere(0.4), views=4, size=96)
+    assert apart.delta_e == pytest.approx(float((wanted_colours[0] - wanted_colours[1]).norm()), rel=0.02)
+    smaller = mesh_fidelity(StaticMeshScene(mesh), sphere(0.4), views=4, size=96)
     assert smaller.iou == pytest.approx(0.64, abs=0.04)
 
 
@@ -173,16 +173,16 @@ def test_cielab_of_known_colours() -> None:
 def test_targets_know_their_formats_axes_and_units() -> None:
     for name, target in TARGETS.items():
         for kind in target.kinds:
-            asked = wanted(name, kind)
-            assert asked.layout.stand == "ground"
+            asked = resolve_options(name, kind)
+            assert asked.layout.origin == "ground"
             if kind in ("glb", "gltf"):
                 assert (asked.layout.up, asked.layout.unit) == ("y", "m")
-    assert wanted("unreal", "usda").layout == Layout("z", "cm", "ground")
-    assert wanted("maya", None).kind == "obj" and wanted("maya", None).layout.unit == "cm"
-    assert wanted("print", None).layout == Layout("z", "mm", "ground", 0.1)
-    assert wanted("unity", None).faces == 10_000
+    assert resolve_options("unreal", "usda").layout == Layout("z", "cm", "ground")
+    assert resolve_options("maya", None).kind == "obj" and resolve_options("maya", None).layout.unit == "cm"
+    assert resolve_options("print", None).layout == Layout("z", "mm", "ground", 0.1)
+    assert resolve_options("unity", None).faces == 10_000
     with pytest.raises(ValueError, match="--target print takes 3mf, stl, ply; glb was asked for"):
-        wanted("print", "glb")
+        resolve_options("print", "glb")
     for bad, words in (
         ({"lods": 0}, "lods is 0"),
         ({"flat_base": True}, "goes with --target print"),
@@ -191,7 +191,7 @@ def test_targets_know_their_formats_axes_and_units() -> None:
         ({"kind": "gbl"}, "did you mean glb"),
     ):
         with pytest.raises(ValueError, match=words):
-            Wanted(**bad)  # type: ignore[arg-type]
+            ExportOptions(**bad)  # type: ignore[arg-type]
 
 
 def test_files_that_cannot_be_checked_are_refused_in_one_line(
@@ -224,7 +224,7 @@ def test_check_answers_in_words_and_in_json(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["faces"] == len(sphere().faces)
     assert main(["check", str(tmp_path / "a.glb")]) == 1
     assert "watertight" in capsys.readouterr().out
-    scene = Splats(count=20).build("cpu", torch.Generator().manual_seed(0))
+    scene = SplatConfig(init_count=20).build("cpu", torch.Generator().manual_seed(0))
     write_splat_glb(tmp_path / "s.glb", scene, FACTS)
     assert main(["check", str(tmp_path / "s.glb"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -235,7 +235,7 @@ def test_check_answers_in_words_and_in_json(tmp_path: Path, capsys: pytest.Captu
 def test_a_stage_put_together_from_outside_is_refused(named: str, tmp_path: Path) -> None:
     pytest.importorskip("pxr")
     (tmp_path / "own").mkdir()
-    laid, secret = Layout().arranged(signpost()), tmp_path / "secret.usda"
+    laid, secret = Layout().apply(signpost()), tmp_path / "secret.usda"
     write_mesh(secret, "usda", laid, FACTS, Layout())
     place = named.format(outside=secret)
     for words in (f"( subLayers = [@{place}@] )", f'def "a" ( references = @{place}@ )\n{{\n}}'):
@@ -250,9 +250,9 @@ def test_a_stage_put_together_from_outside_is_refused(named: str, tmp_path: Path
 def test_a_damaged_stage_is_refused_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("pxr")
     (tmp_path / "a.usda").write_text("#usda 1.0\ndef Mesh {")
-    assert "it is damaged" in holds(check, tmp_path / "a.usda")
+    assert "it is damaged" in check_reader(check, tmp_path / "a.usda")
     (tmp_path / "a.usdc").write_bytes(b"PXR-USDC" + bytes(200))
-    assert "it is damaged" in holds(check, tmp_path / "a.usdc")
+    assert "it is damaged" in check_reader(check, tmp_path / "a.usdc")
 
 
 def test_no_validator_is_run_out_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ import trimesh
 from PIL import Image
 
 from renderers.meshes.mesh import Mesh
-from renderers.splats.config import Splats
-from renderers.splats.density_grid import SplatCloud
-from sds3d.atomic_files import replacing
+from renderers.splats.config import SplatConfig
+from renderers.splats.density_grid import SplatParameters
+from sds3d.atomic_files import atomic_write
 from sds3d.formats import splat_ply
 from sds3d.formats.gltf.writer import write_glb
 from sds3d.formats.layout import ROUGHNESS
@@ -115,13 +115,13 @@ def test_mesh_ply_is_closed_and_has_the_texture_s_colours(mesh: Mesh, tmp_path: 
     assert all(tuple(c) in known[tuple(v)] for v, c in zip(back.vertices.tolist(), colours, strict=True))
 
 
-def cloud(degree: int) -> SplatCloud:
+def cloud(degree: int) -> SplatParameters:
     chance = torch.Generator().manual_seed(degree)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=chance)
 
-    return SplatCloud(normal(7, 3), normal(7, 3), normal(7, 4), normal(7), normal(7, (degree + 1) ** 2, 3))
+    return SplatParameters(normal(7, 3), normal(7, 3), normal(7, 4), normal(7), normal(7, (degree + 1) ** 2, 3))
 
 
 NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
@@ -136,7 +136,7 @@ def test_splats_read_back_bit_for_bit(tmp_path: Path, degree: int) -> None:
 
 def test_splats_lie_in_the_file_as_viewers_expect(tmp_path: Path) -> None:
     """One known splat of degree 1, column by column: raw values, w before x, red's harmonics before green's."""
-    splat = SplatCloud(
+    splat = SplatParameters(
         torch.tensor([[1.0, 2.0, 3.0]]),
         torch.tensor([[4.0, 5.0, 6.0]]),
         torch.tensor([[7.0, 8.0, 9.0, 10.0]]),
@@ -163,7 +163,7 @@ def test_padding_to_degree_3_keeps_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_scene_under_training_is_written_as_it_is(tmp_path: Path) -> None:
-    scene = Splats(count=50).build("cpu", torch.Generator().manual_seed(0))
+    scene = SplatConfig(init_count=50).build("cpu", torch.Generator().manual_seed(0))
     write_splats(tmp_path / "s.ply", scene)
     back = read_splats(tmp_path / "s.ply")
     assert all(torch.equal(getattr(back, name), getattr(scene, name)) for name in NAMES)
@@ -234,7 +234,7 @@ def test_a_failing_write_keeps_the_old_file_and_leaves_no_draft(
 def test_new_files_have_the_usual_permissions_and_folders_are_made(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")
-    with replacing(tmp_path / "deep" / "er" / "a.txt") as draft:
+    with atomic_write(tmp_path / "deep" / "er" / "a.txt") as draft:
         draft.write_text("whole")
     made = tmp_path / "deep" / "er" / "a.txt"
     assert made.read_text() == "whole"

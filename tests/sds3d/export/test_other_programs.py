@@ -19,14 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
-from renderers.meshes.mesh import Maps, Mesh, MeshScene, around
-from renderers.meshing.attribute_transfer import bumped
-from renderers.meshing.extraction import Meshing, mesh_of
+from renderers.meshes.mesh import MaterialMaps, Mesh, StaticMeshScene, fibonacci_cameras
+from renderers.meshing.attribute_transfer import bake_normal_map
+from renderers.meshing.extraction import MeshExtractionConfig, extract_mesh
 from renderers.meshing.tangents import tangents
-from renderers.splats.config import Splats
+from renderers.splats.config import SplatConfig
 from sds3d.export.export import write_mesh
-from sds3d.export.export_mesh import fewer
-from sds3d.export.targets import KINDS, TARGETS, wanted
+from sds3d.export.export_mesh import simplify_textured
+from sds3d.export.targets import FORMATS, TARGETS, resolve_options
 from sds3d.export.validators import verdict
 from sds3d.formats.layout import Layout
 from tests.support.sds3d.signpost import BLUE, GREEN, GREY, RED, TIP, signpost
@@ -42,15 +42,17 @@ needs_blender = pytest.mark.skipif(not BLENDER, reason="SDS3D_BLENDER names no i
 
 def asset(seed: int) -> Mesh:
     """A blob of splats as a mesh; every second one has maps."""
-    scene = Splats(count=300 + 20 * seed, opacity=0.9).build("cpu", torch.Generator().manual_seed(seed))
-    knobs = Meshing(faces=1500 + 100 * seed, texture=128, resolution=40, views=4, outline=48, pictures=64)
+    scene = SplatConfig(init_count=300 + 20 * seed, init_opacity=0.9).build("cpu", torch.Generator().manual_seed(seed))
+    knobs = MeshExtractionConfig(
+        faces=1500 + 100 * seed, texture_size=128, resolution=40, views=4, silhouette_size=48, texture_render_size=64
+    )
     with torch.no_grad():
-        mesh = mesh_of(scene, knobs)
+        mesh = extract_mesh(scene, knobs)
     if seed % 2:
         chance = np.random.default_rng(seed)
         grain = chance.integers(0, 256, (2, 128, 128), np.uint8)
         bumps = np.zeros((128, 128, 3), np.uint8) + np.array([128, 128, 255], np.uint8)
-        mesh = replace(mesh, maps=Maps(grain[0], grain[1], bumps))
+        mesh = replace(mesh, maps=MaterialMaps(grain[0], grain[1], bumps))
     return mesh
 
 
@@ -62,9 +64,9 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     for seed in range(ASSETS):
         mesh = asset(seed)
         for kind in OPENED:
-            layout = wanted("blender", kind).layout
+            layout = resolve_options("blender", kind).layout
             made[kind].append(folder / f"{kind}{seed}.{kind}")
-            write_mesh(made[kind][-1], kind, layout.arranged(mesh), FACTS, layout)
+            write_mesh(made[kind][-1], kind, layout.apply(mesh), FACTS, layout)
     return made
 
 
@@ -108,11 +110,11 @@ def test_blender_sees_the_signpost_as_it_is(tmp_path: Path, target: str) -> None
     """Up, front, left, size and colour; USD says its unit, so centimetres come back as metres."""
     files: dict[str, Path] = {}
     for kind in TARGETS[target].kinds:
-        layout = replace(wanted(target, kind).layout, stand="free")
+        layout = replace(resolve_options(target, kind).layout, origin="free")
         if target != "blender" and kind == "obj":
             continue  # nothing in an OBJ says that it is in centimetres
-        files[kind] = tmp_path / f"sign_{kind}.{KINDS[kind].ending}"
-        write_mesh(files[kind], kind, layout.arranged(signpost()), FACTS, layout)
+        files[kind] = tmp_path / f"sign_{kind}.{FORMATS[kind].ending}"
+        write_mesh(files[kind], kind, layout.apply(signpost()), FACTS, layout)
     answers = ask(tmp_path, {"files": [str(path) for path in files.values()]})
     for kind, path in files.items():
         found = answers[str(path)]
@@ -134,13 +136,13 @@ def test_blender_sees_the_signpost_as_it_is(tmp_path: Path, target: str) -> None
 @needs_blender
 def test_blender_bends_light_in_the_same_frames(tmp_path: Path) -> None:
     """Blender leaves a file's tangents aside and makes its own; a normal map looks right where both are the same."""
-    mesh = bumped(fewer(replace(asset(2), maps=None), 500), asset(2).surface)
+    mesh = bake_normal_map(simplify_textured(replace(asset(2), maps=None), 500), asset(2).surface)
     write_mesh(tmp_path / "a.glb", "glb", mesh, FACTS, Layout())
     theirs = np.array(ask(tmp_path, {"files": [], "tangents": str(tmp_path / "a.glb")})["tangents"])
     corners = mesh.faces.reshape(-1)
     ours = tangents(mesh.vertices, mesh.normals, mesh.uv, mesh.faces)[corners]
-    assert theirs[:, :3] == pytest.approx(Layout("z").turned(mesh.vertices)[corners], abs=1e-5)
-    angle = np.degrees(np.arccos((theirs[:, 3:6] * Layout("z").turned(ours[:, :3])).sum(-1).clip(-1, 1)))
+    assert theirs[:, :3] == pytest.approx(Layout("z").rotate(mesh.vertices)[corners], abs=1e-5)
+    angle = np.degrees(np.arccos((theirs[:, 3:6] * Layout("z").rotate(ours[:, :3])).sum(-1).clip(-1, 1)))
     print(f"tangents: {np.mean(angle):.3f} degrees off on average, 99 % below {np.quantile(angle, 0.99):.2f}")
     assert np.quantile(angle, 0.99) < 1
     assert (theirs[:, 6] == ours[:, 3]).mean() > 0.999
@@ -151,13 +153,13 @@ def test_blender_draws_what_we_draw(tmp_path: Path) -> None:
     """The same views of one asset by Cycles, its texture as light, and by our renderer: outline and colours."""
     mesh, size = replace(asset(3), maps=None), 96
     layout = Layout()
-    write_mesh(tmp_path / "a.glb", "glb", layout.arranged(mesh), FACTS, layout)
-    cameras = around(24, size)[::4]
+    write_mesh(tmp_path / "a.glb", "glb", layout.apply(mesh), FACTS, layout)
+    cameras = fibonacci_cameras(24, size)[::4]
     ask(tmp_path, {
         "files": [], "render": str(tmp_path / "a.glb"), "c2w": cameras.c2w.tolist(), "size": size,
         "fov": float(cameras.fov_y[0]), "folder": str(tmp_path),
     })  # fmt: skip
-    ours = MeshScene(mesh, supersample=4).render(cameras, torch.zeros(len(cameras), 3))
+    ours = StaticMeshScene(mesh, supersample=4).render(cameras, torch.zeros(len(cameras), 3))
     ious, errors = [], []
     for index in range(len(cameras)):
         theirs = np.asarray(Image.open(tmp_path / f"{index}.png"), np.float64) / 255

@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 
 from renderers.cameras import Cameras
-from renderers.scene import Frame, Scene
+from renderers.scene import RenderOutput, Scene
 from sds3d.export.turntable import write_contact, write_turntable
 
 
 class Compass(Scene):
     """Shows where the camera stands: redder the farther around it is, over half of the picture."""
 
-    def render(self, cameras: Cameras, background: torch.Tensor) -> Frame:
+    def render(self, cameras: Cameras, background: torch.Tensor) -> RenderOutput:
         if cameras.height > 500:
             raise RuntimeError("too large")
         turn = torch.remainder(cameras.azimuth, 2 * torch.pi) / (2 * torch.pi)
         rgb = background[:, None, None].expand(-1, cameras.height, cameras.width, 3).clone()
         rgb[:, :, : cameras.width // 2] = torch.stack([turn, 1 - turn, 0 * turn], -1)[:, None, None]
         shape = (*rgb.shape[:3], 1)
-        return Frame(rgb, torch.ones(shape), torch.ones(shape))
+        return RenderOutput(rgb, torch.ones(shape), torch.ones(shape))
 
 
 def test_a_film_turns_once_at_the_right_pace(tmp_path: Path) -> None:

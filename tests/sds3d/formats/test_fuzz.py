@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from renderers.splats.config import Splats
+from renderers.splats.config import SplatConfig
 from sds3d.export.check import check
 from sds3d.export.export import write_mesh
 from sds3d.formats.layout import Layout
@@ -19,7 +19,7 @@ from sds3d.formats.splat_ply import write_splats
 from sds3d.formats.splat_writers import write_splat, write_splat_glb, write_spz
 from sds3d.mesh_import.load import load_mesh
 from tests.sds3d.mesh_import.test_gltf import WAYS
-from tests.support.fuzzing import assault, attacks, holds
+from tests.support.fuzzing import attacks, check_reader, run_attacks
 from tests.support.sds3d.gltf_cube import Cube
 from tests.support.sds3d.signpost import signpost
 
@@ -42,8 +42,8 @@ def cubes() -> list[bytes]:
     return made
 
 
-def splats() -> Splats:
-    return Splats(count=6)
+def splats() -> SplatConfig:
+    return SplatConfig(init_count=6)
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def seeds(kind: str) -> tuple[bytes, ...]:
             ]
             write(path, scene, facts=FACTS)
         else:
-            mesh = Layout().arranged(signpost())
+            mesh = Layout().apply(signpost())
             write_mesh(path, kind, mesh, FACTS, Layout())
         return (path.read_bytes(),)
 
@@ -92,7 +92,7 @@ FORMATS = ("glb", "gltf", "3mf", "splats_ply", "splats_splat", "splats_spz", "sp
 
 def attacked(kind: str, folder: Path, count: int) -> dict[str, int]:
     read = both if kind in ("glb", "gltf") else check
-    told = assault(read, seeds(kind), f"a.{kind.split('_')[-1]}", folder, count, seconds=SECONDS)
+    told = run_attacks(read, seeds(kind), f"a.{kind.split('_')[-1]}", folder, count, seconds=SECONDS)
     return told
 
 
@@ -107,7 +107,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(kind: str, tmp_path: Path
     for content in seeds(kind):
         path = tmp_path / f"a.{kind.split('_')[-1]}"
         path.write_bytes(content)
-        assert not holds(check, path)
+        assert not check_reader(check, path)
     told = attacked(kind, tmp_path, FEW)
     assert sum(told.values()) == FEW and told["refused"] > 0
 
@@ -123,30 +123,30 @@ def test_very_many_damaged_files_are_read_or_refused_in_one_line(kind: str, tmp_
 def test_damaged_stages_are_read_or_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     """Each takes a process of its own, so there are fewer."""
     pytest.importorskip("pxr")
-    assert sum(assault(check, seeds(kind), f"a.{kind}", tmp_path, FEW, seconds=20).values()) == FEW
+    assert sum(run_attacks(check, seeds(kind), f"a.{kind}", tmp_path, FEW, seconds=20).values()) == FEW
 
 
 @pytest.mark.parametrize("line", [b"element", b"element vertex", b"element vertex x", b"element vertex -1"])
 def test_a_table_of_splats_without_a_count_is_refused(line: bytes, tmp_path: Path) -> None:
     (content,) = seeds("splats_ply")
     (tmp_path / "a.ply").write_bytes(content.replace(b"element vertex 6", line))
-    assert "names no element with a count" in holds(check, tmp_path / "a.ply")
+    assert "names no element with a count" in check_reader(check, tmp_path / "a.ply")
 
 
 def test_a_packed_file_unpacks_no_more_than_its_splats_take(tmp_path: Path) -> None:
     head = struct.pack("<4sIIBBBB", b"NGSP", 2, 3, 0, 12, 0, 0)
     (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**28), 1))
-    assert holds(check, tmp_path / "a.spz", 2)
+    assert check_reader(check, tmp_path / "a.spz", 2)
 
 
 def test_attacks_are_the_same_every_time_and_do_harm(tmp_path: Path) -> None:
     first, second = (list(attacks(seeds("glb"), 50)) for _ in range(2))
     assert first == second and len(set(first)) > 45
     with pytest.raises(AssertionError, match="a traceback of KeyError"):
-        holds(lambda path: {}["gone"], tmp_path)  # type: ignore[index]
+        check_reader(lambda path: {}["gone"], tmp_path)  # type: ignore[index]
 
     def two_lines(path: Path) -> None:
         raise ValueError("one\ntwo")
 
     with pytest.raises(AssertionError, match="not one line"):
-        holds(two_lines, tmp_path)
+        check_reader(two_lines, tmp_path)

@@ -13,7 +13,7 @@ import trimesh
 from numpy import ndarray
 from PIL import Image
 
-from renderers.meshes.mesh import Maps, Mesh
+from renderers.meshes.mesh import MaterialMaps, Mesh
 from renderers.meshing.tangents import tangents
 from sds3d.formats.gltf.writer import write_glb, write_gltf
 from sds3d.formats.layout import Facts, Layout
@@ -45,7 +45,7 @@ class Back:
 
 def written(folder: Path, kind: str, mesh: Mesh, facts: Facts = FACTS) -> Path:
     path, layout = folder / f"sign.{kind}", LAYOUTS[kind]
-    laid = layout.arranged(mesh)
+    laid = layout.apply(mesh)
     match kind:
         case "glb":
             write_glb(path, laid, facts)
@@ -204,7 +204,7 @@ def with_maps(mesh: Mesh) -> Mesh:
     flat = np.zeros((side, side, 3), np.uint8) + np.array([128, 128, 255], np.uint8)
     rough, metal = np.full((side, side), 51, np.uint8), np.full((side, side), 204, np.uint8)
     rough[0, 0] = 52
-    return replace(mesh, maps=Maps(rough, metal, flat))
+    return replace(mesh, maps=MaterialMaps(rough, metal, flat))
 
 
 def test_materials_say_how_rough_and_how_metallic(tmp_path: Path) -> None:
@@ -258,12 +258,12 @@ def test_a_layout_sets_size_and_stand_and_can_be_undone(up: str, unit: str) -> N
     moved = replace(mesh, vertices=mesh.vertices + np.float32([3, -7, 2]))
     for stand in ("ground", "centre"):
         layout = Layout(up, unit, stand, 0.25)  # type: ignore[arg-type]
-        laid = layout.arranged(moved).vertices
+        laid = layout.apply(moved).vertices
         assert np.ptp(laid, axis=0).max() == pytest.approx(0.25 * UNIT[unit], rel=1e-5)
-        low, high = layout.back(laid).min(0), layout.back(laid).max(0)
+        low, high = layout.unrotate(laid).min(0), layout.unrotate(laid).max(0)
         assert (low + high)[[0, 2]] == pytest.approx([0, 0], abs=1e-4 * UNIT[unit])
         assert (low if stand == "ground" else low + high)[1] == pytest.approx(0, abs=1e-4 * UNIT[unit])
-    assert Layout(up).back(Layout(up).arranged(moved).vertices) == pytest.approx(moved.vertices)  # type: ignore[arg-type]
+    assert Layout(up).unrotate(Layout(up).apply(moved).vertices) == pytest.approx(moved.vertices)  # type: ignore[arg-type]
 
 
 def test_what_has_no_size_or_no_numbers_is_refused(tmp_path: Path) -> None:
@@ -273,11 +273,11 @@ def test_what_has_no_size_or_no_numbers_is_refused(tmp_path: Path) -> None:
     spoilt = mesh.vertices.copy()
     spoilt[3, 1] = np.nan
     with pytest.raises(ValueError, match="1 of the mesh's 112 positions are not finite"):
-        Layout().arranged(replace(mesh, vertices=spoilt))
+        Layout().apply(replace(mesh, vertices=spoilt))
     with pytest.raises(ValueError, match="all points of the mesh are one"):
-        Layout(size_m=1.0).arranged(replace(mesh, vertices=np.zeros_like(mesh.vertices)))
+        Layout(size_m=1.0).apply(replace(mesh, vertices=np.zeros_like(mesh.vertices)))
     with pytest.raises(ValueError, match="no triangles"):
-        Layout().arranged(replace(mesh, faces=mesh.faces[:0]))
+        Layout().apply(replace(mesh, faces=mesh.faces[:0]))
 
 
 def test_one_triangle_is_an_asset(kind: str, tmp_path: Path) -> None:

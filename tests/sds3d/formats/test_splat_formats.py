@@ -13,30 +13,30 @@ import numpy as np
 import pytest
 import torch
 
-from renderers.splats.density_grid import SplatCloud
+from renderers.splats.density_grid import SplatParameters
 from sds3d.export.check import check
 from sds3d.formats.mesh_reader import facts_of
 from sds3d.formats.metadata import gzip_comment
 from sds3d.formats.splat_ply import write_splats
 from sds3d.formats.splat_reader import splats_in
 from sds3d.formats.splat_writers import write_splat, write_splat_glb, write_spz
-from sds3d.runs.reproduce import asked_again
+from sds3d.runs.reproduce import config_from_file
 
 C0 = 0.28209479177387814
 FACTS = {"prompt": "a blue émeu", "seed": 3}
 
 
 @pytest.fixture
-def cloud() -> SplatCloud:
+def cloud() -> SplatParameters:
     chance = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=chance)
 
-    return SplatCloud(normal(50, 3), normal(50, 3) - 4, normal(50, 4), normal(50), 0.3 * normal(50, 4, 3))
+    return SplatParameters(normal(50, 3), normal(50, 3) - 4, normal(50, 4), normal(50), 0.3 * normal(50, 4, 3))
 
 
-def plain(cloud: SplatCloud) -> dict[str, np.ndarray]:
+def plain(cloud: SplatParameters) -> dict[str, np.ndarray]:
     quats = torch.nn.functional.normalize(cloud.quats, dim=-1)
     quats = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)
     return {
@@ -48,7 +48,7 @@ def plain(cloud: SplatCloud) -> dict[str, np.ndarray]:
     }
 
 
-def test_splat_files_hold_32_bytes_a_splat_the_most_visible_first(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_splat_files_hold_32_bytes_a_splat_the_most_visible_first(cloud: SplatParameters, tmp_path: Path) -> None:
     write_splat(tmp_path / "a.splat", cloud)
     content, known = (tmp_path / "a.splat").read_bytes(), plain(cloud)
     assert len(content) == 32 * 50
@@ -61,7 +61,7 @@ def test_splat_files_hold_32_bytes_a_splat_the_most_visible_first(cloud: SplatCl
         assert (np.array(row[10:]) - 128) / 128 == pytest.approx(known["quats"][index], abs=0.008)
 
 
-def test_spz_decodes_by_the_formulas_of_its_description(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_spz_decodes_by_the_formulas_of_its_description(cloud: SplatParameters, tmp_path: Path) -> None:
     write_spz(tmp_path / "a.spz", cloud)
     content, known = gzip.decompress((tmp_path / "a.spz").read_bytes()), plain(cloud)
     assert struct.unpack("<4sIIBBBB", content[:16]) == (b"NGSP", 2, 50, 1, 12, 0, 0)
@@ -82,7 +82,7 @@ def test_spz_decodes_by_the_formulas_of_its_description(cloud: SplatCloud, tmp_p
     assert place == len(body)
 
 
-def test_gltf_splats_are_activated_once(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_gltf_splats_are_activated_once(cloud: SplatParameters, tmp_path: Path) -> None:
     """Lengths and shares, not logarithms and logits; rotations x, y, z, w; numbers read past any library of ours."""
     pygltflib = pytest.importorskip("pygltflib")
     write_splat_glb(tmp_path / "a.glb", cloud, {"prompt": "dots"})
@@ -115,8 +115,10 @@ def test_gltf_splats_are_activated_once(cloud: SplatCloud, tmp_path: Path) -> No
     assert srgb == pytest.approx(known["colour"], abs=0.03)
 
 
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(cloud: SplatCloud, tmp_path: Path) -> None:
-    none = SplatCloud(*(getattr(cloud, name)[:0] for name in ("means", "log_scales", "quats", "logit_opacities", "sh")))
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(cloud: SplatParameters, tmp_path: Path) -> None:
+    none = SplatParameters(
+        *(getattr(cloud, name)[:0] for name in ("means", "log_scales", "quats", "logit_opacities", "sh"))
+    )
     spoilt = replace(cloud, means=cloud.means.clone().index_fill_(0, torch.tensor([3]), float("nan")))
     for bad, words in ((none, "no splats"), (spoilt, "1 of the 50 splats have values that are not finite")):
         with pytest.raises(ValueError, match=words):
@@ -131,7 +133,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(cloud: SplatCloud,
 
 
 @pytest.mark.parametrize("kind", ["ply", "splat", "spz", "glb"])
-def test_splats_are_read_back_and_checked(cloud: SplatCloud, tmp_path: Path, kind: str) -> None:
+def test_splats_are_read_back_and_checked(cloud: SplatParameters, tmp_path: Path, kind: str) -> None:
     path, known = tmp_path / f"a.{kind}", plain(cloud)
     writers = {"ply": lambda p, c: write_splats(p, c, facts=FACTS), "glb": lambda p, c: write_splat_glb(p, c, FACTS)}
     writers |= {"splat": lambda p, c: write_splat(p, c, FACTS), "spz": lambda p, c: write_spz(p, c, FACTS)}
@@ -142,17 +144,17 @@ def test_splats_are_read_back_and_checked(cloud: SplatCloud, tmp_path: Path, kin
         assert back[name] == pytest.approx(known[name][order], abs=off), name
     assert back["scales"] == pytest.approx(known["scales"][order], rel=0.04)
     report = check(path)
-    assert (report["splats"], report["degree"], report["wrong"]) == (50, 0 if kind == "splat" else 1, [])
+    assert (report["splats"], report["degree"], report["problems"]) == (50, 0 if kind == "splat" else 1, [])
     assert report["bounds"]["to"] == pytest.approx(cloud.means.amax(0).tolist(), abs=1e-3)
     assert report["origin"] == FACTS
     assert json.loads(json.dumps(report)) == report
 
 
-def test_faults_of_splats_are_named(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_faults_of_splats_are_named(cloud: SplatParameters, tmp_path: Path) -> None:
     means = cloud.means.clone()
     means[3, 1], means[4, 0] = float("nan"), 1e6
     write_splats(tmp_path / "a.ply", replace(cloud, means=means, logit_opacities=cloud.logit_opacities - 30))
-    wrong = check(tmp_path / "a.ply")["wrong"]
+    wrong = check(tmp_path / "a.ply")["problems"]
     assert [line.split(" ", 1)[1] for line in wrong] == [
         "splats have values that are not finite numbers",
         "splats are too faint to be seen",
@@ -173,7 +175,7 @@ def test_faults_of_splats_are_named(cloud: SplatCloud, tmp_path: Path) -> None:
             check(tmp_path / name)
 
 
-def test_an_spz_file_with_a_comment_is_still_a_gzip_file(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_an_spz_file_with_a_comment_is_still_a_gzip_file(cloud: SplatParameters, tmp_path: Path) -> None:
     """The comment is where RFC 1952 has it: Python's reader and the system's both pass over it."""
     write_spz(tmp_path / "a.spz", cloud)
     write_spz(tmp_path / "b.spz", cloud, FACTS)
@@ -184,7 +186,7 @@ def test_an_spz_file_with_a_comment_is_still_a_gzip_file(cloud: SplatCloud, tmp_
     assert json.loads(gzip_comment(named)) == FACTS and zlib.decompress(named, 31) == gzip.decompress(said)
 
 
-def test_an_origin_beside_a_file_belongs_to_it_alone(cloud: SplatCloud, tmp_path: Path) -> None:
+def test_an_origin_beside_a_file_belongs_to_it_alone(cloud: SplatParameters, tmp_path: Path) -> None:
     write_splat(tmp_path / "a.splat", cloud, FACTS)
     assert facts_of(tmp_path / "a.splat") == FACTS
     (tmp_path / "b.splat").write_bytes((tmp_path / "a.splat").read_bytes()[:-32])
@@ -193,4 +195,4 @@ def test_an_origin_beside_a_file_belongs_to_it_alone(cloud: SplatCloud, tmp_path
     with pytest.raises(
         ValueError, match=r"no room for their origin, and there is no b\.splat\.origin\.json that belongs"
     ):
-        asked_again(tmp_path / "b.splat")
+        config_from_file(tmp_path / "b.splat")

@@ -19,7 +19,7 @@ from sds3d.__main__ import main
 from sds3d.export.check import check
 from sds3d.formats.gltf import images
 from sds3d.mesh_import.load import FIT, load_mesh
-from tests.support.fuzzing import glb, holds
+from tests.support.fuzzing import check_reader, make_glb
 from tests.support.sds3d.gltf_cube import COLORS, Change, Cube, linear, off, png, seen_sides, sides, tiles
 
 DATA = Path(__file__).parents[2] / "data" / "gltf"
@@ -63,21 +63,21 @@ def test_reported_files_have_their_colours_and_their_size(name: str) -> None:
 @pytest.mark.parametrize("name", SAID)
 def test_reported_files_that_cannot_be_read_are_refused_in_one_line(name: str) -> None:
     for read in (load_mesh, check):
-        assert SAID[name] in holds(read, DATA / name)
+        assert SAID[name] in check_reader(read, DATA / name)
 
 
 @pytest.mark.parametrize("name", REMARKED)
 def test_reported_files_with_something_to_say_say_it(name: str) -> None:
-    assert [line for line in load_mesh(DATA / name, 64).remarks if REMARKED[name] in line]
+    assert [line for line in load_mesh(DATA / name, 64).warnings if REMARKED[name] in line]
     report = check(DATA / name)
-    assert [line for line in report["remarks"] + report["wrong"] if REMARKED[name].split(" were")[0] in line]
+    assert [line for line in report["remarks"] + report["problems"] if REMARKED[name].split(" were")[0] in line]
 
 
 def test_strays_can_be_kept() -> None:
     assert load_mesh(DATA / "32_stray.glb", 64, strays=True).placement.scale < 0.01
     report = check(DATA / "32_stray.glb")
     assert report["remarks"] == ["1 of 2 parts have no texture coordinates"]
-    assert not [line for line in report["wrong"] if "coordinates" in line]
+    assert not [line for line in report["problems"] if "coordinates" in line]
     bounds = report["bounds"]
     assert bounds["to"][0] > 499 and bounds["robust"]["to"] == [0.5, 0.5, 0.5]
 
@@ -391,7 +391,7 @@ def test_the_same_cube_comes_out_however_it_is_stored(name: str, tmp_path: Path)
     cube = Cube()
     WAYS[name](cube)
     loaded = load_mesh(cube.write(tmp_path / "a.glb"), 128)
-    assert off(loaded.mesh) <= CLOSE, loaded.remarks
+    assert off(loaded.mesh) <= CLOSE, loaded.warnings
     assert seen_sides(loaded.mesh) == set(range(6)) and len(loaded.mesh.faces) == 12
     assert loaded.placement.scale == pytest.approx(SCALE, rel=0.02)
     assert loaded.mesh.surface.volume > 0
@@ -401,8 +401,8 @@ def test_the_same_cube_comes_out_however_it_is_stored(name: str, tmp_path: Path)
     assert ((facing * across).sum(-1) > 0).all()
     report = check(tmp_path / "a.glb")
     assert report["watertight"] and report["faces"] == 12 and not report["normals"].get("turned", 0)
-    assert not [line for line in report["wrong"] if "gltf-validator" not in line and "normals" not in line], report[
-        "wrong"
+    assert not [line for line in report["problems"] if "gltf-validator" not in line and "normals" not in line], report[
+        "problems"
     ]
 
 
@@ -441,8 +441,8 @@ def huge(side: int) -> bytes:
 @pytest.mark.parametrize("side", [12_500, 20_000, 2**31 - 1])
 def test_pictures_of_too_many_texels_are_said_and_not_opened(side: int, tmp_path: Path) -> None:
     path = Cube(huge(side)).write(tmp_path / "a.glb")
-    assert "texels; at most 150,994,944 are read" in load_mesh(path, 64).remarks[0]
-    assert "texels; at most 150,994,944 are read" in check(path)["wrong"][0]
+    assert "texels; at most 150,994,944 are read" in load_mesh(path, 64).warnings[0]
+    assert "texels; at most 150,994,944 are read" in check(path)["problems"][0]
 
 
 def test_large_pictures_are_made_smaller_and_keep_their_colours(
@@ -476,7 +476,7 @@ def test_alpha_that_cuts_through_faces_is_said_and_hidden_ones_are_left_out(tmp_
         cube.material["alphaMode"] = mode
         loaded = load_mesh(cube.write(tmp_path / "a.glb"), 128)
         assert seen_sides(loaded.mesh) == set(range(6)) - ({0} if words else set())
-        assert any(words in line for line in loaded.remarks) or not words
+        assert any(words in line for line in loaded.warnings) or not words
         assert off(loaded.mesh) <= CLOSE
 
 
@@ -489,7 +489,7 @@ def test_a_compressed_file_names_the_package_that_is_missing(
     path = cube.write(tmp_path / "a.glb")
     monkeypatch.setitem(sys.modules, package, None)
     for read in (load_mesh, check):
-        said = holds(read, path)
+        said = check_reader(read, path)
         assert f"takes the package {package}: pip install" in said and "compression" in said
 
 
@@ -498,7 +498,7 @@ def test_what_is_far_out_and_large_is_no_stray(tmp_path: Path) -> None:
     cube.json["nodes"] += [{"mesh": 0, "translation": [500, 0, 0]}]
     cube.json["scenes"][0]["nodes"] = [0, 1]
     loaded = load_mesh(cube.write(tmp_path / "a.glb"), 64)
-    assert len(loaded.mesh.faces) == 24 and not [line for line in loaded.remarks if "left out" in line]
+    assert len(loaded.mesh.faces) == 24 and not [line for line in loaded.warnings if "left out" in line]
 
 
 # --- what cannot be had, and what is wrong ---
@@ -544,9 +544,9 @@ def test_a_texture_that_cannot_be_had_is_said_by_all_and_nothing_outside_is_read
     for path in (folder / "a.glb", folder / "a.gltf"):
         cube.write(path)
         loaded = load_mesh(path, 64)
-        assert [line for line in loaded.remarks if words in line], loaded.remarks
+        assert [line for line in loaded.warnings if words in line], loaded.warnings
         assert off(loaded.mesh, ((128, 128, 128),) * 6) <= 2
-        assert [line for line in check(path)["wrong"] if words in line]
+        assert [line for line in check(path)["problems"] if words in line]
         assert main(["check", str(path)]) == 1
 
 
@@ -560,7 +560,7 @@ def test_buffers_outside_are_not_read(tmp_path: Path) -> None:
         cube.json["buffers"][0]["uri"] = uri
         path.write_text(json.dumps(cube.json))
         for read in (load_mesh, check):
-            assert words in holds(read, path)
+            assert words in check_reader(read, path)
 
 
 def setting(*place: Any, value: Any) -> Change:
@@ -613,7 +613,7 @@ def test_what_is_wrong_is_named_with_its_place_in_one_line(
     change(cube)
     path = cube.write(tmp_path / "a.glb")
     for read in (load_mesh, check):
-        said = holds(read, path)
+        said = check_reader(read, path)
         assert path.name in said
         with pytest.raises(ValueError, match=words):
             read(path)
@@ -625,10 +625,10 @@ def test_json_that_is_deep_is_refused(tmp_path: Path) -> None:
     for depth in (2_000, 1_000_000):
         for extra in ("extras", "nodes", "asset"):
             words = b'{"asset":{"version":"2.0"},"%s":' % extra.encode() + b"[" * depth + b"]" * depth + b"}"
-            (tmp_path / "a.glb").write_bytes(glb(words))
+            (tmp_path / "a.glb").write_bytes(make_glb(words))
             (tmp_path / "a.gltf").write_bytes(words)
             for name in ("a.glb", "a.gltf"):
-                assert holds(check, tmp_path / name, 3) and holds(load_mesh, tmp_path / name, 3)
+                assert check_reader(check, tmp_path / name, 3) and check_reader(load_mesh, tmp_path / name, 3)
 
 
 @pytest.mark.parametrize(

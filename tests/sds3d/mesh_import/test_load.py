@@ -11,11 +11,11 @@ import trimesh
 from numpy import ndarray
 from PIL import Image
 
-from renderers.cameras import looking_at_origin, ring
-from renderers.meshes.config import Solid
-from renderers.meshes.mesh import Mesh, MeshScene
+from renderers.cameras import look_at_origin, orbit_cameras
+from renderers.meshes.config import MeshConfig
+from renderers.meshes.mesh import Mesh, StaticMeshScene
 from sds3d.mesh_import import load as loading
-from sds3d.mesh_import.load import FIT, Loaded, load_mesh
+from sds3d.mesh_import.load import FIT, LoadedMesh, load_mesh
 from tests.support.renderers.known_shapes import ball, unwrapped
 
 SIZE = 64
@@ -36,7 +36,7 @@ def save(path: Path, mesh: Mesh) -> None:
 
 def picture(mesh: Mesh, size: int = 64) -> ndarray:
     """Three views side by side, 0..1."""
-    rgb: ndarray = MeshScene(mesh).render(ring(3, 0.3, size), torch.zeros(3, 3)).rgb.numpy()
+    rgb: ndarray = StaticMeshScene(mesh).render(orbit_cameras(3, 0.3, size), torch.zeros(3, 3)).rgb.numpy()
     return rgb
 
 
@@ -58,7 +58,7 @@ def test_what_was_written_comes_back_as_it_was(tmp_path: Path, kind: str) -> Non
     save(path, mesh)
     loaded = load_mesh(path, SIZE)
     # x and y are the texture coordinates of this ball: its front and its back have the same texels.
-    assert [remark.split(" % ")[1].split(" ")[0] for remark in loaded.remarks] == ["of"]
+    assert [remark.split(" % ")[1].split(" ")[0] for remark in loaded.warnings] == ["of"]
     assert loaded.placement.scale == pytest.approx(1, abs=1e-5)
     assert np.abs(picture(loaded.mesh) - picture(mesh)).mean() < 2e-3
     assert len(loaded.mesh.faces) == len(mesh.faces)
@@ -71,7 +71,7 @@ def test_it_is_put_into_the_unit_ball_and_back(tmp_path: Path) -> None:
     loaded = load_mesh(tmp_path / "far.glb", SIZE)
     assert radius(loaded.mesh) == pytest.approx(FIT, rel=1e-5)
     assert np.abs(loaded.mesh.vertices).max() <= FIT + 1e-5
-    there = loaded.placement.undone(loaded.mesh).vertices
+    there = loaded.placement.inverse(loaded.mesh).vertices
     assert np.sort(there, 0) == pytest.approx(np.sort(moved.vertices, 0), abs=1e-3)
 
 
@@ -81,7 +81,7 @@ def test_a_mesh_without_texture_is_unfolded_and_keeps_its_colours(tmp_path: Path
     plain.visual.vertex_colors = np.concatenate([colours, np.full((len(colours), 1), 255)], -1).astype(np.uint8)
     plain.export(tmp_path / "plain.ply")
     loaded = load_mesh(tmp_path / "plain.ply", 256)
-    assert loaded.remarks == ("it has no texture coordinates: it was unfolded anew, and its colours carried over",)
+    assert loaded.warnings == ("it has no texture coordinates: it was unfolded anew, and its colours carried over",)
     view = picture(loaded.mesh)[0]
     assert view[20, 32] == pytest.approx(np.array([220, 30, 30]) / 255, abs=0.03)
     assert view[46, 32] == pytest.approx(np.array([30, 30, 220]) / 255, abs=0.03)
@@ -102,7 +102,7 @@ def two_boxes(tmp_path: Path) -> Path:
 
 def test_several_materials_become_one(tmp_path: Path) -> None:
     loaded = load_mesh(two_boxes(tmp_path), 128)
-    assert loaded.remarks[0].startswith("it has 2 materials: it was unfolded anew")
+    assert loaded.warnings[0].startswith("it has 2 materials: it was unfolded anew")
     view = picture(loaded.mesh)[0]
     assert view[34, 22] == pytest.approx([1, 0, 0], abs=0.02)
     assert view[34, 42] == pytest.approx([0, 0, 1], abs=0.02)
@@ -131,9 +131,11 @@ def test_maps_of_a_single_material_are_kept(tmp_path: Path) -> None:
     assert np.unique(maps.roughness).tolist() == [51]
     assert np.unique(maps.metallic).tolist() == [128]
     assert (maps.normals == (128, 128, 255)).all()
-    knobs = Solid(light="studio", material=True, bumps=True, move=False, texture=SIZE)
-    scene = knobs.of(load_mesh(tmp_path / "maps.glb", SIZE).mesh, "cpu", torch.Generator())
-    assert float(scene.grain[..., 0].mean().detach()) == pytest.approx(0.2, abs=1e-3)
+    knobs = MeshConfig(
+        light="studio", train_material=True, train_normal_map=True, train_geometry=False, texture_size=SIZE
+    )
+    scene = knobs.from_mesh(load_mesh(tmp_path / "maps.glb", SIZE).mesh, "cpu", torch.Generator())
+    assert float(scene.metallic_roughness[..., 0].mean().detach()) == pytest.approx(0.2, abs=1e-3)
 
 
 BAD_CORNERS = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv nan 0 0\nv 1 1 1\nf 1 2 3\nf 1 2 4\nf 2 3 5\nf 2 2 3\nf 1 1 1\n"
@@ -142,7 +144,7 @@ BAD_CORNERS = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv nan 0 0\nv 1 1 1\nf 1 2 3\nf 1 2 4\n
 def test_bad_triangles_are_left_out_and_told(tmp_path: Path) -> None:
     loaded = load_mesh(written(tmp_path, "bad.obj", BAD_CORNERS), SIZE)
     assert len(loaded.mesh.faces) == 2
-    assert loaded.remarks[:2] == (
+    assert loaded.warnings[:2] == (
         "1 faces with corners that are not finite numbers were left out",
         "2 faces of no area were left out",
     )
@@ -151,18 +153,18 @@ def test_bad_triangles_are_left_out_and_told(tmp_path: Path) -> None:
 def test_a_crowded_edge_is_told(tmp_path: Path) -> None:
     fan = "v 0 0 0\nv 0 1 0\nv 1 0 0\nv -1 0 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 2 5\n"
     loaded = load_mesh(written(tmp_path, "fan.obj", fan), SIZE)
-    assert "1 edges are shared by more than two faces; the mesh is drawn as it is" in loaded.remarks
+    assert "1 edges are shared by more than two faces; the mesh is drawn as it is" in loaded.warnings
     assert len(loaded.mesh.faces) == 3
 
 
 def test_a_missing_texture_is_told_and_left_grey(tmp_path: Path) -> None:
     shape = "mtllib lost.mtl\nusemtl skin\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
     loaded = load_mesh(written(tmp_path, "lost.obj", shape), SIZE)
-    assert loaded.remarks == ("lost.mtl, which it names, is not there; what it holds is left grey",)
+    assert loaded.warnings == ("lost.mtl, which it names, is not there; what it holds is left grey",)
     assert np.unique(loaded.mesh.texture).tolist() == [128]
     written(tmp_path, "found.mtl", "newmtl skin\nmap_Kd gone.png\n")
     loaded = load_mesh(written(tmp_path, "found.obj", shape.replace("lost", "found")), SIZE)
-    assert loaded.remarks == ("gone.png, which it names, is not there; what it holds is left grey",)
+    assert loaded.warnings == ("gone.png, which it names, is not there; what it holds is left grey",)
 
 
 def test_too_many_faces_are_simplified_and_keep_their_colours(tmp_path: Path) -> None:
@@ -170,16 +172,16 @@ def test_too_many_faces_are_simplified_and_keep_their_colours(tmp_path: Path) ->
     save(tmp_path / "fine.glb", mesh)
     loaded = load_mesh(tmp_path / "fine.glb", 256, faces=800)
     assert len(loaded.mesh.faces) <= 800
-    assert loaded.remarks[0].startswith("its 6,240 faces were simplified to ")
+    assert loaded.warnings[0].startswith("its 6,240 faces were simplified to ")
     assert np.abs(picture(loaded.mesh) - picture(mesh)).mean() < 0.02
 
 
 def test_far_too_many_faces_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "MOST_FACES", 100)
+    monkeypatch.setattr(loading, "MAX_FACES", 100)
     save(tmp_path / "huge.glb", unwrapped(ball(0.9, 12), STRIPES))
     with pytest.raises(ValueError, match=r"huge.glb has 528 faces; at most 100 are read: simplify it first"):
         load_mesh(tmp_path / "huge.glb")
-    monkeypatch.setattr(loading, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(loading, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"huge.glb has 0 MB; expected up to 0, and not 0"):
         load_mesh(tmp_path / "huge.glb")
 
@@ -221,10 +223,10 @@ def test_mirrored_parts_face_outward(tmp_path: Path) -> None:
 
 
 def test_a_loaded_mesh_can_be_trained(tmp_path: Path) -> None:
-    loaded: Loaded = load_mesh(two_boxes(tmp_path), 64)
-    scene = Solid(texture=64).of(loaded.mesh, "cpu", torch.Generator().manual_seed(0))
-    camera = looking_at_origin(torch.zeros(1), torch.zeros(1), 32)
+    loaded: LoadedMesh = load_mesh(two_boxes(tmp_path), 64)
+    scene = MeshConfig(texture_size=64).from_mesh(loaded.mesh, "cpu", torch.Generator().manual_seed(0))
+    camera = look_at_origin(torch.zeros(1), torch.zeros(1), 32)
     frame = scene.render(camera, torch.zeros(1, 3))
     frame.rgb.square().sum().backward()
-    assert scene.colours.grad is not None and bool((scene.colours.grad != 0).any())
-    assert scene.offsets.grad is not None and bool((scene.offsets.grad != 0).any())
+    assert scene.base_color.grad is not None and bool((scene.base_color.grad != 0).any())
+    assert scene.vertex_offsets.grad is not None and bool((scene.vertex_offsets.grad != 0).any())

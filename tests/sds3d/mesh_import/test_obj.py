@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sds3d.mesh_import.load import inspect_mesh as inspect_mesh
 from sds3d.mesh_import.load import load_mesh
-from sds3d.mesh_import.load import looked_into as inspect_mesh
 
 DATA = Path(__file__).parents[2] / "data" / "obj"
 COLORS = {
@@ -127,8 +127,8 @@ def square(folder: Path, mtl: str, name: str = "m.mtl") -> Path:
 )
 def test_the_ways_to_name_a_texture(statement: str, tmp_path: Path) -> None:
     read, remarks = inspect_mesh(square(tmp_path / "s", f"newmtl skin\n{statement}\n"))
-    assert read.paints[0].picture is not None and remarks == []
-    assert read.paints[0].picture.shape == (3, 64, 64)
+    assert read.paints[0].image is not None and remarks == []
+    assert read.paints[0].image.shape == (3, 64, 64)
 
 
 def test_offsets_and_scales_move_the_texture(tmp_path: Path) -> None:
@@ -152,15 +152,19 @@ def test_offsets_and_scales_move_the_texture(tmp_path: Path) -> None:
 )
 def test_a_texture_that_cannot_be_had_is_said(statement: str, remark: str, tmp_path: Path) -> None:
     read, remarks = inspect_mesh(square(tmp_path / "s", f"newmtl skin\nKd 0.2 0.4 0.6\n{statement}\n"))
-    assert read.paints[0].picture is None and any(remark in line for line in remarks), remarks
+    assert read.paints[0].image is None and any(remark in line for line in remarks), remarks
     assert read.paints[0].factor == (0.2, 0.4, 0.6)
 
 
 def test_roughness_metal_and_normals_come_along(tmp_path: Path) -> None:
     mtl = "newmtl skin\nPr 0.3\nPm 0.8\nmap_Kd t.png\nmap_Pr t.png\nnorm t.png\n"
     paint = inspect_mesh(square(tmp_path / "s", mtl))[0].paints[0]
-    assert paint.grain == (0.3, 0.8)
-    assert paint.grains is not None and paint.grains.shape[0] == 2 and paint.bumps is not None
+    assert paint.metallic_roughness == (0.3, 0.8)
+    assert (
+        paint.metallic_roughness_map is not None
+        and paint.metallic_roughness_map.shape[0] == 2
+        and paint.normal_map is not None
+    )
 
 
 def attempt(content: bytes, folder: Path) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from guidance.priors.base import generator
-from guidance.priors.mini.vocabulary import STOP_WORDS, split
+from guidance.priors.base import make_rng
+from guidance.priors.mini.vocabulary import STOP_WORDS, split_words
 from renderers.cameras import DISTANCE
 from sds3d.mini_training import catalogue, model_card
 from sds3d.mini_training.captions import MATERIALS, caption, vocabulary
 from sds3d.mini_training.catalogue import LICENCES, Object, objects
-from sds3d.mini_training.colors import COLOURS, brightness, dominant, named
+from sds3d.mini_training.colors import COLORS, brightness, dominant, named
 from sds3d.mini_training.corpus import Corpus, file_of, judge_cameras, prior_cameras, read_entries
-from sds3d.mini_training.dataset import Pictures, backgrounds
-from sds3d.mini_training.evaluate import Evaluation, Marks
+from sds3d.mini_training.dataset import CorpusDataset, backgrounds
+from sds3d.mini_training.evaluate import Evaluation, Scores
 from tests.support.sds3d.sphere_corpus import ENTRIES, draw, entry
 
 # --- the list of objects ---
@@ -35,8 +35,8 @@ def test_every_phrase_means_one_object() -> None:
 def test_phrases_are_words_that_are_read() -> None:
     for thing in objects():
         for phrase in (thing.name, *thing.synonyms):
-            assert phrase == phrase.strip().lower() and split(phrase) and len(split(phrase)) <= 4, phrase
-            assert not set(split(phrase)) & STOP_WORDS
+            assert phrase == phrase.strip().lower() and split_words(phrase) and len(split_words(phrase)) <= 4, phrase
+            assert not set(split_words(phrase)) & STOP_WORDS
 
 
 def test_the_list_says_all_of_every_object() -> None:
@@ -90,15 +90,15 @@ def test_without_models_the_way_to_them_is_told(tmp_path: Path) -> None:
 # --- colours ---
 
 
-@pytest.mark.parametrize("name", COLOURS)
+@pytest.mark.parametrize("name", COLORS)
 def test_every_colour_has_its_own_name(name: str) -> None:
-    assert named(COLOURS[name]) == name
-    assert dominant(np.tile(np.uint8([*(255 * np.array(COLOURS[name])), 255]), (1, 8, 8, 1))) == [name]
+    assert named(COLORS[name]) == name
+    assert dominant(np.tile(np.uint8([*(255 * np.array(COLORS[name])), 255]), (1, 8, 8, 1))) == [name]
 
 
 def test_every_colour_there_is_has_a_name() -> None:
     steps = np.linspace(0, 1, 9)
-    assert {named((r, g, b)) for r in steps for g in steps for b in steps} == set(COLOURS)
+    assert {named((r, g, b)) for r in steps for g in steps for b in steps} == set(COLORS)
 
 
 def test_two_colours_are_named_the_larger_first_and_transparency_not_at_all() -> None:
@@ -134,7 +134,7 @@ def test_entries_come_back(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_cameras_of_the_prior_are_those_of_runs() -> None:
-    cameras = prior_cameras(Corpus(views=200), generator(0))
+    cameras = prior_cameras(Corpus(views=200), make_rng(0))
     degrees = torch.rad2deg(cameras.elevation)
     assert -20 <= float(degrees.min()) < -15 and 60 < float(degrees.max()) <= 70
     assert float(((degrees > -10) & (degrees < 40)).float().mean()) == pytest.approx(0.7, abs=0.02)
@@ -144,7 +144,7 @@ def test_cameras_of_the_prior_are_those_of_runs() -> None:
 
 
 def test_cameras_of_the_judge_are_others_but_see_the_whole_object() -> None:
-    cameras = judge_cameras(Corpus(judge_views=100), generator(0))
+    cameras = judge_cameras(Corpus(judge_views=100), make_rng(0))
     distance = cameras.positions.norm(dim=-1)
     assert float(distance.std()) > 0.3 and float(cameras.fov_y.std()) > 0.05
     # Tilted about the axis through the middle: the middle stays in the middle.
@@ -163,7 +163,7 @@ def test_captions_hold_known_words_and_name_the_paint() -> None:
         thing = ENTRIES[number % 3]
         painted, view = ("blue" if number % 2 else None), ("back" if number % 5 == 0 else None)
         text = caption(thing, painted, view, rng)
-        assert known.unknown(text) == [] and known.subject(text) == thing.name
+        assert known.unknown_words(text) == [] and known.subject(text) == thing.name
         assert (painted or "") in text and ("red" not in text or not painted)
         assert text.endswith(", back view") == (view is not None)
         texts.add(text)
@@ -172,27 +172,27 @@ def test_captions_hold_known_words_and_name_the_paint() -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(corpus: Path) -> Pictures:
-    return Pictures(corpus, ENTRIES, vocabulary(ENTRIES), 12)
+def pictures(corpus: Path) -> CorpusDataset:
+    return CorpusDataset(corpus, ENTRIES, vocabulary(ENTRIES), 12)
 
 
-def test_the_same_chance_gives_the_same_batch(pictures: Pictures) -> None:
+def test_the_same_chance_gives_the_same_batch(pictures: CorpusDataset) -> None:
     first, second = (pictures(20, np.random.default_rng(4)) for _ in range(2))
     for name, value in vars(first).items():
         assert torch.equal(value, getattr(second, name)), name
 
 
-def test_pictures_are_objects_before_backgrounds(pictures: Pictures) -> None:
+def test_pictures_are_objects_before_backgrounds(pictures: CorpusDataset) -> None:
     batch = pictures(60, np.random.default_rng(1))
     assert batch.rgb.shape == (60, 3, 96, 96) and batch.rgb.dtype == torch.float32
     assert float(batch.rgb.min()) >= 0 and float(batch.rgb.max()) <= 1
-    torch.testing.assert_close(batch.rgb[:, :, 0, 0], batch.behind[:, :, 0, 0])
-    torch.testing.assert_close(batch.before(0.0), batch.solid[:, :3])
+    torch.testing.assert_close(batch.rgb[:, :, 0, 0], batch.background[:, :, 0, 0])
+    torch.testing.assert_close(batch.composite(0.0), batch.foreground[:, :3])
     middle = batch.rgb[:, :, 48, 48]
-    torch.testing.assert_close(middle, batch.before(0.3)[:, :, 48, 48])
+    torch.testing.assert_close(middle, batch.composite(0.3)[:, :, 48, 48])
 
 
-def test_conditions_are_dropped_now_and_then(pictures: Pictures) -> None:
+def test_conditions_are_dropped_now_and_then(pictures: CorpusDataset) -> None:
     batch = pictures(800, np.random.default_rng(2))
     spoken = batch.mask.any(1)
     assert float((~spoken).float().mean()) == pytest.approx(0.1, abs=0.03)
@@ -203,9 +203,9 @@ def test_conditions_are_dropped_now_and_then(pictures: Pictures) -> None:
     assert float(batch.camera[:, 0].abs().max()) <= math.pi + 1e-5
 
 
-def test_a_painted_object_has_the_colour_of_its_caption(pictures: Pictures) -> None:
+def test_a_painted_object_has_the_colour_of_its_caption(pictures: CorpusDataset) -> None:
     known = vocabulary(ENTRIES)
-    green, seen = known.number["green"], 0
+    green, seen = known.token_ids["green"], 0
     batch = pictures(500, np.random.default_rng(3))
     for row in torch.nonzero((batch.words == green).any(1))[:, 0].tolist():
         r, g, b = batch.rgb[row, :, 48, 48].tolist()
@@ -233,7 +233,7 @@ def test_credits_name_every_model_and_creator() -> None:
 
 
 def test_the_card_counts_only_what_was_trained(tmp_path: Path) -> None:
-    marks = Marks(0.8125, 0.95, 7.5)
+    marks = Scores(0.8125, 0.95, 7.5)
     evaluation = Evaluation(marks, {"teddy bear": marks, "horse": marks}, 8, 2.0, 20, 3)
     text = model_card.card(ENTRIES, ["teddy bear", "horse"], 31, 1234, evaluation)
     model_card.write(tmp_path, ENTRIES, text, evaluation)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from renderers.cameras import ring
+from renderers.cameras import orbit_cameras
 from sds3d.mini_training.catalogue import Model, models, objects
-from sds3d.mini_training.obj_loader import Part, load
+from sds3d.mini_training.obj_loader import MaterialMesh, load
 
 pytest.importorskip("tinyobjloader", reason="comes with the extra: pip install -e '.[train]'")
 
@@ -49,7 +49,7 @@ def ball(rows: int = 12, columns: int = 24) -> str:
     return "\n".join(lines) + "\n"
 
 
-def only(parts: list[Part]) -> Part:
+def only(parts: list[MaterialMesh]) -> MaterialMesh:
     assert len(parts) == 1
     return parts[0]
 
@@ -61,7 +61,7 @@ def test_a_model_just_fits_the_unit_ball(tmp_path: Path) -> None:
     np.testing.assert_allclose(places.max(0), -places.min(0), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(places, axis=-1).max(), 1.0, atol=1e-6)
     np.testing.assert_allclose(np.ptp(places, axis=0) / np.ptp(places[:, 0]), (1, 2, 3), rtol=1e-5)
-    np.testing.assert_allclose(part.colour, (0.8, 0.1, 0.2, 1.0), atol=1e-6)
+    np.testing.assert_allclose(part.color, (0.8, 0.1, 0.2, 1.0), atol=1e-6)
 
 
 def test_edges_of_a_box_stay_sharp(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_missing_texture_leaves_the_colour(tmp_path: Path) -> None:
     mtl = "newmtl red\nKd 0.8 0.1 0.2\nmap_Kd C:\\pictures\\gone.png\n"
     part = only(load(archive(tmp_path, box(), mtl)))
     assert part.texture is None
-    np.testing.assert_allclose(part.colour[:3], (0.8, 0.1, 0.2), atol=1e-6)
+    np.testing.assert_allclose(part.color[:3], (0.8, 0.1, 0.2), atol=1e-6)
 
 
 def test_the_catalogue_turns_a_model(tmp_path: Path) -> None:
@@ -105,15 +105,15 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
 
 def test_a_drawn_box_covers_what_it_should(tmp_path: Path) -> None:
     moderngl = pytest.importorskip("moderngl")
-    from sds3d.mini_training.opengl_renderer import Drawer
+    from sds3d.mini_training.opengl_renderer import OffscreenRenderer
 
     try:
-        drawers = Drawer(32, 2, 2), Drawer(16, 2, 2)
+        drawers = OffscreenRenderer(32, 2, 2), OffscreenRenderer(16, 2, 2)
     except Exception as error:  # moderngl raises bare Exceptions where there is no EGL
         pytest.skip(f"no offscreen OpenGL here: {error}, moderngl {moderngl.__version__}")
     parts = load(archive(tmp_path, box()))
     # Two contexts in turn: each has to draw into its own pictures.
-    big, small = (drawer(parts, ring(6, 0.0, size)) for drawer, size in zip(drawers, (32, 16), strict=True))
+    big, small = (drawer(parts, orbit_cameras(6, 0.0, size)) for drawer, size in zip(drawers, (32, 16), strict=True))
     share = [float((d.albedo[..., 3] / 255).mean((1, 2))[0]) for d in (big, small)]
     assert share[0] == pytest.approx(share[1], abs=0.02) and share[0] > 0.05
     seen = big.albedo[..., 3] == 255

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from guidance.priors.diffusers.options import Extras
-from sds3d.models import download
-from sds3d.models.download import chosen, fetched
+from guidance.priors.diffusers.options import PriorOptions
+from sds3d.models import download as download_module
+from sds3d.models.download import download, select_files
 from sds3d.models.loading import folder_of
-from sds3d.models.registry import BOOK
+from sds3d.models.registry import MODELS
 from tests.support.sds3d.model_runs import SMALL, Folder, one_line
 
 REPOSITORY = [
@@ -35,7 +35,7 @@ REPOSITORY = [
 
 
 def test_only_what_is_needed_is_fetched() -> None:
-    full, half = chosen(REPOSITORY, False), chosen(REPOSITORY, True)
+    full, half = select_files(REPOSITORY, False), select_files(REPOSITORY, True)
     assert {name for name in full if "safetensors" in name} == {
         f"{part}/model.safetensors" for part in ("unet", "vae", "text_encoder")
     }
@@ -46,22 +46,22 @@ def test_only_what_is_needed_is_fetched() -> None:
         assert {"model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt"} <= set(names)
         assert not any(name.endswith((".bin", ".ckpt", ".xml", ".md")) or "safety" in name for name in names)
     with pytest.raises(ValueError, match=r"unet has no .safetensors"):
-        chosen([name for name in REPOSITORY if not name.startswith("unet/") or "safetensors" not in name], False)
+        select_files([name for name in REPOSITORY if not name.startswith("unet/") or "safetensors" not in name], False)
     with pytest.raises(ValueError, match=r"no model_index.json"):
-        chosen(["style.safetensors"], False)
+        select_files(["style.safetensors"], False)
 
 
 def test_one_kind_of_half_precision_is_fetched() -> None:
     brain = [name.replace("fp16", "bf16") for name in REPOSITORY if "fp16" in name]
     alone = [name for name in REPOSITORY if "fp16" not in name] + brain
-    assert sum("bf16" in name for name in chosen(alone, True)) == 3 == len(brain)
-    assert not any("bf16" in name for name in [*chosen(alone, False), *chosen(REPOSITORY + brain, True)])
+    assert sum("bf16" in name for name in select_files(alone, True)) == 3 == len(brain)
+    assert not any("bf16" in name for name in [*select_files(alone, False), *select_files(REPOSITORY + brain, True)])
 
 
 def test_what_sees_pictures_is_fetched_where_it_is_needed() -> None:
     sight = ["image_encoder/config.json", "image_encoder/model.safetensors"]
-    assert not any("image_encoder" in name for name in chosen([*REPOSITORY, *sight], False))
-    found = chosen([*REPOSITORY, *sight, "unet/mv_unet.py"], False)
+    assert not any("image_encoder" in name for name in select_files([*REPOSITORY, *sight], False))
+    found = select_files([*REPOSITORY, *sight, "unet/mv_unet.py"], False)
     assert set(sight) <= {*found} and not any(name.endswith(".py") for name in found)
 
 
@@ -104,10 +104,10 @@ class Hub:
 def test_the_next_source_is_asked_where_one_fails(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = BOOK["sd-1.5"].sources
+    first, second, third = MODELS["sd-1.5"].sources
     broken: dict[str, Exception] = {first: GatedRepoError("401"), f"{second}!": ConnectionError("reset")}
     hub = Hub(tmp_path, {second: folder("sd"), third: folder("sd")}, broken)
-    monkeypatch.setattr(download, "_hub", lambda: hub)
+    monkeypatch.setattr(download_module, "_hub", lambda: hub)
     assert folder_of("sd-1.5", SMALL) == folder("sd") and hub.asked == [first, second, third]
     assert not list(tmp_path.rglob("*.incomplete"))  # Nothing half-downloaded stays.
 
@@ -122,9 +122,9 @@ def test_the_next_source_is_asked_where_one_fails(
 
 def test_nothing_is_asked_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub = Hub(tmp_path, {}, {})
-    monkeypatch.setattr(download, "_hub", lambda: hub)
+    monkeypatch.setattr(download_module, "_hub", lambda: hub)
     with pytest.raises(OSError, match=r"is not on this disk, and nothing is fetched offline; a local folder works"):
-        fetched("owner/name", Extras(offline=True))
+        download("owner/name", PriorOptions(offline=True))
     assert hub.asked == []
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidance.priors.diffusers.inspection import CORES, FAMILIES
-from guidance.priors.diffusers.options import Extras
-from guidance.priors.diffusers.prompts.encoding import markup_in
-from sds3d.models.loading import folder_of, open_prior
+from guidance.priors.diffusers.inspection import CORE_PIPELINES, PIPELINE_NETWORKS
+from guidance.priors.diffusers.options import PriorOptions
+from guidance.priors.diffusers.prompts.encoding import unsupported_markup
+from sds3d.models.loading import folder_of, load_prior
 from tests.support.guidance.tiny_models import build
 from tests.support.sds3d.model_runs import CPU, SMALL, Folder, lora_of, one_line
 
@@ -25,8 +25,8 @@ def changed(file: Path, **values: object) -> None:
 
 
 def test_the_cores_are_pipelines_that_diffusers_has() -> None:
-    known = [name for name in CORES if hasattr(diffusers, name)]
-    assert len(known) >= 25 and set(CORES.values()) <= {*FAMILIES}
+    known = [name for name in CORE_PIPELINES if hasattr(diffusers, name)]
+    assert len(known) >= 25 and set(CORE_PIPELINES.values()) <= {*PIPELINE_NETWORKS}
     # PAG and ControlNet of the flow models have no image-to-image form; a name that does not exist does no harm.
     assert {"StableDiffusionImg2ImgPipeline", "StableDiffusionXLControlNetPipeline", "StableDiffusionPAGPipeline"} <= {
         *known
@@ -35,18 +35,18 @@ def test_the_cores_are_pipelines_that_diffusers_has() -> None:
 
 @pytest.mark.parametrize("task", ["Img2Img", "Inpaint", "PAG"])
 def test_a_pipeline_for_another_task_opens_as_its_core(task: str, copy: Path) -> None:
-    plain = open_prior(str(copy), CPU, SMALL)
+    plain = load_prior(str(copy), CPU, SMALL)
     changed(copy / "model_index.json", _class_name=f"StableDiffusion{task}Pipeline")
-    other = open_prior(str(copy), CPU, SMALL)
+    other = load_prior(str(copy), CPU, SMALL)
     x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4])
-    assert torch.equal(*(prior.predict(x, t, [prior.read(["a cat"])]) for prior in (plain, other)))
+    assert torch.equal(*(prior.predict_noise(x, t, [prior.encode_prompt(["a cat"])]) for prior in (plain, other)))
 
 
 def test_a_controlnet_beside_the_core_is_left_out(copy: Path) -> None:
     (copy / "controlnet").mkdir()
     index = {"_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"]}
     changed(copy / "model_index.json", **index)
-    open_prior(str(copy), CPU, SMALL)
+    load_prior(str(copy), CPU, SMALL)
 
 
 def test_a_network_for_inpainting_is_refused_by_its_channels(copy: Path) -> None:
@@ -62,13 +62,13 @@ def test_a_network_for_inpainting_is_refused_by_its_channels(copy: Path) -> None
 @pytest.mark.parametrize(("size", "latents"), [([8, 8], 8), (8, 8), (None, 64)])
 def test_a_size_that_is_a_list_or_missing(size: object, latents: int, copy: Path) -> None:
     changed(copy / "unet" / "config.json", sample_size=size)
-    prior = open_prior(str(copy), CPU, Extras())
-    assert prior.encode(torch.zeros(1, 3, prior.picture_size, prior.picture_size)).shape[-1] == latents
+    prior = load_prior(str(copy), CPU, PriorOptions())
+    assert prior.encode(torch.zeros(1, 3, prior.image_size, prior.image_size)).shape[-1] == latents
 
 
 def test_a_size_that_is_no_square_asks_for_one(copy: Path) -> None:
     changed(copy / "unet" / "config.json", sample_size=[8, 12])
-    assert "choose --extras.size" in one_line(str(copy), Extras())
+    assert "choose --prior-options.image-size" in one_line(str(copy), PriorOptions())
 
 
 MEANS, STDS = [-1.6, 1.1, 2.3, -0.4], [8.5, 5.4, 7.1, 5.2]
@@ -84,18 +84,18 @@ def whitened(folder: Path, target: Path, **values: object) -> Path:
 def test_latents_with_a_mean_and_a_spread_are_decoded_as_diffusers_does(folder: Folder, tmp_path: Path) -> None:
     """The pipelines of Stable Diffusion XL go by them: latents * std / scaling_factor + mean; no others do."""
     copy = whitened(folder("sdxl"), tmp_path / "copy")
-    prior = open_prior(str(copy), CPU, SMALL)
+    prior = load_prior(str(copy), CPU, SMALL)
     rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     latents = prior.encode(rgb)
     pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(copy, local_files_only=True)
     mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in (MEANS, STDS))
     own = pipe.vae.decode(latents * std / pipe.vae.config.scaling_factor + mean).sample
     torch.testing.assert_close(prior.decode(latents), (own + 1) / 2, atol=1e-5, rtol=1e-4)
-    plain = open_prior(str(folder("sdxl")), CPU, SMALL)
+    plain = load_prior(str(folder("sdxl")), CPU, SMALL)
     torch.testing.assert_close(prior.decode(latents), plain.decode(plain.encode(rgb)), atol=1e-4, rtol=1e-3)
     assert torch.equal(
-        open_prior(str(whitened(folder("sd"), tmp_path / "sd")), CPU, SMALL).encode(rgb),
-        open_prior(str(folder("sd")), CPU, SMALL).encode(rgb),
+        load_prior(str(whitened(folder("sd"), tmp_path / "sd")), CPU, SMALL).encode(rgb),
+        load_prior(str(folder("sd")), CPU, SMALL).encode(rgb),
     )
 
 
@@ -110,7 +110,7 @@ def test_means_and_spreads_that_are_none(values: dict[str, object], folder: Fold
 @pytest.mark.parametrize("size", [0, -8, 1e30, True, {"height": 8}, "8"])
 def test_sizes_that_are_none(size: object, copy: Path) -> None:
     changed(copy / "unet" / "config.json", sample_size=size)
-    assert "\n" not in one_line(str(copy), Extras())
+    assert "\n" not in one_line(str(copy), PriorOptions())
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "tokenizer", "vae", "scheduler", "unet"])
@@ -131,7 +131,7 @@ def test_a_ref_that_leads_out_of_the_cache_is_not_followed(folder: Folder, tmp_p
     (cache / "refs").mkdir()
     for content in (f"../../../{folder('sd')}".encode(), b"\xff\xfe", b""):
         (cache / "refs" / "main").write_bytes(content)
-        assert folder_of(str(cache), Extras()) == cache / "snapshots" / "aaa"
+        assert folder_of(str(cache), PriorOptions()) == cache / "snapshots" / "aaa"
 
 
 def test_a_byte_order_mark_is_named(copy: Path) -> None:
@@ -146,10 +146,10 @@ def test_a_folder_of_the_hubs_cache_is_its_newest_snapshot(folder: Folder, tmp_p
         (cache / "snapshots" / name).mkdir(parents=True)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("aaa\n")
-    assert folder_of(str(cache), Extras()) == cache / "snapshots" / "aaa"
+    assert folder_of(str(cache), PriorOptions()) == cache / "snapshots" / "aaa"
     (cache / "refs" / "main").unlink()
-    assert folder_of(str(cache), Extras()).parent == cache / "snapshots"
-    assert folder_of(str(folder("sd")), Extras()) == folder("sd")
+    assert folder_of(str(cache), PriorOptions()).parent == cache / "snapshots"
+    assert folder_of(str(folder("sd")), PriorOptions()) == folder("sd")
 
 
 def test_a_checkpoint_of_one_file_says_how_to_make_a_folder_of_it(tmp_path: Path) -> None:
@@ -182,14 +182,16 @@ def test_additions_of_another_kind_are_named(folder: Folder, tmp_path: Path) -> 
     file = tmp_path / "style.safetensors"
     for part, kind in (("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr")):
         save_file({f"lora_unet_down_blocks_0.{part}": torch.zeros(2, 2)}, file)
-        assert f"it is a {kind}, which is not read" in one_line(str(folder("sd")), Extras(size=16, lora=str(file)))
+        assert f"it is a {kind}, which is not read" in one_line(
+            str(folder("sd")), PriorOptions(image_size=16, lora=str(file))
+        )
 
 
 def test_an_addition_that_fits_in_part_says_how_much_of_it(folder: Folder, tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     lora_of("sd", file)
-    whole = open_prior(str(folder("sd")), CPU, Extras(size=16, lora=str(file)))
-    assert whole.check("a cat") is None
+    whole = load_prior(str(folder("sd")), CPU, PriorOptions(image_size=16, lora=str(file)))
+    assert whole.validate_prompt("a cat") is None
     weights = load_file(file)
     count = sum("lora_A" in name or "lora_down" in name or ".lora.down" in name for name in weights)
     name = next(name for name in weights if "lora_A" in name)
@@ -197,14 +199,16 @@ def test_an_addition_that_fits_in_part_says_how_much_of_it(folder: Folder, tmp_p
     for letter in "AB":
         weights[other.replace("lora_A", f"lora_{letter}")] = weights[name.replace("lora_A", f"lora_{letter}")].clone()
     save_file(weights, file)
-    part = open_prior(str(folder("sd")), CPU, Extras(size=16, lora=str(file)))
-    assert f"style.safetensors: {count} of its {count + 1} layers fit this model" in (part.check("a cat") or "")
+    part = load_prior(str(folder("sd")), CPU, PriorOptions(image_size=16, lora=str(file)))
+    assert f"style.safetensors: {count} of its {count + 1} layers fit this model" in (
+        part.validate_prompt("a cat") or ""
+    )
 
 
 def test_words_for_two_encoders_are_refused_without_their_numbers(folder: Folder, tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     save_file({"clip_l": torch.randn(1, 32), "clip_g": torch.randn(1, 32)}, file)
-    line = one_line(str(folder("sd")), Extras(size=16, words=str(file)))
+    line = one_line(str(folder("sd")), PriorOptions(image_size=16, textual_inversion=str(file)))
     assert "two encoders of Stable Diffusion XL" in line and "tensor(" not in line
 
 
@@ -214,15 +218,17 @@ def test_words_for_two_encoders_are_refused_without_their_numbers(folder: Folder
         ("a cat", None),
         ("a cat (sitting), 4:3", None),
         ("a (masterpiece:1.2) cat", "(masterpiece:1.2)"),
-        ("a cat <lora:style:0.8>", "--extras.lora"),
+        ("a cat <lora:style:0.8>", "--prior-options.lora"),
         ("a [cat:dog:0.5]", "[cat:dog:0.5]"),
     ],
 )
 def test_markup_of_other_programs_is_told(text: str, found: str | None) -> None:
-    assert markup_in(text) is None if found is None else found in (markup_in(text) or "")
+    assert unsupported_markup(text) is None if found is None else found in (unsupported_markup(text) or "")
 
 
 def test_markup_is_told_with_a_model(folder: Folder) -> None:
-    prior = open_prior(str(folder("sd")), CPU, SMALL)
-    assert "markup is read as plain words: (masterpiece:1.2)" in (prior.check("(masterpiece:1.2) a cat") or "")
+    prior = load_prior(str(folder("sd")), CPU, SMALL)
+    assert "markup is read as plain words: (masterpiece:1.2)" in (
+        prior.validate_prompt("(masterpiece:1.2) a cat") or ""
+    )
     assert build("sd") is not None

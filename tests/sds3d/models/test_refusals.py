@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidance.priors.diffusers.options import Extras
-from sds3d.models.loading import open_prior
+from guidance.priors.diffusers.options import PriorOptions
+from sds3d.models.loading import load_prior
 from tests.support.guidance.tiny_models import build, vae
 from tests.support.sds3d.model_runs import CPU, SMALL, Folder, lora_of, one_line
 
@@ -91,7 +91,7 @@ def test_a_text_encoder_of_another_width(kind: str, part: str, frugal: bool, fol
     shutil.rmtree(mixed / part)
     type(encoder)(config).save_pretrained(mixed / part)
     told = "its text encoder says 48 numbers for a token, and its network takes 32"
-    assert told in one_line(str(mixed), Extras(size=16, frugal=frugal))
+    assert told in one_line(str(mixed), PriorOptions(image_size=16, low_memory=frugal))
 
 
 def test_an_autoencoder_of_another_kind(folder: Folder, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_a_text_encoder_that_lacks_a_tensor(
     (file,) = (spoilt / part).glob("*.safetensors")
     without(file, name)
     with pytest.raises(ValueError) as refused:
-        prior = open_prior(str(spoilt), CPU, Extras(size=16, frugal=frugal))
+        prior = load_prior(str(spoilt), CPU, PriorOptions(image_size=16, low_memory=frugal))
         assert frugal, "or it is there from the start"
-        prior.read(["a cat"])
+        prior.encode_prompt(["a cat"])
     assert str(refused.value) == f"{file} lacks 1 of its tensors, such as {name}"
 
 
@@ -156,7 +156,7 @@ def test_shards_that_lack_a_tensor(copy: Path) -> None:
     shutil.rmtree(part)
     build("sd").text_encoder.save_pretrained(part, max_shard_size="20KB")
     files = sorted(part.glob("*-of-*.safetensors"))
-    open_prior(str(copy), CPU, SMALL)
+    load_prior(str(copy), CPU, SMALL)
     name, index = next(iter(load_file(files[0]))), part / "model.safetensors.index.json"
     without(files[0], name)
     row = json.loads(index.read_text())
@@ -169,12 +169,12 @@ def test_a_tensor_that_is_made_of_another_is_not_missed(folder: Folder, tmp_path
     """T5 has its words under two names, of which one is enough; CLIP was once kept with another prefix and a buffer."""
     spoilt = Path(shutil.copytree(folder("flux"), tmp_path / "flux"))
     t5, clip = (spoilt / f"text_encoder{end}" / "model.safetensors" for end in ("_2", ""))
-    tokens = open_prior(str(spoilt), CPU, SMALL).read(["a cat"]).tokens
+    tokens = load_prior(str(spoilt), CPU, SMALL).encode_prompt(["a cat"]).text_embeds
     tensors = load_file(t5)
     save_file(tensors | {"encoder.embed_tokens.weight": tensors.pop("shared.weight")}, t5, {"format": "pt"})
     old = {f"text_model.{name}": value for name, value in load_file(clip).items()}
     save_file(old | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, clip, {"format": "pt"})
-    assert torch.equal(open_prior(str(spoilt), CPU, SMALL).read(["a cat"]).tokens, tokens)
+    assert torch.equal(load_prior(str(spoilt), CPU, SMALL).encode_prompt(["a cat"]).text_embeds, tokens)
 
 
 def test_a_scheduler_that_can_be_of_either_kind(folder: Folder, tmp_path: Path) -> None:
@@ -197,39 +197,41 @@ def test_the_fast_sana_is_another_model(folder: Folder) -> None:
 
 
 def test_an_autoencoder_of_other_latents(folder: Folder) -> None:
-    line = one_line(str(folder("sana")), Extras(vae=str(folder("sd") / "vae")))
-    assert "has latents of 4 numbers for 2 x 2 pixels; this model wants 8 for 2 x 2" in line
+    line = one_line(str(folder("sana")), PriorOptions(vae=str(folder("sd") / "vae")))
+    assert "has latents of 4 channels at 1/2 of the image's size; this model takes 8 channels at 1/2" in line
     assert "holds a UNet2DConditionModel; expected" in one_line(
-        str(folder("sd")), Extras(vae=str(folder("sd") / "unet"))
+        str(folder("sd")), PriorOptions(vae=str(folder("sd") / "unet"))
     )
 
 
 def test_additions_that_do_not_fit(folder: Folder, tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
-    assert "style.safetensors is missing" in one_line(str(folder("sd")), Extras(lora=str(file)))
+    assert "style.safetensors is missing" in one_line(str(folder("sd")), PriorOptions(lora=str(file)))
     lora_of("sdxl", file)
-    assert "does not fit this model" in one_line(str(folder("sd")), Extras(lora=str(file)))
-    assert "it adds to none of its layers" in one_line(str(folder("sana")), Extras(lora=str(file)))
-    assert "models of its kind take no LoRA" in one_line(str(folder("pixart")), Extras(lora=str(file)))
-    assert "models of its kind learn no words" in one_line(str(folder("sana")), Extras(words=str(file)))
-    assert "has no autoencoder; leave vae" in one_line(str(folder("if")), Extras(vae=str(tmp_path)))
-    assert "expected a folder with config.json" in one_line(str(folder("sd")), Extras(vae=str(tmp_path)))
-    assert "the prior mini takes nothing on top; lora" in one_line("mini", Extras(lora=str(file)))
-    assert "takes multiples of 4 pixels" in one_line(str(folder("flux")), Extras(size=18))
+    assert "does not fit this model" in one_line(str(folder("sd")), PriorOptions(lora=str(file)))
+    assert "it adds to none of its layers" in one_line(str(folder("sana")), PriorOptions(lora=str(file)))
+    assert "models of its kind take no LoRA" in one_line(str(folder("pixart")), PriorOptions(lora=str(file)))
+    assert "models of its kind learn no words" in one_line(
+        str(folder("sana")), PriorOptions(textual_inversion=str(file))
+    )
+    assert "has no autoencoder; leave vae" in one_line(str(folder("if")), PriorOptions(vae=str(tmp_path)))
+    assert "expected a folder with config.json" in one_line(str(folder("sd")), PriorOptions(vae=str(tmp_path)))
+    assert "the prior mini takes nothing on top; lora" in one_line("mini", PriorOptions(lora=str(file)))
+    assert "takes multiples of 4 pixels" in one_line(str(folder("flux")), PriorOptions(image_size=18))
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"lora": "style.bin"}, "lora is style.bin; only .safetensors files"),
-        ({"words": "word.pt"}, "words is word.pt; only .safetensors files"),
-        ({"size": 5000}, "size is 5000; expected up to 4096"),
-        ({"size": -8}, "size is -8"),
-        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"textual_inversion": "word.pt"}, "textual_inversion is word.pt; only .safetensors files"),
+        ({"image_size": 5000}, "image_size is 5000; expected up to 4096"),
+        ({"image_size": -8}, "image_size is -8"),
+        ({"embedded_guidance": float("nan")}, "embedded_guidance is nan"),
         ({"lora_scale": 99.0}, "lora_scale is 99.0; expected -10 to 10"),
-        ({"rows": -1}, "rows is -1; expected 1 to 1024"),
+        ({"max_batch": -1}, "max_batch is -1; expected 1 to 1024"),
     ],
 )
 def test_choices_out_of_range(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        Extras(**given)
+        PriorOptions(**given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sds3d.models.registry import BOOK
+from sds3d.models.registry import MODELS
 from tests.support.sds3d.model_runs import Captured, Folder
 
 
@@ -13,8 +13,8 @@ def test_the_book_is_told(capsys: Captured, folder: Folder, copy: Path) -> None:
 
     assert main(["models", "list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in BOOK)
-    for name, model in BOOK.items():
+    assert all(name in out for name in MODELS)
+    for name, model in MODELS.items():
         assert main(["models", "show", name]) == 0
         told = capsys.readouterr().out
         assert model.licence in told and all(source in told for source in model.sources)

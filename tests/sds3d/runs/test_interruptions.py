@@ -15,7 +15,7 @@ import pytest
 from torch import Tensor
 
 from sds3d.__main__ import main
-from sds3d.runs.run_directory import Record
+from sds3d.runs.run_directory import RunDirectory
 from sds3d.training import loop as generate_module
 from tests.support.sds3d.command_line import Captured, flags, refused
 
@@ -73,13 +73,13 @@ def test_the_draft_of_a_killed_process_does_not_occupy_a_folder(tmp_path: Path, 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".run-x8a.yaml").write_text("prompt: a")
-    assert Record.new(folder, main_config(small)).config().prompt == "a red teddy bear"
+    assert RunDirectory.new(folder, main_config(small)).config().prompt == "a red teddy bear"
 
 
 def main_config(small: list[str]):  # type: ignore[no-untyped-def]
     from sds3d.cli.arguments import generate
 
-    return generate(["a red teddy bear", *small]).run
+    return generate(["a red teddy bear", *small]).config
 
 
 def test_the_first_checkpoint_comes_early() -> None:
@@ -163,10 +163,10 @@ def test_bytes_that_are_no_text_are_told_with_their_file(name: str, copy: Path, 
 def test_a_full_disk_at_the_last_checkpoint_still_gives_the_asset(
     small: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(record: Record, step: int, state: dict[str, Tensor]) -> None:
+    def full(record: RunDirectory, step: int, state: dict[str, Tensor]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "x.safetensors")
 
-    monkeypatch.setattr(Record, "checkpoint", full)
+    monkeypatch.setattr(RunDirectory, "checkpoint", full)
     assert main(["generate", "a red teddy bear", *small, "--out", str(tmp_path / "run")]) == 0
     assert "no checkpoint at step 3" in capsys.readouterr().out
     assert (tmp_path / "run" / "asset.glb").is_file()
@@ -207,7 +207,7 @@ def test_an_export_that_cannot_be_is_refused_before_any_work(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "pyinstantmeshes" else found(name, *more)
     )
-    monkeypatch.setattr(Record, "latest", lambda _: pytest.fail("the checkpoint was read"))
+    monkeypatch.setattr(RunDirectory, "latest", lambda _: pytest.fail("the checkpoint was read"))
     assert line in refused(["export", str(copy), *words], capsys)
 
 
@@ -237,7 +237,7 @@ def test_a_missing_file_is_named_without_numbers_of_the_system(words: list[str],
 def test_texture_keeps_the_size_of_the_files_texture(tmp_path: Path) -> None:
     import numpy as np
 
-    from renderers.meshes.config import Solid
+    from renderers.meshes.config import MeshConfig
     from renderers.meshes.mesh import Mesh
     from sds3d.cli.arguments import texture
     from sds3d.formats.gltf.writer import write_glb
@@ -249,8 +249,8 @@ def test_texture_keeps_the_size_of_the_files_texture(tmp_path: Path) -> None:
     picture = np.zeros((1024, 1024, 3), np.uint8)
     write_glb(tmp_path / "a.glb", Mesh(square, faces, normals, uv, picture), {})
     sides = []
-    for more in ([], ["--scene.texture", "256"]):
-        scene = texture([str(tmp_path / "a.glb"), "a cat", *more]).run.scene
-        assert isinstance(scene, Solid)
-        sides.append(scene.texture)
+    for more in ([], ["--scene.texture-size", "256"]):
+        scene = texture([str(tmp_path / "a.glb"), "a cat", *more]).config.scene
+        assert isinstance(scene, MeshConfig)
+        sides.append(scene.texture_size)
     assert sides == [1024, 256]

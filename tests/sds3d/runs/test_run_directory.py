@@ -13,48 +13,48 @@ import torch
 from torch import Tensor
 
 from configs.run import RunConfig
-from sds3d.atomic_files import replacing, write_bytes
-from sds3d.runs.run_directory import KEPT, Record
+from sds3d.atomic_files import atomic_write, write_bytes
+from sds3d.runs.run_directory import KEEP_LAST, RunDirectory
 
 
 @pytest.fixture
-def record(tmp_path: Path, config: RunConfig) -> Record:
-    return Record.new(tmp_path / "run", config)
+def record(tmp_path: Path, config: RunConfig) -> RunDirectory:
+    return RunDirectory.new(tmp_path / "run", config)
 
 
 def state(step: int) -> dict[str, Tensor]:
     return {"done": torch.tensor(step), "scene.means": torch.full((5, 3), float(step))}
 
 
-def checkpoints(record: Record) -> list[str]:
+def checkpoints(record: RunDirectory) -> list[str]:
     return sorted(path.name for path in (record.folder / "checkpoints").iterdir())
 
 
 # --- folders ---
 
 
-def test_a_new_folder_says_what_was_asked(record: Record, config: RunConfig) -> None:
+def test_a_new_folder_says_what_was_asked(record: RunDirectory, config: RunConfig) -> None:
     assert record.config() == config
-    assert Record.open(record.folder).config() == config
+    assert RunDirectory.open(record.folder).config() == config
     assert [path.name for path in record.folder.iterdir()] == ["run.yaml"]
 
 
 def test_an_empty_folder_will_do(tmp_path: Path, config: RunConfig) -> None:
-    assert Record.new(tmp_path, config).config() == config
+    assert RunDirectory.new(tmp_path, config).config() == config
 
 
-def test_an_occupied_folder_is_left_alone(record: Record, config: RunConfig, tmp_path: Path) -> None:
+def test_an_occupied_folder_is_left_alone(record: RunDirectory, config: RunConfig, tmp_path: Path) -> None:
     before = (record.folder / "run.yaml").read_bytes()
     with pytest.raises(FileExistsError, match=r"already holds a run; go on with it by: sds3d resume .*; give another"):
-        Record.new(record.folder, config)
+        RunDirectory.new(record.folder, config)
     assert (record.folder / "run.yaml").read_bytes() == before
     other = tmp_path / "other"
     other.mkdir()
     (other / "letter.txt").write_text("dear")
     with pytest.raises(FileExistsError, match=r"already holds something else; give another --out"):
-        Record.new(other, config)
+        RunDirectory.new(other, config)
     with pytest.raises(FileExistsError, match="already holds something else"):
-        Record.new(other / "letter.txt", config)
+        RunDirectory.new(other / "letter.txt", config)
     assert [path.name for path in other.iterdir()] == ["letter.txt"]
 
 
@@ -62,19 +62,19 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, config: RunConfi
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "run", Path("/proc/sds3d/run")):
         with pytest.raises(OSError, match=f"the folder {folder} can not be made .*; give another --out"):
-            Record.new(folder, config)
+            RunDirectory.new(folder, config)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"is not the folder of a run: it has no run\.yaml"):
-            Record.open(folder)
+            RunDirectory.open(folder)
 
 
 # --- checkpoints ---
 
 
-def test_the_newest_checkpoint_comes_back_bit_for_bit(record: Record) -> None:
+def test_the_newest_checkpoint_comes_back_bit_for_bit(record: RunDirectory) -> None:
     saved = {
         "a": torch.randn(3, 4),
         "b": torch.arange(5, dtype=torch.uint8),
@@ -89,12 +89,12 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(record: Record) -> None:
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in saved.items())
 
 
-def test_only_the_last_few_are_kept(record: Record) -> None:
+def test_only_the_last_few_are_kept(record: RunDirectory) -> None:
     for step in (9, 10, 99, 100, 999_999, 1_000_000):
         record.checkpoint(step, state(step))
         assert record.latest()[0]["done"] == step
     files = [f"step-{step:07d}{ending}" for step in (999_999, 1_000_000) for ending in (".json", ".safetensors")]
-    assert checkpoints(record) == files and len(files) == 2 * KEPT
+    assert checkpoints(record) == files and len(files) == 2 * KEEP_LAST
 
 
 def damage(file: Path, kind: str) -> None:
@@ -113,7 +113,7 @@ def damage(file: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut short", "one bit", "empty", "no description", "broken description"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(record: Record, kind: str) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(record: RunDirectory, kind: str) -> None:
     record.checkpoint(10, state(10))
     record.checkpoint(20, state(20))
     damage(record.folder / "checkpoints" / "step-0000020.safetensors", kind)
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(record: Record, kind: 
     ]
 
 
-def test_no_whole_checkpoint_is_an_error(record: Record) -> None:
+def test_no_whole_checkpoint_is_an_error(record: RunDirectory) -> None:
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         record.latest()
     record.checkpoint(10, state(10))
@@ -139,7 +139,9 @@ def test_no_whole_checkpoint_is_an_error(record: Record) -> None:
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".json"])
-def test_a_full_disk_leaves_the_old_checkpoint(record: Record, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(
+    record: RunDirectory, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
     record.checkpoint(10, state(10))
     before = checkpoints(record)
     whole = Path.write_bytes
@@ -164,29 +166,29 @@ def test_a_full_disk_leaves_the_old_checkpoint(record: Record, monkeypatch: pyte
 # --- figures and pictures ---
 
 
-def rows(record: Record) -> list[dict[str, float]]:
+def rows(record: RunDirectory) -> list[dict[str, float]]:
     return [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_metrics_are_one_object_a_line(record: Record) -> None:
+def test_metrics_are_one_object_a_line(record: RunDirectory) -> None:
     for step in (1, 2, 3):
         record.log({"step": step, "gradient": 0.5})
     assert [row["step"] for row in rows(record)] == [1, 2, 3]
 
 
-def test_steps_that_are_done_again_are_not_told_twice(record: Record) -> None:
-    record.rewind(5)  # Nothing there yet.
+def test_steps_that_are_done_again_are_not_told_twice(record: RunDirectory) -> None:
+    record.truncate_metrics(5)  # Nothing there yet.
     for step in range(1, 9):
         record.log({"step": step})
     with (record.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "cut')
-    record.rewind(5)
+    record.truncate_metrics(5)
     assert [row["step"] for row in rows(record)] == [1, 2, 3, 4, 5]
     record.log({"step": 6})
     assert [row["step"] for row in rows(record)][-2:] == [5, 6]
 
 
-def test_previews_show_the_views_side_by_side(record: Record) -> None:
+def test_previews_show_the_views_side_by_side(record: RunDirectory) -> None:
     from PIL import Image
 
     rgb = torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), 2.0)])
@@ -199,7 +201,7 @@ def test_previews_show_the_views_side_by_side(record: Record) -> None:
 def test_nothing_is_left_behind_by_a_failed_write(tmp_path: Path) -> None:
     target = tmp_path / "a" / "file.json"
     write_bytes(target, b"old")
-    with pytest.raises(RuntimeError), replacing(target) as draft:
+    with pytest.raises(RuntimeError), atomic_write(target) as draft:
         draft.write_bytes(b"new")
         raise RuntimeError
     assert target.read_bytes() == b"old"

@@ -13,30 +13,36 @@ from torch import Tensor
 
 from configs.registry import OBJECTIVES
 from configs.run import RunConfig
-from guidance.critics.lora import LoRA
-from guidance.gradient_clipping import Limits
-from guidance.priors.base import generator
-from renderers.cameras import ring
-from renderers.meshes.config import Solid
-from renderers.scene import joined
-from renderers.splats.config import Splats
+from guidance.critics.lora import CriticConfig
+from guidance.gradient_clipping import GradientClipping
+from guidance.priors.base import make_rng
+from renderers.cameras import orbit_cameras
+from renderers.meshes.config import MeshConfig
+from renderers.scene import cat_outputs
+from renderers.splats.config import SplatConfig
 from sds3d.console import Console
-from sds3d.models.loading import open_prior
-from sds3d.runs.run_directory import Record
-from sds3d.training.loop import Stop, optimise
-from sds3d.training.trainer import Run
-from sds3d.training.view_sampling import chunked
+from sds3d.models.loading import load_prior
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.loop import StopSignal, train
+from sds3d.training.trainer import Trainer
+from sds3d.training.view_sampling import chunk_slices
 
 CPU = torch.device("cpu")
 CONFIG = RunConfig(
-    "a red disc", prior="toy", scene=Splats(count=40, max_count=60), critic=LoRA(rank=2), steps=2, views=4, device="cpu"
+    "a red disc",
+    prior="toy",
+    scene=SplatConfig(init_count=40, cap_max=60),
+    critic=CriticConfig(rank=2),
+    steps=2,
+    batch_size=4,
+    device="cpu",
 )
 Gradients = dict[str, Tensor]
 
 
-def stepped(config: RunConfig) -> tuple[Run, Gradients]:
+def stepped(config: RunConfig) -> tuple[Trainer, Gradients]:
     """A run after one step, and the gradients that its scene's parameters got."""
-    run = Run(config, open_prior(config.prior, CPU), CPU)
+    run = Trainer(config, load_prior(config.prior, CPU), CPU)
     next(run.steps())
     return run, {name: p.grad.clone() for name, p in run.scene.named_parameters() if p.grad is not None}
 
@@ -51,45 +57,47 @@ def alike(found: Gradients, wanted: Gradients) -> None:
 
 @pytest.mark.parametrize(("views", "parts", "many", "sizes"), [(4, 2, 1, [2, 2]), (5, 2, 1, [3, 2]), (8, 4, 4, [4, 4])])
 def test_parts_are_whole_groups(views: int, parts: int, many: int, sizes: list[int]) -> None:
-    rows = chunked(views, parts, many)
+    rows = chunk_slices(views, parts, many)
     assert [len(range(views)[part]) for part in rows] == sizes
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4])
-@pytest.mark.parametrize("change", [{}, {"limits": Limits(pixel=0.01, clamp=(0.5, 0.5))}], ids=["free", "limits"])
+@pytest.mark.parametrize(
+    "change", [{}, {"clipping": GradientClipping(pixel_norm=0.01, value=(0.5, 0.5))}], ids=["free", "clipping"]
+)
 def test_parts_pull_as_the_whole_does(parts: int, change: dict[str, Any]) -> None:
     config = replace(CONFIG, **change)
     whole, wanted = stepped(config)
-    pieces, found = stepped(replace(config, accumulate=parts))
+    pieces, found = stepped(replace(config, num_chunks=parts))
     alike(found, wanted)
     assert isinstance(whole.scene.pull, Tensor) and isinstance(pieces.scene.pull, Tensor)
     torch.testing.assert_close(pieces.scene.pull, whole.scene.pull, atol=1e-5, rtol=1e-3)
     assert torch.equal(pieces.scene.pictures, whole.scene.pictures)  # type: ignore[arg-type]
-    for name, rng in whole.chance.items():
-        assert torch.equal(rng.get_state(), pieces.chance[name].get_state())
+    for name, rng in whole.rngs.items():
+        assert torch.equal(rng.get_state(), pieces.rngs[name].get_state())
 
 
 def test_a_critic_learns_the_same_from_parts() -> None:
-    prior = open_prior("mini", CPU)
+    prior = load_prior("mini", CPU)
     x = torch.randn(
-        3, *prior.encode(torch.zeros(1, 3, prior.picture_size, prior.picture_size)).shape[1:], generator=generator(1)
+        3, *prior.encode(torch.zeros(1, 3, prior.image_size, prior.image_size)).shape[1:], generator=make_rng(1)
     )
-    told = replace(prior.read(["a cat"] * 3), camera=torch.zeros(3, 2))
+    told = replace(prior.encode_prompt(["a cat"] * 3), camera=torch.zeros(3, 2))
     learnt = []
     for parts in (1, 2):
-        critic = LoRA(rank=1).build(prior, generator(0))  # type: ignore[arg-type]
-        critic.learn(x, told, parts)
-        learnt.append(critic._optimiser.state[critic.adapted.network.get_parameter(next(iter(critic._trained)))])
+        critic = CriticConfig(rank=1).build(prior, make_rng(0))  # type: ignore[arg-type]
+        critic.train_step(x, told, parts)
+        learnt.append(critic._optimizer.state[critic.denoiser.network.get_parameter(next(iter(critic._trainable)))])
     torch.testing.assert_close(learnt[1]["exp_avg"], learnt[0]["exp_avg"], atol=1e-5, rtol=1e-2)
 
 
 def test_frames_of_a_mesh_come_together() -> None:
-    scene = Solid(texture=16).build("cpu", generator(0))
-    cameras = ring(3, 0.2, 16)
+    scene = MeshConfig(texture_size=16).build("cpu", make_rng(0))
+    cameras = orbit_cameras(3, 0.2, 16)
     whole = scene.render(cameras, torch.ones(3, 3))
-    both = joined([scene.render(cameras[:2], torch.ones(2, 3)), scene.render(cameras[2:], torch.ones(1, 3))])
+    both = cat_outputs([scene.render(cameras[:2], torch.ones(2, 3)), scene.render(cameras[2:], torch.ones(1, 3))])
     torch.testing.assert_close(both.rgb, whole.rgb.detach())
-    assert both.statistics.pixels == whole.statistics.pixels and not both.rgb.requires_grad
+    assert both.info.pixels == whole.info.pixels and not both.rgb.requires_grad
 
 
 # --- where the memory runs out ---
@@ -110,46 +118,48 @@ class Tight:
 
 def test_a_step_goes_on_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     _, wanted = stepped(CONFIG)
-    prior = open_prior("toy", CPU)
+    prior = load_prior("toy", CPU)
     tight = Tight(1, prior.encode)
     monkeypatch.setattr(type(prior), "encode", lambda _, rgb: tight(rgb))
-    run = Run(CONFIG, prior, CPU)
+    run = Trainer(CONFIG, prior, CPU)
     first, second = run.steps()
-    assert run.chunks == 4 and tight.refused == 2 and second.remarks == ()
-    assert first.remarks == tuple(f"the memory ran out: from here on a step's pictures in {n} parts" for n in (2, 4))
-    again, found = stepped(replace(CONFIG, accumulate=4))
+    assert run.num_chunks == 4 and tight.refused == 2 and second.warnings == ()
+    assert first.warnings == tuple(f"the memory ran out: from here on a step's pictures in {n} parts" for n in (2, 4))
+    again, found = stepped(replace(CONFIG, num_chunks=4))
     alike(found, wanted)
     next(again.steps())
-    assert all(torch.equal(value, run.scene.state()[name]) for name, value in again.scene.state().items())
+    assert all(
+        torch.equal(value, run.scene.training_state()[name]) for name, value in again.scene.training_state().items()
+    )
 
 
 def test_the_memory_that_runs_out_is_told_and_kept_a_checkpoint_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prior = open_prior("toy", CPU)
+    prior = load_prior("toy", CPU)
     tight = Tight(2, prior.encode)
     monkeypatch.setattr(type(prior), "encode", lambda _, rgb: tight(rgb))
-    run, record = Run(CONFIG, prior, CPU), Record.new(tmp_path / "run", CONFIG)
-    optimise(run, record, Console("live"), Stop())
+    run, record = Trainer(CONFIG, prior, CPU), RunDirectory.new(tmp_path / "run", CONFIG)
+    train(run, record, Console("live"), StopSignal())
     assert "from here on a step's pictures in 2 parts" in capsys.readouterr().out
     assert int(record.latest()[0]["done"]) == 2
 
-    run, record = Run(replace(CONFIG, steps=9), prior, CPU), Record.new(tmp_path / "other", CONFIG)
+    run, record = Trainer(replace(CONFIG, steps=9), prior, CPU), RunDirectory.new(tmp_path / "other", CONFIG)
     next(run.steps())
     tight.most = 0
     with pytest.raises(ValueError, match="the memory of cpu ran out at step 2, picture by picture; see: sds3d plan"):
-        optimise(run, record, Console("quiet"), Stop())
+        train(run, record, Console("quiet"), StopSignal())
     assert int(record.latest()[0]["done"]) == 1
 
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_parts_there_can_not_be(count: int) -> None:
-    with pytest.raises(ValueError, match=f"accumulate is {count}; expected 1 to 4, the pictures in a step"):
-        replace(CONFIG, accumulate=count)
+    with pytest.raises(ValueError, match=f"num_chunks is {count}; expected 1 to 4, the pictures in a step"):
+        replace(CONFIG, num_chunks=count)
 
 
 @pytest.mark.parametrize("name", ["sds", "csd", "ism"])
 def test_objectives_in_parts(name: str) -> None:
     config = replace(CONFIG, objective=OBJECTIVES[name]())
-    (_, wanted), (_, found) = stepped(config), stepped(replace(config, accumulate=2))
+    (_, wanted), (_, found) = stepped(config), stepped(replace(config, num_chunks=2))
     alike(found, wanted)

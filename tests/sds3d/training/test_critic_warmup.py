@@ -11,37 +11,48 @@ from typing import Any
 import pytest
 import torch
 
-from guidance.priors.mini.prior import EmbeddedPrior
+from guidance.priors.mini.prior import MiniPrior
 from sds3d.__main__ import main
-from sds3d.runs.run_directory import Record
-from sds3d.training.loop import Stop
+from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.loop import StopSignal
 from tests.support.sds3d.command_line import Captured
 
-CRITIC = ("--critic.rank", "2", "--critic.samples", "5", "--critic.stages", "2", "--critic.stage-steps", "2")
+CRITIC = (
+    "--critic.rank",
+    "2",
+    "--critic.num-prior-samples",
+    "5",
+    "--critic.num-stages",
+    "2",
+    "--critic.stage-steps",
+    "2",
+)
 Interrupt = Callable[[int, signal.Signals], list[int]]
 
 
 @pytest.fixture(autouse=True)
 def _no_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out mesh, film and pictures."""
-    monkeypatch.setattr("sds3d.cli.commands.finish", lambda run, record, console, seconds: record.folder / "asset.glb")
+    monkeypatch.setattr(
+        "sds3d.cli.commands.finalize", lambda run, record, console, seconds: record.folder / "asset.glb"
+    )
 
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
     """Has a signal come while a question is answered; returns what will hold the number of each question."""
-    plain = EmbeddedPrior.predict
+    plain = MiniPrior.predict_noise
 
     def arrange(number: int, kind: signal.Signals) -> list[int]:
         asked: list[int] = []
 
-        def predict(prior: EmbeddedPrior, *given: Any) -> Any:
+        def predict(prior: MiniPrior, *given: Any) -> Any:
             asked.append(len(asked) + 1)
             if len(asked) == number:
                 os.kill(os.getpid(), kind)
             return plain(prior, *given)
 
-        monkeypatch.setattr(EmbeddedPrior, "predict", predict)
+        monkeypatch.setattr(MiniPrior, "predict_noise", predict)
         return asked
 
     return arrange
@@ -68,9 +79,9 @@ def test_it_ends_between_two_questions_and_goes_on_from_the_start(
     assert len(asked) <= question + 1 and signal.getsignal(kind) == before
     out, err = capsys.readouterr()
     assert out.endswith(f"go on with: sds3d resume {tmp_path / 'run'}\n") and err == "\nstopped\n"
-    assert Record.open(tmp_path / "run").latest()[0]["done"] == 0
+    assert RunDirectory.open(tmp_path / "run").latest()[0]["done"] == 0
     assert main(["resume", str(tmp_path / "run"), "--quiet"]) == 0
-    found, wanted = (Record.open(tmp_path / folder).latest()[0] for folder in ("run", "whole"))
+    found, wanted = (RunDirectory.open(tmp_path / folder).latest()[0] for folder in ("run", "whole"))
     assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
@@ -85,13 +96,13 @@ def test_a_comparison_ends_there_in_good_order(
 
 
 def test_who_was_stopped_before_it_began_is_not_prepared() -> None:
-    stop = Stop(wanted=True)
-    with pytest.raises(KeyboardInterrupt), stop.at_once():
+    stop = StopSignal(requested=True)
+    with pytest.raises(KeyboardInterrupt), stop.interrupt_immediately():
         pytest.fail("it began")
-    stop = Stop()
-    with stop.at_once():
+    stop = StopSignal()
+    with stop.interrupt_immediately():
         pass
-    stop.heard(signal.SIGINT, None)
-    assert stop.wanted, "outside the first is kept for the next step"
+    stop.handle(signal.SIGINT, None)
+    assert stop.requested, "outside the first is kept for the next step"
     with pytest.raises(KeyboardInterrupt):
-        stop.heard(signal.SIGINT, None)
+        stop.handle(signal.SIGINT, None)

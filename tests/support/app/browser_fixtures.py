@@ -24,18 +24,18 @@ FLAGS = (
 )
 """3D is drawn in software, without --disable-gpu, which makes it slower; its watchdog takes a busy machine for a
 hang."""
-PATIENCE = 240_000
+TIMEOUT_MS = 240_000
 """Milliseconds that a busy machine may take for anything."""
-SHORT = {
-    "scene.count": "400",
-    "scene.max_count": "500",
-    "scene.opacity": "0.9",
-    "mesh.faces": "500",
-    "mesh.texture": "64",
-    "mesh.resolution": "32",
-    "mesh.views": "3",
-    "mesh.outline": "32",
-    "mesh.pictures": "48",
+SHORT_RUN_FIELDS = {
+    "scene.init_count": "400",
+    "scene.cap_max": "500",
+    "scene.init_opacity": "0.9",
+    "mesh_extraction.faces": "500",
+    "mesh_extraction.texture_size": "64",
+    "mesh_extraction.resolution": "32",
+    "mesh_extraction.views": "3",
+    "mesh_extraction.silhouette_size": "32",
+    "mesh_extraction.texture_render_size": "48",
 }
 """Advanced fields of a run whose mesh takes a moment."""
 
@@ -53,14 +53,14 @@ class Server:
 
     def start(self) -> float:
         """Serves; returns the seconds until it did."""
-        began = time.monotonic()
+        started = time.monotonic()
         command = [sys.executable, "-m", "app", "--runs", str(self.runs), "--port", str(self.port), *self.flags]
         log = (self.runs.parent / "server.log").open("ab")
-        surroundings = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=surroundings)
-        until(lambda: listens(self.port) or self.process.poll() is not None, 180)
+        env = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+        wait_until(lambda: is_listening(self.port) or self.process.poll() is not None, 180)
         assert self.process.poll() is None, (self.runs.parent / "server.log").read_text()[-2000:]
-        return time.monotonic() - began
+        return time.monotonic() - started
 
     def kill(self) -> None:
         """As a crash ends it."""
@@ -68,7 +68,7 @@ class Server:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Ends it and the runs that it started."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
@@ -96,63 +96,63 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-def tab(opened: Any, server: Server, asked: list[str], path: str = "", **context: Any) -> Any:
-    """A new visitor's tab on the page; `asked` gets the address of every request."""
+def open_tab(opened: Any, server: Server, requested_urls: list[str], path: str = "", **context: Any) -> Any:
+    """A new visitor's tab on the page; `requested_urls` gets the address of every request."""
     visitor = opened.new_context(viewport={"width": 1280, "height": 900}, **context)
-    visitor.set_default_timeout(PATIENCE)
+    visitor.set_default_timeout(TIMEOUT_MS)
     page = visitor.new_page()
-    visitor.on("request", lambda request: asked.append(request.url))
-    page.goto(server.address + path, timeout=PATIENCE)
+    visitor.on("request", lambda request: requested_urls.append(request.url))
+    page.goto(server.address + path, timeout=TIMEOUT_MS)
     page.wait_for_selector("#prompt textarea")
     return page
 
 
-def fill(page: Any, prompt: str, steps: int) -> None:
+def fill_form(page: Any, prompt: str, steps: int) -> None:
     """Fills the form for a short run."""
     page.locator("#prompt textarea").fill(prompt)
-    shorten(page, steps, "generate")
+    shorten_run(page, steps, "generate")
 
 
-def shorten(page: Any, steps: int, place: str, more: Mapping[str, str] = SHORT) -> None:
+def shorten_run(page: Any, steps: int, tab_name: str, values: Mapping[str, str] = SHORT_RUN_FIELDS) -> None:
     """Sets the advanced fields of a tab for a short run."""
-    box = page.locator(f"#fields-{place}")
+    box = page.locator(f"#fields-{tab_name}")
     if not box.is_visible():
-        page.locator(f"#choices-{place} button").first.click()
+        page.locator(f"#choices-{tab_name} button").first.click()
     box.wait_for()
     page.wait_for_timeout(1000)
-    for name, value in {"steps": str(steps), **more}.items():
+    for name, value in {"steps": str(steps), **values}.items():
         script = "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }"
         box.locator(f'[data-name="{name}"]').evaluate(script, value)
     page.wait_for_timeout(500)
-    box.locator(".count", has_text=f"{1 + len(more)} changed").wait_for()
+    box.locator(".count", has_text=f"{1 + len(values)} changed").wait_for()
 
 
-def run_of(page: Any) -> str:
+def run_in_address(page: Any) -> str:
     """The run in a tab's address, once there is one."""
     page.wait_for_function("new URL(location.href).searchParams.get('run')")
     found: str = page.evaluate("new URL(location.href).searchParams.get('run')")
     return found
 
 
-def badge(page: Any, words: str, place: str = "generate") -> None:
+def wait_for_badge(page: Any, text: str, tab_name: str = "generate") -> None:
     """Waits until the card of a run says so."""
-    page.locator(f"#live-{place} .badge", has_text=words).wait_for(timeout=PATIENCE)
+    page.locator(f"#live-{tab_name} .badge", has_text=text).wait_for(timeout=TIMEOUT_MS)
 
 
-def step_of(page: Any) -> int:
+def shown_step(page: Any) -> int:
     """The step that the card tells of, 0 before the first."""
     words = page.locator("#live-generate .line").inner_text().split()
     return int(words[1].replace(",", "")) if words[:1] == ["Step"] else 0
 
 
-def until(true: Callable[[], object], seconds: float) -> None:
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
     limit = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < limit, "it never came to that"
         time.sleep(0.2)
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

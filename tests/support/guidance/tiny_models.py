@@ -33,7 +33,7 @@ def build(kind: str) -> Any:
         pipe = _MAKERS[kind]()
         for module in pipe.components.values():
             if isinstance(module, nn.Module):
-                _liven(module)
+                _randomize_zeros(module)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -79,7 +79,7 @@ def clip_vision(projection: bool = False) -> Any:
     sizes = {"hidden_size": 24, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = CLIPVisionConfig(**sizes, image_size=32, patch_size=16, projection_dim=16)
     made = CLIPVisionModelWithProjection(config) if projection else CLIPVisionModel(config)
-    _liven(made)
+    _randomize_zeros(made)
     return made
 
 
@@ -219,7 +219,7 @@ def _sd3(third: bool = True) -> Any:
     )
 
 
-def _flux(guided: bool = True) -> Any:
+def _flux(guidance_embeds: bool = True) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel(
@@ -232,7 +232,7 @@ def _flux(guided: bool = True) -> Any:
         joint_attention_dim=32,
         pooled_projection_dim=32,
         axes_dims_rope=(4, 4, 8),
-        guidance_embeds=guided,
+        guidance_embeds=guidance_embeds,
     )
     return FluxPipeline(
         transformer=transformer,
@@ -245,11 +245,11 @@ def _flux(guided: bool = True) -> Any:
     )
 
 
-def _pixart(told: bool = True) -> Any:
+def _pixart(with_sizes: bool = True) -> Any:
     from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
     transformer = PixArtTransformer2DModel(
-        sample_size=128 if told else 16,  # By which its pipeline knows whether to tell sizes.
+        sample_size=128 if with_sizes else 16,  # By which its pipeline knows whether to tell sizes.
         patch_size=2,
         num_layers=2,
         attention_head_dim=12,
@@ -259,17 +259,17 @@ def _pixart(told: bool = True) -> Any:
         cross_attention_dim=24,
         caption_channels=32,
         norm_num_groups=4,
-        use_additional_conditions=told,
+        use_additional_conditions=with_sizes,
     )
     scheduler = DDIMScheduler(
         beta_start=0.0001, beta_end=0.02, beta_schedule="linear", clip_sample=False, set_alpha_to_one=False
     )
-    kind = PixArtAlphaPipeline if told else PixArtSigmaPipeline
+    kind = PixArtAlphaPipeline if with_sizes else PixArtSigmaPipeline
     return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), vae=vae(), transformer=transformer, scheduler=scheduler)
 
 
 @torch.no_grad()
-def _liven(module: nn.Module) -> None:
+def _randomize_zeros(module: nn.Module) -> None:
     """No layer stays at a zero that training would start from: answers have to depend on everything."""
     module.eval().requires_grad_(False)
     for parameter in module.parameters():
@@ -286,9 +286,9 @@ _MAKERS = {
     "sd3-two": lambda: _sd3(third=False),
     "flux": _flux,
     "pixart": _pixart,
-    "pixart-sigma": lambda: _pixart(told=False),
+    "pixart-sigma": lambda: _pixart(with_sizes=False),
     "sana": sana,
     "sana-solver": lambda: sana(solver=True),
     "sana-sprint": lambda: sana(guided=True),
-    "flux-fast": lambda: _flux(guided=False),
+    "flux-fast": lambda: _flux(guidance_embeds=False),
 }

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import guided
-from guidance.priors.base import cleaned, noised
-from guidance.priors.diffusers.loading import open_family
-from guidance.priors.diffusers.options import Extras
-from guidance.priors.diffusers.prior import FamilyPrior
+from guidance.objectives.base import classifier_free_guidance
+from guidance.priors.base import add_noise, predict_x0
+from guidance.priors.diffusers.loading import load_diffusers_prior
+from guidance.priors.diffusers.options import PriorOptions
+from guidance.priors.diffusers.prior import DiffusersPrior
 from tests.support.guidance.tiny_models import build
 
 CPU = torch.device("cpu")
@@ -22,41 +22,41 @@ STEPS = 4
 TEXT = "a teddy bear"
 
 
-class Opened:
+class LoadedPipeline:
     """A pipeline of the tests, its folder, and the prior that was opened from there."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.pipe, self.folder = kind, build(kind), folder
         self.pipe.save_pretrained(folder)
-        self.prior = open_family(folder, CPU, Extras(size=SIZE))
+        self.prior = load_diffusers_prior(folder, CPU, PriorOptions(image_size=SIZE))
 
     def latents(self, count: int = 1) -> Tensor:
         shape = self.prior.encode(torch.zeros(1, 3, SIZE, SIZE)).shape
         return torch.randn(count, *shape[1:], generator=torch.Generator().manual_seed(3))
 
-    def drawn(self, **given: Any) -> Tensor:
+    def pipeline_image(self, **kwargs: Any) -> Tensor:
         """The pipeline's own picture of `TEXT`, in a few steps."""
         if {"pixart", "sana"} & set(self.kind.split("-")):
-            given["use_resolution_binning"] = False
+            kwargs["use_resolution_binning"] = False
         sizes = {"height": SIZE, "width": SIZE, "num_inference_steps": STEPS}
-        pictures: Tensor = self.pipe(TEXT, **sizes, output_type="pt", **given).images
-        return pictures
+        images: Tensor = self.pipe(TEXT, **sizes, output_type="pt", **kwargs).images
+        return images
 
 
-Open = Callable[[str], Opened]
+LoadPipeline = Callable[[str], LoadedPipeline]
 
 
-def ddim(prior: FamilyPrior, x_t: Tensor, scheduler: Any, scale: float) -> Tensor:
+def sample_ddim_reference(prior: DiffusersPrior, x_t: Tensor, scheduler: Any, guidance_scale: float) -> Tensor:
     """Clean latents by our own DDIM steps at the times of a scheduler (Song et al. 2021, eq. 12 with no noise)."""
-    text, empty = prior.read([TEXT]), prior.read([""])
+    text, uncond = prior.encode_prompt([TEXT]), prior.encode_prompt([""])
     scheduler.set_timesteps(STEPS)
     times = scheduler.timesteps.tolist()
     stride = scheduler.config.num_train_timesteps // STEPS
     for step in times:
-        now = torch.tensor([step / 999])
-        answers = prior.predict(x_t, now, [empty, text])
-        answer = guided(answers[0], answers[1], scale)
-        x = cleaned(x_t, answer, *prior.levels(now))
+        t = torch.tensor([step / 999])
+        noise_preds = prior.predict_noise(x_t, t, [uncond, text])
+        noise_pred = classifier_free_guidance(noise_preds[0], noise_preds[1], guidance_scale)
+        x = predict_x0(x_t, noise_pred, *prior.alpha_sigma(t))
         # `set_alpha_to_one=False`: the last step ends at the first level.
-        x_t = noised(x, answer, *prior.levels(torch.tensor([max(step - stride, 0) / 999])))
+        x_t = add_noise(x, noise_pred, *prior.alpha_sigma(torch.tensor([max(step - stride, 0) / 999])))
     return x_t

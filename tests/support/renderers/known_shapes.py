@@ -11,9 +11,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from renderers.cameras import Cameras
-from renderers.meshes.mesh import Mesh, Surface, blended, look
-from renderers.scene import Frame, Scene
-from renderers.splats.config import Splats
+from renderers.meshes.mesh import Mesh, Surface, interpolate_at_pixels, rasterize_surface
+from renderers.scene import RenderOutput, Scene
+from renderers.splats.config import SplatConfig
 from renderers.splats.scene import SplatScene
 
 Colouring = Callable[[ndarray], ndarray]
@@ -52,14 +52,14 @@ class Painted(Scene):
         super().__init__()
         self.surface, self.colouring = surface, colouring
 
-    def render(self, cameras: Cameras, background: Tensor) -> Frame:
-        fragments = look(self.surface, cameras)
+    def render(self, cameras: Cameras, background: Tensor) -> RenderOutput:
+        fragments = rasterize_surface(self.surface, cameras)
         seen = torch.from_numpy(fragments.seen)[..., None].float()
         rgb = torch.zeros(*seen.shape[:3], 3)
-        points = blended(fragments, self.surface.faces, self.surface.vertices)
+        points = interpolate_at_pixels(fragments, self.surface.faces, self.surface.vertices)
         rgb[seen[..., 0] > 0] = torch.from_numpy(self.colouring(points)).float()
         rgb = rgb + (1 - seen) * background[:, None, None]
-        return Frame(rgb, seen, torch.from_numpy(fragments.depth)[..., None])
+        return RenderOutput(rgb, seen, torch.from_numpy(fragments.depth)[..., None])
 
 
 def unwrapped(surface: Surface, texture: ndarray) -> Mesh:
@@ -75,7 +75,7 @@ def covered(parts: list[tuple[ndarray, tuple[float, float, float], float]], seed
     scales = np.concatenate([np.full(len(positions), scale) for positions, _, scale in parts])
     colours = np.concatenate([np.tile(colour, (len(positions), 1)) for positions, colour, _ in parts])
     opacities = chance.uniform(0.4, 0.95, len(means))
-    scene = Splats(count=len(means), max_count=len(means)).build("cpu", torch.Generator().manual_seed(seed))
+    scene = SplatConfig(init_count=len(means), cap_max=len(means)).build("cpu", torch.Generator().manual_seed(seed))
     values = {
         "means": means,
         "log_scales": np.log(scales)[:, None].repeat(3, 1),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.cameras import Cameras, looking_at_origin
-from renderers.scene import Frame
-from renderers.splats.gaussians import Gaussians, Wish
-from renderers.splats.rasterization import rasterise
+from renderers.cameras import Cameras, look_at_origin
+from renderers.scene import RenderOutput
+from renderers.splats.gaussians import Gaussians, RasterizationOptions
+from renderers.splats.rasterization import rasterize
 
 NAMES = [field.name for field in fields(Gaussians)]
 
@@ -36,36 +36,36 @@ def cast(splats: Gaussians, kind: torch.dtype) -> Gaussians:
 
 
 def cameras(views: int = 2, size: int = 48) -> Cameras:
-    return looking_at_origin(torch.arange(views) * 1.7, torch.linspace(-0.6, 0.8, views), size)
+    return look_at_origin(torch.arange(views) * 1.7, torch.linspace(-0.6, 0.8, views), size)
 
 
 @dataclass
 class Drawn:
-    frame: Frame
+    frame: RenderOutput
     gradients: dict[str, Tensor]
 
 
-def drawn(splats: Gaussians, kind: torch.dtype, looks: Cameras, wish: Wish | None = None) -> Drawn:
+def drawn(splats: Gaussians, kind: torch.dtype, looks: Cameras, wish: RasterizationOptions | None = None) -> Drawn:
     """A picture and all gradients of a fixed random function of its colour, alpha, depth and normal."""
     leaves = cast(splats, kind)
     for name in NAMES:
         getattr(leaves, name).requires_grad_()
     background = torch.full((len(looks), 3), 0.3, dtype=kind, requires_grad=True)
-    frame = rasterise(leaves, looks, background, wish or Wish())
+    frame = rasterize(leaves, looks, background, wish or RasterizationOptions())
     chance = torch.Generator().manual_seed(5)
     parts = [(frame.rgb, 1.0), (frame.alpha, 1.0), (frame.depth, 0.1)]
     parts += [] if frame.normal is None else [(frame.normal, 1.0)]
-    distortion = frame.statistics.distortion
+    distortion = frame.info.distortion
     parts += [] if distortion is None else [(distortion, 1.0)]
     weights = [weight * torch.randn(part.shape, generator=chance).to(kind) for part, weight in parts]
     torch.stack([(part * weight).sum() for (part, _), weight in zip(parts, weights, strict=True)]).sum().backward()
     gradients = {name: getattr(leaves, name).grad for name in NAMES}
-    gradients |= {"means2d": frame.statistics.means2d_gradient, "background": background.grad}
-    if frame.statistics.means2d_absolute is not None:
-        gradients["means2d, absolute"] = frame.statistics.means2d_absolute
+    gradients |= {"means2d": frame.info.means2d_grad, "background": background.grad}
+    if frame.info.means2d_absgrad is not None:
+        gradients["means2d, absolute"] = frame.info.means2d_absgrad
     normal = None if frame.normal is None else frame.normal.detach()
     layers = (frame.rgb.detach(), frame.alpha.detach(), frame.depth.detach())
-    return Drawn(Frame(*layers, frame.statistics, normal), gradients)
+    return Drawn(RenderOutput(*layers, frame.info, normal), gradients)
 
 
 def one_splat() -> Gaussians:
@@ -90,7 +90,7 @@ def around_the_camera() -> Gaussians:
 
 def per_camera_colours() -> Gaussians:
     splats = cloud(120)
-    return replace(splats, colours=torch.stack([splats.colours, 1 - splats.colours]))
+    return replace(splats, colors=torch.stack([splats.colors, 1 - splats.colors]))
 
 
 SCENES = {

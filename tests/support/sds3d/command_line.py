@@ -19,8 +19,9 @@ Captured = pytest.CaptureFixture[str]
 def flags(prior_folder: Path) -> list[str]:
     """Of a run of seconds."""
     text = (
-        "--steps 3 --views 1 --device cpu --scene.count 400 --scene.max-count 700 --scene.opacity 0.9 "
-        "--mesh.faces 500 --mesh.texture 64 --mesh.resolution 32 --mesh.views 3 --mesh.outline 32 --mesh.pictures 48"
+        "--steps 3 --batch-size 1 --device cpu --scene.init-count 400 --scene.cap-max 700 --scene.init-opacity 0.9 "
+        "--mesh-extraction.faces 500 --mesh-extraction.texture-size 64 --mesh-extraction.resolution 32 "
+        "--mesh-extraction.views 3 --mesh-extraction.silhouette-size 32 --mesh-extraction.texture-render-size 48"
     )
     return ["--prior", str(prior_folder), *text.split()]
 

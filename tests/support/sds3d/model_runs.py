@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 
 from configs.registry import OBJECTIVES
-from configs.run import Part, RunConfig
-from guidance.critics.lora import LoRA
-from guidance.priors.diffusers.options import Extras
-from renderers.splats.config import Splats
-from sds3d.models.loading import open_prior
+from configs.run import Region, RunConfig
+from guidance.critics.lora import CriticConfig
+from guidance.priors.diffusers.options import PriorOptions
+from renderers.splats.config import SplatConfig
+from sds3d.models.loading import load_prior
 from sds3d.runs.result import Result
 from tests.support.guidance.tiny_models import build
 
 CPU = torch.device("cpu")
-SMALL = Extras(size=16)
-GUIDING = ("scale", "inversion_scale", "lowest", "highest")
+SMALL = PriorOptions(image_size=16)
+GUIDING = ("guidance_scale", "inversion_guidance_scale", "guidance_scale_min", "guidance_scale_max")
 """Fields by which objectives guide."""
 Folder = Callable[[str], Path]
 Captured = pytest.CaptureFixture[str]
@@ -31,32 +31,32 @@ def asked(folder: Path, kind: str, objective: str = "sds", steps: int = 2) -> Ru
     rule = OBJECTIVES[objective]()
     if kind == "flux":
         rule = replace(rule, **{name: 1.0 for name in GUIDING if hasattr(rule, name)})
-    parts = (Part("a mug"), Part("a horse", (0.0, 0.5, 0.0))) if rule.needs_regions else ()
+    parts = (Region("a mug"), Region("a horse", (0.0, 0.5, 0.0))) if rule.needs_regions else ()
     return RunConfig(
         "a teddy bear",
         prior=str(folder),
-        extras=SMALL,
+        prior_options=SMALL,
         objective=rule,
-        scene=Splats(count=60, max_count=80),
-        critic=LoRA(rank=1, samples=2, stages=1, stage_steps=1),
-        parts=parts,
-        source="before" if rule.needs_source else "",
+        scene=SplatConfig(init_count=60, cap_max=80),
+        critic=CriticConfig(rank=1, num_prior_samples=2, num_stages=1, stage_steps=1),
+        regions=parts,
+        source_run="before" if rule.needs_source else "",
         steps=steps,
-        views=2,
+        batch_size=2,
         device="cpu",
     )
 
 
 def source(config: RunConfig) -> Result | None:
-    if not config.source:
+    if not config.source_run:
         return None
     scene = config.scene.build(CPU, torch.Generator().manual_seed(0))
-    return Result(scene, replace(config, prompt="a horse", source=""), 1)
+    return Result(scene, replace(config, prompt="a horse", source_run=""), 1)
 
 
-def one_line(name: str, extras: Extras = SMALL) -> str:
+def one_line(name: str, extras: PriorOptions = SMALL) -> str:
     with pytest.raises((ValueError, OSError)) as refused:
-        open_prior(name, CPU, extras)
+        load_prior(name, CPU, extras)
     line = str(refused.value)
     assert "\n" not in line
     return line

@@ -11,23 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidance.priors.diffusers.encoders import encoder_of
-from guidance.priors.diffusers.inspection import Found, read_json, weights_in
-from guidance.priors.diffusers.multiview.ldm_conversion import renamed, sizes
-from guidance.priors.diffusers.multiview.unet import VIEWS, see_together
+from guidance.priors.diffusers.encoders import load_encoder
+from guidance.priors.diffusers.inspection import PipelineFiles, read_json, weights_in
+from guidance.priors.diffusers.multiview.ldm_conversion import convert_ldm_state_dict, unet_config_from_ldm
+from guidance.priors.diffusers.multiview.unet import VIEWS_PER_GROUP, make_multiview
 from guidance.priors.diffusers.prompts.image_prompt import Resampler
-from guidance.priors.weights import fill, read_tensors
+from guidance.priors.weights import load_module_weights, read_tensors
 
-_PICTURE = "image_embed."
+_IMAGE_PARTS = "image_embed."
 
 
-def assembled(libraries: tuple[Any, Any], folder: Path, found: Found, dtype: torch.dtype, left_out: set[str]) -> Any:
-    """The parts of a multi-view model as a `StableDiffusionPipeline`, whose network has a `picture_reader` where it
+def build_mvdream_pipeline(
+    libraries: tuple[Any, Any], folder: Path, files: PipelineFiles, dtype: torch.dtype, skip: set[str]
+) -> Any:
+    """The parts of a multi-view model as a `StableDiffusionPipeline`, whose network has a `image_resampler` where it
     sees pictures.
 
     Args:
         libraries: diffusers and transformers.
-        left_out: parts that are not wanted now.
+        skip: parts that are not wanted now.
 
     Raises:
         Incomplete: the files of an encoder lack a tensor.
@@ -35,19 +37,21 @@ def assembled(libraries: tuple[Any, Any], folder: Path, found: Found, dtype: tor
     """
     diffusers, transformers = libraries
     kinds = {"text_encoder": transformers.CLIPTextModel, "image_encoder": transformers.CLIPVisionModel}
-    wanted, vae, unet = {*found.parts} - left_out, None, None
-    read = {name: encoder_of(kind, folder / name, dtype) if name in wanted else None for name, kind in kinds.items()}
-    if "vae" in wanted:
+    parts, vae, unet = {*files.parts} - skip, None, None
+    encoders = {
+        name: load_encoder(kind, folder / name, dtype) if name in parts else None for name, kind in kinds.items()
+    }
+    if "vae" in parts:
         variant = None if weights_in(folder / "vae") else "fp16"
         vae = diffusers.AutoencoderKL.from_pretrained(
             folder / "vae", torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
         )
-    if "unet" not in left_out:
-        unet = multi_view_network(diffusers.UNet2DConditionModel, folder / "unet").to(dtype)
-        if hasattr(unet, "picture_reader") and "image_encoder" not in found.parts:
+    if "unet" not in skip:
+        unet = load_multiview_unet(diffusers.UNet2DConditionModel, folder / "unet").to(dtype)
+        if hasattr(unet, "image_resampler") and "image_encoder" not in files.parts:
             raise ValueError(f"{folder} is not complete: its network sees pictures, and image_encoder is missing")
     return diffusers.StableDiffusionPipeline(
-        **read,
+        **encoders,
         vae=vae,
         unet=unet,
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
@@ -58,25 +62,27 @@ def assembled(libraries: tuple[Any, Any], folder: Path, found: Found, dtype: tor
     )
 
 
-def multi_view_network(kind: Any, folder: Path) -> Any:
-    """The network of a folder as one of diffusers' class `kind` that sees several views at once.
+def load_multiview_unet(unet_class: Any, folder: Path) -> Any:
+    """The network of a folder as one of diffusers' class `unet_class` that sees several views at once.
 
     Raises:
         ValueError: it is of another architecture, or its weights do not fit it.
     """
-    row = read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     tensors: dict[str, Tensor] = {}
     files = weights_in(folder) or weights_in(folder, "fp16")
     for file in files:
         tensors |= read_tensors(file)
-    reading = {name.removeprefix(_PICTURE): value for name, value in tensors.items() if name.startswith(_PICTURE)}
-    tokens = int(row.get("ip_dim") or 0)
-    if bool(tokens) != bool(reading) or row.get("ip_weight", 1) != 1:
+    resampler_tensors = {
+        name.removeprefix(_IMAGE_PARTS): value for name, value in tensors.items() if name.startswith(_IMAGE_PARTS)
+    }
+    tokens = int(config.get("ip_dim") or 0)
+    if bool(tokens) != bool(resampler_tensors) or config.get("ip_weight", 1) != 1:
         raise ValueError(f"{folder} is damaged: its configuration and its weights disagree about pictures")
-    network = kind(**sizes(row))
-    see_together(network, VIEWS + bool(tokens), tokens)
-    rest = {name: value for name, value in tensors.items() if not name.startswith(_PICTURE)}
-    fill(network, renamed(rest, row["num_res_blocks"]), files[0])
+    network = unet_class(**unet_config_from_ldm(config))
+    make_multiview(network, VIEWS_PER_GROUP + bool(tokens), tokens)
+    unet_tensors = {name: value for name, value in tensors.items() if not name.startswith(_IMAGE_PARTS)}
+    load_module_weights(network, convert_ldm_state_dict(unet_tensors, config["num_res_blocks"]), files[0])
     if tokens:
-        network.picture_reader = Resampler.of(reading)
+        network.image_resampler = Resampler.from_state_dict(resampler_tensors)
     return network

@@ -16,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guidance.priors.diffusers.networks import ATTENTION, Question
+from guidance.priors.diffusers.networks import ATTENTION_LAYERS, NetworkInput
 
-VIEWS = 4
+VIEWS_PER_GROUP = 4
 """Views in a group, as both were trained."""
-_POSE = 16
+_POSE_DIM = 16
 
 
 @dataclass
-class JointAttention:
+class MultiViewAttention:
     """Attention in which every token sees those of all views of its group; a processor of diffusers' attention."""
 
     inner: Any
@@ -39,19 +39,19 @@ class JointAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Float[Tensor, "N S D"]:
-        together = hidden_states.unflatten(0, (-1, self.views)).flatten(1, 2)
-        answer: Tensor = self.inner(attn, together, None, attention_mask, temb)
-        views: Tensor = answer.unflatten(1, (self.views, -1)).flatten(0, 1)
+        tokens = hidden_states.unflatten(0, (-1, self.views)).flatten(1, 2)
+        output: Tensor = self.inner(attn, tokens, None, attention_mask, temb)
+        views: Tensor = output.unflatten(1, (self.views, -1)).flatten(0, 1)
         return views
 
 
-class PictureAttention(nn.Module):
+class ImageCrossAttention(nn.Module):
     """Cross-attention to a text, and apart from it to the last `count` tokens, which are of a picture."""
 
-    def __init__(self, given: int, inner: int, count: int) -> None:
+    def __init__(self, in_features: int, out_features: int, num_image_tokens: int) -> None:
         super().__init__()
-        self.to_k_ip, self.to_v_ip = (nn.Linear(given, inner, bias=False) for _ in range(2))
-        self.count = count
+        self.to_k_ip, self.to_v_ip = (nn.Linear(in_features, out_features, bias=False) for _ in range(2))
+        self.num_image_tokens = num_image_tokens
 
     def forward(
         self,
@@ -61,37 +61,40 @@ class PictureAttention(nn.Module):
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Float[Tensor, "N S D"]:
-        text, picture = encoder_hidden_states[:, : -self.count], encoder_hidden_states[:, -self.count :]
+        text, image = (
+            encoder_hidden_states[:, : -self.num_image_tokens],
+            encoder_hidden_states[:, -self.num_image_tokens :],
+        )
 
         def heads(rows: Tensor) -> Tensor:
             split: Tensor = rows.unflatten(-1, (attn.heads, -1))
             return split.transpose(1, 2)
 
         query = heads(attn.to_q(hidden_states))
-        pairs = ((attn.to_k(text), attn.to_v(text)), (self.to_k_ip(picture), self.to_v_ip(picture)))
-        seen = [functional.scaled_dot_product_attention(query, heads(key), heads(value)) for key, value in pairs]
-        answer: Tensor = attn.to_out[0]((seen[0] + seen[1]).transpose(1, 2).flatten(-2))
-        return answer
+        pairs = ((attn.to_k(text), attn.to_v(text)), (self.to_k_ip(image), self.to_v_ip(image)))
+        attended = [functional.scaled_dot_product_attention(query, heads(key), heads(value)) for key, value in pairs]
+        output: Tensor = attn.to_out[0]((attended[0] + attended[1]).transpose(1, 2).flatten(-2))
+        return output
 
 
-class PoseAware(nn.Module):
+class PoseTimeEmbedding(nn.Module):
     """A network's embedding of the time, with one of the pose on top; the poses are told before a pass, by `tell`."""
 
     def __init__(self, inner: nn.Module, width: int) -> None:
         super().__init__()
         self.inner = inner
-        self.embed = nn.Sequential(nn.Linear(_POSE, width), nn.SiLU(), nn.Linear(width, width))
-        self._told: tuple[Tensor, Tensor] | None = None
+        self.embed = nn.Sequential(nn.Linear(_POSE_DIM, width), nn.SiLU(), nn.Linear(width, width))
+        self._poses: tuple[Tensor, Tensor] | None = None
 
-    def tell(self, pose: Float[Tensor, "N 16"], known: Float[Tensor, " N"]) -> None:
+    def set_poses(self, pose: Float[Tensor, "N 16"], known: Float[Tensor, " N"]) -> None:
         """The poses of the next pass; nothing is added where `known` is 0."""
-        self._told = pose, known
+        self._poses = pose, known
 
     def forward(self, *args: Any) -> Tensor:
         embedded: Tensor = self.inner(*args)
-        if self._told is None:
+        if self._poses is None:
             return embedded
-        pose, known = (value.to(embedded.dtype) for value in self._told)
+        pose, known = (value.to(embedded.dtype) for value in self._poses)
         added: Tensor = known[:, None] * self.embed(pose)
         return embedded + added
 
@@ -101,54 +104,57 @@ class MultiViewUNet:
     """MVDream, and with `tokens` ImageDream."""
 
     network: nn.Module
-    steps: int
+    num_train_timesteps: int
     """Of its schedule: it is told the time as a number from 0 to steps - 1."""
-    together: int = VIEWS
-    tokens: int = 0
+    views_per_group: int = VIEWS_PER_GROUP
+    num_image_tokens: int = 0
     """Of a picture, behind which its latents come as further rows; 0 for a network that sees none."""
 
-    clock: ClassVar[str] = "time_embedding"
-    layers: ClassVar[tuple[str, ...]] = ATTENTION
-    distilled: ClassVar[bool] = False
+    time_embedding_name: ClassVar[str] = "time_embedding"
+    lora_target_modules: ClassVar[tuple[str, ...]] = ATTENTION_LAYERS
+    guidance_distilled: ClassVar[bool] = False
 
-    def answer(self, question: Question) -> Float[Tensor, "N C h w"]:
-        x_t, time, text = question.x_t, question.t * (self.steps - 1), question.text.tokens
-        known, pose = question.camera[:, 0], pose_of(question.camera)
-        if self.tokens:
-            assert question.text.image is not None
-            picture, latents = question.text.image[:, : self.tokens], question.text.image[:, self.tokens :]
-            text = torch.cat([text, picture], 1)
-            shown = latents.flatten(1)[:, : x_t[0].numel()].reshape(x_t.shape)
+    def forward(self, inputs: NetworkInput) -> Float[Tensor, "N C h w"]:
+        x_t, time, text = inputs.x_t, inputs.t * (self.num_train_timesteps - 1), inputs.text.text_embeds
+        known, pose = inputs.camera[:, 0], camera_to_pose(inputs.camera)
+        if self.num_image_tokens:
+            assert inputs.text.image_embeds is not None
+            image, latents = (
+                inputs.text.image_embeds[:, : self.num_image_tokens],
+                inputs.text.image_embeds[:, self.num_image_tokens :],
+            )
+            text = torch.cat([text, image], 1)
+            image_latents = latents.flatten(1)[:, : x_t[0].numel()].reshape(x_t.shape)
             # The view that is the picture itself has a pose of zeros, which is embedded as any other.
-            x_t = self._with_last(x_t, shown)
-            pose = self._with_last(pose, torch.zeros_like(pose))
-            known = self._with_last(known, torch.ones_like(known))
-            time, text = self._with_last(time, time), self._with_last(text, text)
-        clock = getattr(self.network, self.clock)
-        clock.tell(pose, known)
-        answer: Tensor = self.network(x_t, time, text, return_dict=False)[0]
-        if self.tokens:
-            answer = answer.unflatten(0, (-1, self.together + 1))[:, :-1].flatten(0, 1)
-        return answer
+            x_t = self._append_per_group(x_t, image_latents)
+            pose = self._append_per_group(pose, torch.zeros_like(pose))
+            known = self._append_per_group(known, torch.ones_like(known))
+            time, text = self._append_per_group(time, time), self._append_per_group(text, text)
+        time_embedding = getattr(self.network, self.time_embedding_name)
+        time_embedding.set_poses(pose, known)
+        output: Tensor = self.network(x_t, time, text, return_dict=False)[0]
+        if self.num_image_tokens:
+            output = output.unflatten(0, (-1, self.views_per_group + 1))[:, :-1].flatten(0, 1)
+        return output
 
-    def _with_last(self, rows: Tensor, more: Tensor) -> Tensor:
-        """Each group with one row more: the first of the same group in `more`."""
-        groups = rows.unflatten(0, (-1, self.together))
-        return torch.cat([groups, more.unflatten(0, (-1, self.together))[:, :1]], 1).flatten(0, 1)
+    def _append_per_group(self, rows: Tensor, extra: Tensor) -> Tensor:
+        """Each group with one row more: the first of the same group in `extra`."""
+        groups = rows.unflatten(0, (-1, self.views_per_group))
+        return torch.cat([groups, extra.unflatten(0, (-1, self.views_per_group))[:, :1]], 1).flatten(0, 1)
 
 
-def see_together(network: Any, views: int, tokens: int = 0) -> None:
+def make_multiview(network: Any, views: int, tokens: int = 0) -> None:
     """Makes Stable Diffusion's network one that sees `views` of an object at once, with layers that are to be filled:
     the embedding of poses, and those for the `tokens` of a picture."""
     for name, module in network.named_modules():
         if name.endswith(".attn1"):
-            module.set_processor(JointAttention(module.processor, views))
+            module.set_processor(MultiViewAttention(module.processor, views))
         elif name.endswith(".attn2") and tokens:
-            module.set_processor(PictureAttention(module.to_k.in_features, module.to_k.out_features, tokens))
-    network.time_embedding = PoseAware(network.time_embedding, network.time_embedding.linear_2.out_features)
+            module.set_processor(ImageCrossAttention(module.to_k.in_features, module.to_k.out_features, tokens))
+    network.time_embedding = PoseTimeEmbedding(network.time_embedding, network.time_embedding.linear_2.out_features)
 
 
-def pose_of(camera: Float[Tensor, "N 5"]) -> Float[Tensor, "N 16"]:
+def camera_to_pose(camera: Float[Tensor, "N 5"]) -> Float[Tensor, "N 16"]:
     """The pose that MVDream is told, from `camera.features`: camera to world, row by row, in Blender's frame (+Z up,
     the front at -Y) and OpenGL's axes of a camera at distance 1 that looks at the middle."""
     _, sin_a, cos_a, sin_e, cos_e = camera.unbind(-1)

@@ -10,27 +10,27 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from guidance.priors.diffusers.prompts.encoding import Read
+from guidance.priors.diffusers.prompts.encoding import PromptEmbeds
 
 
 @dataclass(frozen=True)
-class KeptTexts:
+class PromptCache:
     """A folder of embeddings, each named by a digest of the model and the text. What can not be written is let be."""
 
     folder: Path
     model: str
     """All that decides what a text is read as."""
 
-    def get(self, text: str) -> Read | None:
+    def get(self, text: str) -> PromptEmbeds | None:
         try:
             tensors = load_file(self._file(text))
-            return Read(tensors["tokens"], tensors.get("pooled"), tensors.get("mask"))
+            return PromptEmbeds(**{name: tensors.get(name) for name in PromptEmbeds._fields})
         except (OSError, SafetensorError, KeyError):
             return None
 
-    def put(self, text: str, read: Read) -> None:
-        given = zip(Read._fields, read, strict=True)
-        tensors = {name: value.cpu().contiguous() for name, value in given if value is not None}
+    def put(self, text: str, embeds: PromptEmbeds) -> None:
+        items = zip(PromptEmbeds._fields, embeds, strict=True)
+        tensors = {name: value.cpu().contiguous() for name, value in items if value is not None}
         file = self._file(text)
         partial = file.with_suffix(f".{os.getpid()}")
         try:
@@ -47,16 +47,16 @@ class KeptTexts:
 
 def default_folder() -> Path:
     """SDS3D_CACHE, or `sds3d` among the user's caches."""
-    if given := os.environ.get("SDS3D_CACHE"):
-        return Path(given) / "texts"
+    if override := os.environ.get("SDS3D_CACHE"):
+        return Path(override) / "texts"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sds3d" / "texts"
 
 
-def identity(folder: Path, on_top: tuple[str, ...], precision: str) -> str:
+def cache_key(folder: Path, adapters: tuple[str, ...], precision: str) -> str:
     """What decides how a model reads a text: its text encoders' files, what is on top, and the precision."""
     parts = sorted(path for path in folder.iterdir() if path.name.startswith(("text_encoder", "tokenizer")))
     files = [path for part in parts for path in sorted(part.rglob("*"))]
-    files += [Path(name) for name in on_top if name]
-    rows = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+    files += [Path(name) for name in adapters if name]
+    entries = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
     index = (folder / "model_index.json").read_text(encoding="utf-8")
-    return hashlib.sha256(repr((rows, precision, index, on_top)).encode()).hexdigest()
+    return hashlib.sha256(repr((entries, precision, index, adapters)).encode()).hexdigest()

@@ -14,113 +14,123 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guidance.priors.base import Condition
-from guidance.priors.mini.vocabulary import VIEWS
+from guidance.priors.mini.vocabulary import VIEW_LABELS
 
 
-class Read(NamedTuple):
+class PromptEmbeds(NamedTuple):
     """A text as it is read."""
 
-    tokens: Float[Tensor, "1 L D"]
-    pooled: Float[Tensor, "1 P"] | None = None
+    text_embeds: Float[Tensor, "1 L D"]
+    pooled_embeds: Float[Tensor, "1 P"] | None = None
     """The text as one row, where the family has such."""
-    mask: Bool[Tensor, "1 L"] | None = None
+    attention_mask: Bool[Tensor, "1 L"] | None = None
     """True where a token counts; None where all do, as networks of most families see padding too."""
 
 
-_MARKUP = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>|\([^()]*:\s*[\d.]+\)|\[[^\[\]]*:[^\[\]]*\]|\bBREAK\b|\bAND\b")
+_UNSUPPORTED_MARKUP = re.compile(
+    r"<(?:lora|lyco|hypernet):[^>]*>|\([^()]*:\s*[\d.]+\)|\[[^\[\]]*:[^\[\]]*\]|\bBREAK\b|\bAND\b"
+)
 """Markup of other programs: weights of words, files, scheduled words."""
 
 
-def markup_in(text: str) -> str | None:
+def unsupported_markup(text: str) -> str | None:
     """A remark about markup of other programs in a prompt, which is read as plain words, or None."""
-    found = _MARKUP.findall(text)
-    if not found:
+    matches = _UNSUPPORTED_MARKUP.findall(text)
+    if not matches:
         return None
-    what = ", ".join(part if len(part) <= 40 else part[:40] + "..." for part in found[:3])
-    files = " (a LoRA goes on by --extras.lora FILE)" if any(part.startswith("<") for part in found) else ""
-    return f"markup is read as plain words: {what}{files}"
+    shown = ", ".join(part if len(part) <= 40 else part[:40] + "..." for part in matches[:3])
+    files = " (a LoRA goes on by --prior-options.lora FILE)" if any(part.startswith("<") for part in matches) else ""
+    return f"markup is read as plain words: {shown}{files}"
 
 
-Way = Callable[[Any, str], Read]
+EncodeFn = Callable[[Any, str], PromptEmbeds]
 """How a family's pipeline reads one text."""
 
-Reopen = Callable[[], Any]
-MOST_TOLD = 80
+LoadPipeline = Callable[[], Any]
+MAX_REPORTED_CHARS = 80
 """Characters of what is passed over."""
 
 
 @runtime_checkable
-class Store(Protocol):
+class PromptStore(Protocol):
     """Texts that were read before, of one model."""
 
-    def get(self, text: str) -> Read | None: ...
+    def get(self, text: str) -> PromptEmbeds | None: ...
 
-    def put(self, text: str, read: Read) -> None: ...
+    def put(self, text: str, embeds: PromptEmbeds) -> None: ...
 
 
-class Reader:
+class PromptEncoder:
     """The text encoders of a pipeline. Every text goes through them once; they can leave the memory in between."""
 
-    def __init__(self, pipe: Any, way: Way, reopen: Reopen | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        encode_fn: EncodeFn,
+        load_pipeline: LoadPipeline | None = None,
+        store: PromptStore | None = None,
+    ) -> None:
         """
         Args:
-            reopen: gives the pipeline with its text encoders; where it is there, `pipe` has none, and they leave the
-                memory after every reading.
+            load_pipeline: returns the pipeline with its text encoders; where given, `pipe` has none, and they leave
+                the memory after each prompt.
             store: what earlier runs read.
         """
-        self._pipe, self._way, self._reopen, self._store = pipe, way, reopen, store
-        self._known: dict[str, Read] = {}
+        self._pipe, self._encode_fn, self._load_pipeline, self._store = pipe, encode_fn, load_pipeline, store
+        self._cache: dict[str, PromptEmbeds] = {}
 
     @torch.no_grad()
-    def read(self, texts: list[str], device: torch.device) -> Condition:
+    def encode(self, texts: list[str], device: torch.device) -> Condition:
         """Conditions in float32."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         if self._store is not None:
-            self._known |= {text: kept for text in fresh if (kept := self._store.get(text)) is not None}
-            fresh = [text for text in fresh if text not in self._known]
-        if fresh:
-            self._learn(fresh)
-        known = [self._known[text] for text in texts]
-        tokens = torch.cat([read.tokens.to(device) for read in known])
-        rows = [read.pooled.to(device) for read in known if read.pooled is not None]
-        every = torch.ones(1, tokens.shape[1], dtype=torch.bool)
-        mask = torch.cat([every if read.mask is None else read.mask.cpu() for read in known]).to(device)
-        return Condition(tokens, mask, None, pooled=torch.cat(rows).to(device) if rows else None)
+            self._cache |= {text: stored for text in missing if (stored := self._store.get(text)) is not None}
+            missing = [text for text in missing if text not in self._cache]
+        if missing:
+            self._encode_new(missing)
+        embeds = [self._cache[text] for text in texts]
+        tokens = torch.cat([item.text_embeds.to(device) for item in embeds])
+        rows = [item.pooled_embeds.to(device) for item in embeds if item.pooled_embeds is not None]
+        all_tokens = torch.ones(1, tokens.shape[1], dtype=torch.bool)
+        mask = torch.cat(
+            [all_tokens if item.attention_mask is None else item.attention_mask.cpu() for item in embeds]
+        ).to(device)
+        return Condition(tokens, mask, None, pooled_embeds=torch.cat(rows).to(device) if rows else None)
 
-    def check(self, text: str) -> str | None:
+    def validate(self, text: str) -> str | None:
         """A remark about the end of a text that is longer than the model reads with a view's words, or None."""
-        longest = f"{text}, {max(VIEWS, key=len)} view"
-        cut = [left_out(tokenizer, limit, longest) for tokenizer, limit in self.tokenizers()]
-        if not cut or not all(cut):
+        longest = f"{text}, {max(VIEW_LABELS, key=len)} view"
+        truncated = [truncated_text(tokenizer, limit, longest) for tokenizer, limit in self.tokenizers()]
+        if not truncated or not all(truncated):
             return None  # One that reads all of it is enough.
-        limit, least = max(limit for _, limit in self.tokenizers()), min(cut, key=len)
-        told = least if len(least) <= MOST_TOLD else least[:MOST_TOLD] + " ..."
-        return f"the model reads {limit} tokens, words for the view included; passed over: {told}"
+        limit, shortest = max(limit for _, limit in self.tokenizers()), min(truncated, key=len)
+        shown = shortest if len(shortest) <= MAX_REPORTED_CHARS else shortest[:MAX_REPORTED_CHARS] + " ..."
+        return f"the model reads {limit} tokens, words for the view included; passed over: {shown}"
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """Every tokenizer whose encoder is there, with how many tokens it reads."""
         return [(tokenizer, limit) for tokenizer, limit in _tokenizers(self._pipe) if tokenizer is not None]
 
-    def _learn(self, texts: list[str]) -> None:
-        pipe = self._pipe if self._reopen is None else self._reopen()
-        with _unheard():
+    def _encode_new(self, texts: list[str]) -> None:
+        pipe = self._pipe if self._load_pipeline is None else self._load_pipeline()
+        with _silence_warnings():
             for text in texts:
-                tokens, pooled, mask = self._way(pipe, text)
-                self._known[text] = Read(tokens.float(), None if pooled is None else pooled.float(), mask)
+                tokens, pooled, mask = self._encode_fn(pipe, text)
+                self._cache[text] = PromptEmbeds(tokens.float(), None if pooled is None else pooled.float(), mask)
                 if self._store is not None:
-                    self._store.put(text, self._known[text])
+                    self._store.put(text, self._cache[text])
 
 
-def left_out(tokenizer: Any, limit: int, text: str) -> str:
+def truncated_text(tokenizer: Any, limit: int, text: str) -> str:
     """What of a text a tokenizer does not reach, in its own spelling; empty where it reads all."""
-    numbers = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    room = limit - tokenizer.num_special_tokens_to_add()
-    told: str = tokenizer.decode(numbers[room:]).strip() if len(numbers) > room else ""
-    return told
+    token_ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    max_tokens = limit - tokenizer.num_special_tokens_to_add()
+    dropped: str = tokenizer.decode(token_ids[max_tokens:]).strip() if len(token_ids) > max_tokens else ""
+    return dropped
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _silence_warnings() -> Iterator[None]:
     """Inside, the libraries do not say again what `check` has said, for every view and encoder."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     before = [logger.level for logger in loggers]
@@ -133,28 +143,28 @@ def _unheard() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def stable_diffusion(pipe: Any, text: str) -> Read:
-    return Read(pipe.encode_prompt(text, _device(pipe), 1, False)[0])
+def stable_diffusion(pipe: Any, text: str) -> PromptEmbeds:
+    return PromptEmbeds(pipe.encode_prompt(text, _device(pipe), 1, False)[0])
 
 
-def stable_diffusion_xl(pipe: Any, text: str) -> Read:
+def stable_diffusion_xl(pipe: Any, text: str) -> PromptEmbeds:
     """Two encoders; some models were trained with zeros for no text."""
     tokens, _, pooled, _ = pipe.encode_prompt(
         prompt=text, device=_device(pipe), num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if not text and pipe.config.get("force_zeros_for_empty_prompt"):
-        return Read(torch.zeros_like(tokens), torch.zeros_like(pooled))
-    return Read(tokens, pooled)
+        return PromptEmbeds(torch.zeros_like(tokens), torch.zeros_like(pooled))
+    return PromptEmbeds(tokens, pooled)
 
 
-def deepfloyd(pipe: Any, text: str) -> Read:
-    return Read(pipe.encode_prompt(text, False, num_images_per_prompt=1, device=_device(pipe))[0])
+def deepfloyd(pipe: Any, text: str) -> PromptEmbeds:
+    return PromptEmbeds(pipe.encode_prompt(text, False, num_images_per_prompt=1, device=_device(pipe))[0])
 
 
-def pixart(pipe: Any, text: str) -> Read:
+def pixart(pipe: Any, text: str) -> PromptEmbeds:
     """Its network is told which tokens are padding."""
     tokens, mask, _, _ = pipe.encode_prompt(text, False, device=_device(pipe), max_sequence_length=pixart_tokens(pipe))
-    return Read(tokens, None, mask.bool())
+    return PromptEmbeds(tokens, None, mask.bool())
 
 
 def pixart_tokens(pipe: Any) -> int:
@@ -162,29 +172,29 @@ def pixart_tokens(pipe: Any) -> int:
     return 300 if type(pipe).__name__ == "PixArtSigmaPipeline" else 120
 
 
-def sana(pipe: Any, text: str) -> Read:
+def sana(pipe: Any, text: str) -> PromptEmbeds:
     """A language model reads it, behind the instruction that its pipeline puts before a prompt, and not before none."""
     instruction = inspect.signature(pipe.__call__).parameters["complex_human_instruction"].default if text else None
     tokens, mask, _, _ = pipe.encode_prompt(text, False, device=_device(pipe), complex_human_instruction=instruction)
-    return Read(tokens, None, mask.bool())
+    return PromptEmbeds(tokens, None, mask.bool())
 
 
 SANA_TOKENS = 299
 """Of 300 that its network is shown the last of the instruction takes one."""
 
 
-def stable_diffusion_3(pipe: Any, text: str) -> Read:
+def stable_diffusion_3(pipe: Any, text: str) -> PromptEmbeds:
     tokens, _, pooled, _ = pipe.encode_prompt(
         prompt=text, prompt_2=text, prompt_3=text, device=_device(pipe), do_classifier_free_guidance=False
     )
-    return Read(tokens, pooled)
+    return PromptEmbeds(tokens, pooled)
 
 
-def flux(pipe: Any, text: str) -> Read:
+def flux(pipe: Any, text: str) -> PromptEmbeds:
     tokens, pooled, _ = pipe.encode_prompt(
         prompt=text, prompt_2=text, device=_device(pipe), max_sequence_length=flux_tokens(pipe)
     )
-    return Read(tokens, pooled)
+    return PromptEmbeds(tokens, pooled)
 
 
 def flux_tokens(pipe: Any) -> int:
@@ -212,5 +222,5 @@ def _tokenizers(pipe: Any) -> list[tuple[Any, int]]:
         return [(pipe.tokenizer, pixart_tokens(pipe))]
     if kind == "SanaPipeline":
         return [(pipe.tokenizer, SANA_TOKENS)]
-    every = [pipe.tokenizer, pipe.tokenizer_2] if kind == "StableDiffusionXLPipeline" else [pipe.tokenizer]
-    return [(tokenizer, tokenizer.model_max_length) for tokenizer in every if tokenizer is not None]
+    tokenizers = [pipe.tokenizer, pipe.tokenizer_2] if kind == "StableDiffusionXLPipeline" else [pipe.tokenizer]
+    return [(tokenizer, tokenizer.model_max_length) for tokenizer in tokenizers if tokenizer is not None]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from tests.support.guidance.tiny_models import KINDS
-from tests.support.guidance.tiny_pipelines import Open, Opened
+from tests.support.guidance.tiny_pipelines import LoadedPipeline, LoadPipeline
 
 
 @pytest.fixture(scope="session")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
-    known: dict[str, Opened] = {}
+def load_pipeline(tmp_path_factory: pytest.TempPathFactory) -> LoadPipeline:
+    known: dict[str, LoadedPipeline] = {}
 
-    def open_one(kind: str) -> Opened:
+    def open_one(kind: str) -> LoadedPipeline:
         if kind not in known:
-            known[kind] = Opened(kind, tmp_path_factory.mktemp("models") / kind)
+            known[kind] = LoadedPipeline(kind, tmp_path_factory.mktemp("models") / kind)
         return known[kind]
 
     return open_one
 
 
 @pytest.fixture(params=KINDS)
-def one(request: pytest.FixtureRequest, opened: Open) -> Opened:
-    return opened(str(request.param))
+def pipeline(request: pytest.FixtureRequest, load_pipeline: LoadPipeline) -> LoadedPipeline:
+    return load_pipeline(str(request.param))
