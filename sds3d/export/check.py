@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from renderers.meshes.mesh import Surface
@@ -19,27 +19,27 @@ from renderers.meshes.triangles import Topology
 from renderers.meshes.zbuffer import rasterize
 from sds3d.export.check_splats import check_splats
 from sds3d.export.validators import verdict
+from sds3d.formats.library_errors import refuse_unlike_a_file
 from sds3d.formats.mesh_file import MeshFile
 from sds3d.formats.mesh_reader import read
+from sds3d.formats.meshes.readers import FARTHEST
 from sds3d.formats.printable import shells
 from sds3d.formats.splat_reader import holds_splats
-from sds3d.mesh_import.obj_parts import missing_files
 from sds3d.mesh_import.strays import strays
 
 ATLAS = 512
 """Texels along a side of the square in which texture coordinates are counted."""
 OVERLAP = 0.02
 """Share of the used texels that may lie under two triangles: borders do."""
-MAX_COORDINATE = 1e30
-"""Positions beyond are taken for damage."""
 MAX_FACES = 5_000_000
 """Triangles of a file that are looked at closely."""
+MOST_PARTS = 256
+"""Materials whose use of their texture is counted: those of the most triangles."""
 
 
 def check(path: Path) -> dict[str, Any]:
     """All that is known of a file. Raises OSError where it cannot be read, ValueError where it holds no mesh."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    refuse_unlike_a_file(path)
     if holds_splats(path):
         return check_splats(path)
     found = read(path)
@@ -52,9 +52,8 @@ def check(path: Path) -> dict[str, Any]:
     report["textures"] = {name: list(size) for name, size in found.images.items()}
     report["material"] = found.material
     report["remarks"] = found.remarks
-    gone = missing_files(path) + found.missing
-    wrong += gone
-    if not gone and any(0 in size for size in found.images.values()):
+    wrong += found.missing
+    if not found.missing and any(0 in size for size in found.images.values()):
         wrong.append("a texture that the file names is not there")
     if found.material.get("metallicFactor", 0) > 0 and "metallic_roughness" not in found.images:
         wrong.append("metallicFactor is 1 without a texture for it: the whole asset is metal")
@@ -75,12 +74,12 @@ def _run_validator(path: Path, wrong: list[str]) -> dict[str, Any]:
 
 def _shape(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     vertices = np.asarray(found.vertices, np.float64)
-    sane = np.isfinite(vertices) & (np.abs(vertices) < MAX_COORDINATE)
+    sane = np.isfinite(vertices) & (np.abs(vertices) < FARTHEST)
     if not sane.all():
         bad = int((~sane.all(-1)).sum())
-        wrong.append(f"{bad} positions are not finite numbers, or larger than {MAX_COORDINATE:g}")
+        wrong.append(f"{bad} positions are not finite numbers, or larger than {FARTHEST:g}")
         return {"vertices": len(vertices), "faces": len(found.faces)}
-    points, index = np.unique(vertices.astype(np.float32), axis=0, return_inverse=True)
+    points, index = _places(vertices)
     surface = Surface(points, index.reshape(-1)[found.faces].astype(np.int32))
     corners = points[surface.faces].astype(np.float64)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
@@ -116,6 +115,17 @@ def _rounded(values: ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
+def _places(vertices: Float[ndarray, "V 3"]) -> tuple[Float[ndarray, "P 3"], Int[ndarray, " V"]]:
+    """Every place once, to the precision of the numbers that programs keep, and which of them each vertex has.
+
+    What lies far from the origin, as maps do, is rounded where it is, not where the origin is.
+    """
+    low, high = vertices.min(0), vertices.max(0)
+    middle = (low + high) / 2 if np.abs(vertices).max() > 1000 * (high - low).max() else np.zeros(3)
+    points, index = np.unique((vertices - middle).astype(np.float32), axis=0, return_inverse=True)
+    return points + middle if middle.any() else points, index
+
+
 def _normals(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     """Whether there are normals, of unit length, on the side that their triangles face."""
     if found.normals is None:
@@ -144,7 +154,8 @@ def _map(found: MeshFile, wrong: list[str]) -> dict[str, Any]:
     outside = float(((found.uv < -1e-5) | (found.uv > 1 + 1e-5)).any(-1).mean())
     corners = found.uv[found.faces].astype(np.float64)
     part = np.zeros(len(corners), np.int64) if found.parts is None else found.parts
-    both = [_covered(corners[part == number]) for number in np.unique(part)]
+    numbers, counts = np.unique(part, return_counts=True)
+    both = [_covered(corners[part == number]) for number in numbers[np.argsort(-counts)[:MOST_PARTS]]]
     covered, laid = (float(values) for values in np.mean(both, 0))
     overlap = max(laid - covered, 0.0) / covered if covered else 0.0
     if overlap > OVERLAP and outside == 0:

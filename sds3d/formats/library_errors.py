@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
+MAX_BYTES = 2 * 2**30
+"""Bytes of a file that are read at all."""
 _OURS = ("sds3d", "renderers")
+
+
+def refuse_unlike_a_file(path: Path, most: int = MAX_BYTES) -> None:
+    """Raises an error for a path that is not a file of 1 to `most` bytes, before anything waits for its content.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is a folder, a pipe or a device, empty, or too large.
+    """
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}") from None
+    if not stat.S_ISREG(about.st_mode):
+        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
+        raise ValueError(f"{path.name} is {kind}; expected a file")
+    if not 0 < about.st_size <= most:
+        raise ValueError(f"{path.name} has {about.st_size:,} bytes; expected up to {most:,}, and not 0")
 
 
 def refused(path: Path, error: Exception) -> ValueError:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sds3d.atomic_files import atomic_write
 from sds3d.formats.layout import Facts, facts_json
+from sds3d.formats.library_errors import refuse_unlike_a_file
 
 SIDECAR_SUFFIXES = (".stl", ".splat")
 """Endings of the formats whose origin stands beside them."""
@@ -44,8 +45,9 @@ def write_with_origin(path: Path, content: bytes, facts: Facts) -> None:
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What stands beside a file; None where nothing does, or it belongs to another file."""
     try:
+        refuse_unlike_a_file(sidecar_path(path))
         told = parsed(sidecar_path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
     if told is None or told.pop("sha256", "") != hashlib.sha256(path.read_bytes()).hexdigest():
         return None

@@ -1,8 +1,8 @@
 """Splats as the PLY files that viewers of 3D Gaussian splatting read (Kerbl et al. 2023).
 
-Binary little-endian float32 with raw parameters: opacity is a logit, scales are natural logarithms, rotations are
-w, x, y, z, colours are spherical harmonics with 0.5 + 0.28209479 f_dc; `f_rest` holds all of red, then green, then
-blue.
+Binary little-endian float32 is written, PLY of any kind is read, with raw parameters: opacity is a logit, scales are
+natural logarithms, rotations are w, x, y, z, colours are spherical harmonics with 0.5 + 0.28209479 f_dc; `f_rest` holds
+all of red, then green, then blue.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from torch import Tensor
 from renderers.splats.density_grid import AnySplats, SplatParameters
 from sds3d.atomic_files import write_bytes
 from sds3d.formats.layout import NONE, Facts
+from sds3d.formats.library_errors import refused
+from sds3d.formats.ply.table import read_ply
 from sds3d.formats.ply_stl_3mf import comments
 
+THIN = 1e-3
+"""How thick flat discs are taken to be, of the smaller of their sizes."""
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
 """Harmonics per channel that a degree has."""
 
@@ -63,8 +67,8 @@ def read_splats(path: Path) -> SplatParameters:
 
     Raises OSError when the file cannot be read and ValueError when it does not hold splats.
     """
-    columns = _columns(path, path.read_bytes())
-    rest = sum(name.startswith("f_rest_") for name in columns)
+    columns = _columns(path)
+    rest = sum(name.startswith("f_rest_") and name[7:].isdecimal() for name in columns)
     harmonics = rest // 3 + 1
     if rest % 3 or harmonics not in DEGREES:
         raise ValueError(f"{path} has {rest} f_rest columns; degrees 0 to 3 have 0, 9, 24 or 45")
@@ -73,7 +77,8 @@ def read_splats(path: Path) -> SplatParameters:
         raise ValueError(f"{path} does not hold splats: it has no column {missing[0]}")
 
     def block(*names: str) -> Tensor:
-        return torch.from_numpy(np.stack([columns[name] for name in names], -1).astype(np.float32))
+        with np.errstate(all="ignore"):
+            return torch.from_numpy(np.stack([columns[name] for name in names], -1).astype(np.float32))
 
     dc = block("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     others = [block(*(f"f_rest_{c * (harmonics - 1) + k}" for c in range(3)))[:, None] for k in range(harmonics - 1)]
@@ -86,24 +91,19 @@ def read_splats(path: Path) -> SplatParameters:
     )
 
 
-def _columns(path: Path, content: bytes) -> dict[str, ndarray]:
-    """The vertex table of a PLY file of float32 columns, by name."""
-    head, found, body = content.partition(b"end_header\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not found or lines[:1] != [["ply"]] or ["format", "binary_little_endian", "1.0"] not in lines:
-        raise ValueError(f"{path} is not a binary little-endian PLY file")
-    elements = [line for line in lines if line[:1] == ["element"]]
-    properties = [line for line in lines if line[:1] == ["property"]]
-    if not elements or any(len(line) != 3 or not line[2].isdecimal() or len(line[2]) > 12 for line in elements):
-        raise ValueError(f"{path} does not hold splats: its header names no element with a count")
-    if elements[0][1] != "vertex" or any(len(p) != 3 or p[1] not in _FLOATS for p in properties):
-        raise ValueError(f"{path} does not hold splats: a vertex table of float columns alone was expected")
-    count, names = int(elements[0][2]), [line[2] for line in properties]
-    size = 4 * count * len(names)
-    if len(body) < size:
-        raise ValueError(f"{path} is cut short: {len(body)} bytes of data where {size} were expected")
-    table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names))
-    return {name: table[:, i] for i, name in enumerate(names)}
-
-
-_FLOATS = ("float", "float32")
+def _columns(path: Path) -> dict[str, ndarray]:
+    """The table of points of a PLY file, by name: of text or bytes in either order, of floats of any width."""
+    try:
+        ply = read_ply(path)
+    except ValueError as error:
+        raise refused(path, error) from None
+    table = ply.elements.get("vertex")
+    if table is None:
+        raise ValueError(f"{path} does not hold splats: its header has no element vertex")
+    if "packed_position" in table.columns:
+        raise ValueError(f"{path} is a compressed PLY of splats, which is not read: save it as PLY without compression")
+    columns = dict(table.columns)
+    if "scale_2" not in columns and {"scale_0", "scale_1"} <= set(columns):
+        # The flat discs of 2D Gaussian splatting.
+        columns["scale_2"] = np.minimum(columns["scale_0"], columns["scale_1"]) + np.log(THIN)
+    return columns

@@ -6,6 +6,7 @@ Shapes: N splats, K harmonics per channel.
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -17,10 +18,9 @@ from numpy import ndarray
 from renderers.splats.density_grid import SplatParameters
 from renderers.splats.spherical_harmonics import CONSTANT
 from sds3d.formats.gltf.document import Gltf, head_of
+from sds3d.formats.library_errors import MAX_BYTES, refuse_unlike_a_file
+from sds3d.formats.ply.table import header_of
 from sds3d.formats.splat_writers import EXTENSION
-
-LARGEST = 2 * 2**30
-"""Bytes of a file that are read at all."""
 
 
 def holds_splats(path: Path) -> bool:
@@ -29,16 +29,14 @@ def holds_splats(path: Path) -> bool:
     if kind in (".glb", ".gltf"):
         return EXTENSION in head_of(path).extensionsUsed
     if kind == ".ply":
-        with path.open("rb") as file:
-            return b"f_dc_0" in file.read(2**16)
+        head = header_of(path)
+        return re.search(r"property\s+\w+\s+f_dc_0\b", head) is not None or "packed_position" in head
     return kind in (".splat", ".spz")
 
 
 def splats_in(path: Path) -> SplatParameters:
     """The splats of a file. Raises OSError where it cannot be read, ValueError where it does not hold any."""
-    size = path.stat().st_size
-    if not 0 < size <= LARGEST:
-        raise ValueError(f"{path.name} has {size:,} bytes; expected up to {LARGEST:,}, and not 0")
+    refuse_unlike_a_file(path)
     kind = path.suffix.lower()
     if kind == ".ply":
         from sds3d.formats.splat_ply import read_splats
@@ -66,7 +64,7 @@ def _packed(path: Path) -> SplatParameters:
             head = file.read(16)
             magic, version, count, degree, bits = struct.unpack_from("<4sIIBB", head)
             # No more is unpacked than the most that so many splats can take.
-            content = head + file.read(min(64 * count, LARGEST) + 1)
+            content = head + file.read(min(64 * count, MAX_BYTES) + 1)
     except (OSError, EOFError, zlib.error, struct.error):
         raise ValueError(f"{path.name} cannot be read as SPZ: it is no gzip file of versions 1 to 3") from None
     if magic != b"NGSP" or version != 2 or degree > 3:

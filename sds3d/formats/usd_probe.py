@@ -72,10 +72,17 @@ def _inside(path: Path) -> None:
             continue
         for named in layer.GetCompositionAssetDependencies():
             place = layer.ComputeAbsolutePath(named)
-            if not beside(place, home):
-                raise ValueError(f"{path.name}: {shortened(named)}, which it names, is outside its own folder and is "
-                                 "not read")  # fmt: skip
+            if reason := unopened(place, home):
+                raise ValueError(f"{path.name}: {shortened(named)}, which it names, {reason}")
             waiting.append(place)
+
+
+def unopened(place: str, home: Path) -> str | None:
+    """Why a place that a stage in a folder names must not be opened; None where it may."""
+    if not beside(place, home):
+        return "is outside its own folder and is not read"
+    path = Path(place.partition("[")[0])
+    return "is not a file" if path.exists() and not path.is_file() else None
 
 
 def beside(place: str, home: Path) -> bool:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy import ndarray
 
 from renderers.meshes.mesh import Mesh
-from sds3d.formats.library_errors import refused
+from sds3d.formats.library_errors import refuse_unlike_a_file, refused
+from sds3d.formats.meshes.readers import READERS
 from sds3d.mesh_import.gltf_parts import gltf_parts
-from sds3d.mesh_import.materials import paint_of
-from sds3d.mesh_import.obj_parts import obj_parts
 from sds3d.mesh_import.parts import UNFOLDED_FACES, MergedMesh, clean, keep_uvs, rebake_with_new_uvs, uv_problem
 from sds3d.mesh_import.strays import without_strays
+from sds3d.mesh_import.surface_parts import plain_parts
 
-READABLE_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+READABLE_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".3mf")
 """Endings of files that are read."""
 MAX_FILE_BYTES = 400 * 2**20
 MAX_FACES = 3_000_000
@@ -94,79 +92,15 @@ def inspect_mesh(path: Path) -> tuple[MergedMesh, list[str]]:
 
 def _joined(path: Path, remarks: list[str]) -> MergedMesh:
     """Reads the file and joins its parts."""
-    import trimesh
-
     kind = path.suffix.lower()
     if kind not in READABLE_SUFFIXES:
         raise ValueError(f"{path.name}: expected a mesh, a file that ends in {', '.join(READABLE_SUFFIXES)}")
-    size = path.stat().st_size
-    if not 0 < size <= MAX_FILE_BYTES:
-        raise ValueError(
-            f"{path.name} has {size / 2**20:.0f} MB; expected up to {MAX_FILE_BYTES / 2**20:.0f}, and not 0"
-        )
-    readers = {".glb": gltf_parts, ".gltf": gltf_parts, ".obj": obj_parts}
-    if kind in readers:
-        try:
-            return readers[kind](path, MAX_FACES, remarks)
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # a broken file makes its readers fail in every way there is
-            raise refused(path, error) from None
+    refuse_unlike_a_file(path, MAX_FILE_BYTES)
+    if kind in READERS:
+        return plain_parts(path, MAX_FACES, remarks)
     try:
-        scene = trimesh.load(path, force="scene", process=False)
-        parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
+        return gltf_parts(path, MAX_FACES, remarks)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # a broken file makes its readers fail in every way there is
-        raise ValueError(f"{path.name} cannot be read as {kind[1:].upper()}: {_line(error)}") from None
-    solid = [part for part in parts if hasattr(part[0], "faces") and len(part[0].faces)]
-    if not solid:
-        raise ValueError(f"{path.name} has no triangles" + (", only points or lines" if parts else ""))
-    count = sum(len(part.faces) for part, _ in solid)
-    if count > MAX_FACES:
-        raise ValueError(f"{path.name} has {count:,} faces; at most {MAX_FACES:,} are read: simplify it first")
-    return _stacked(solid, False)
-
-
-def _line(error: Exception) -> str:
-    """The error in one line."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words[:160]
-
-
-def _placed(scene: Any, node: str) -> tuple[Any, ndarray]:
-    """A part of the file, and the matrix that puts it in its place."""
-    matrix, name = scene.graph[node]
-    return scene.geometry[name], np.asarray(matrix, np.float64)
-
-
-def _stacked(parts: list[tuple[Any, ndarray]], linear_colours: bool) -> MergedMesh:
-    """The parts as one."""
-    vertices, normals, faces, rows, paints = [], [], [], [], []
-    total = 0
-    for part, matrix in parts:
-        own = np.asarray(part.faces, np.int64)
-        corners = np.asarray(part.vertices, np.float64)
-        if own.min() < 0 or own.max() >= len(corners):
-            raise ValueError(f"a triangle names vertex {own.max()}, but there are {len(corners)}")
-        with np.errstate(all="ignore"):
-            vertices.append(corners @ matrix[:3, :3].T + matrix[:3, 3])
-            given = "vertex_normals" in part._cache and part.vertex_normals.shape == corners.shape
-            turned = part.vertex_normals @ np.linalg.pinv(matrix[:3, :3]) if given else np.zeros(corners.shape)
-        normals.append(turned)
-        mirrored = np.linalg.det(matrix[:3, :3]) < 0
-        faces.append((own[:, ::-1] if mirrored else own) + total)
-        rows.append(own[:, ::-1] if mirrored else own)
-        paints.append(paint_of(part.visual, rows[-1], len(corners), linear_colours))
-        total += len(corners)
-    counts = [len(own) for own in rows]
-    together = np.concatenate(normals)
-    length = np.linalg.norm(together, axis=-1, keepdims=True)
-    usable = bool(np.isfinite(length).all() and (length > 1e-12).all())
-    return MergedMesh(
-        np.concatenate(vertices),
-        np.concatenate(faces),
-        (together / length).astype(np.float32) if usable else None,
-        tuple(paints),
-        np.repeat(np.arange(len(counts)), counts),
-        np.concatenate([np.arange(count) for count in counts]),
-        tuple(rows),
-    )
+        raise refused(path, error) from None

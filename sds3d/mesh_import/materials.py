@@ -1,6 +1,6 @@
 """The colours and materials of meshes that were read from files, looked up anywhere on their surfaces.
 
-The objects that carry them are trimesh's; nothing here needs to import it. Shapes: V vertices, F triangles, N points.
+Shapes: V vertices, F triangles, N points.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from renderers.meshes.shading import linear_to_srgb, srgb_to_linear
 
 GREY: tuple[float, ...] = (0.5, 0.5, 0.5)
 """Colour of what has none, sRGB."""
-_UNTOUCHED = (102, 102, 102)
-"""The colour that trimesh gives to materials of which the file says nothing."""
 DEFAULT_METALLIC_ROUGHNESS: tuple[float, ...] = (0.9, 0.0)
 """Roughness and metal of what has none."""
 
@@ -142,44 +140,6 @@ class SourceMaterial:
         rows = self.image.permute(1, 2, 0).numpy()
         tinted: ndarray = _tinted(rows.reshape(-1, 3), self.factor).reshape(rows.shape)
         return tinted
-
-
-def paint_of(visual: Any, faces: Int[ndarray, "F 3"], vertices: int, linear_colours: bool) -> SourceMaterial:
-    """The paint in a trimesh visual; `linear_colours` where its plain colours are linear, as glTF's are."""
-    kind = getattr(visual, "kind", None)
-    if kind in ("vertex", "face"):
-        colours = np.asarray(visual.vertex_colors if kind == "vertex" else visual.face_colors, np.float32)[:, :3] / 255
-        if linear_colours:
-            colours = displayed_colors(colours)
-        return SourceMaterial(corners=colours[faces] if kind == "vertex" else np.repeat(colours[:, None], 3, 1))
-    if kind != "texture":
-        return SourceMaterial()
-    uv = getattr(visual, "uv", None)
-    if uv is not None and len(uv) == vertices:
-        uv = np.stack([uv[:, 0], 1 - np.asarray(uv)[:, 1]], -1).astype(np.float32)
-    else:
-        uv = None
-    material = getattr(visual, "material", None)
-    picture = _picture(getattr(material, "image", None), "RGB") if uv is not None else None
-    # For a texture that is missing trimesh makes up a tiny grey one.
-    if picture is not None and not (picture.shape[1:] == (2, 2) and bool((picture == 100 / 255).all())):
-        return SourceMaterial(uv, picture, (1.0, 1.0, 1.0), material=id(material))
-    diffuse = getattr(material, "diffuse", None)
-    plain = GREY
-    if diffuse is not None and tuple(diffuse[:3]) != _UNTOUCHED:
-        plain = tuple((np.asarray(diffuse[:3]) / 255).tolist())
-    return SourceMaterial(uv, None, plain, material=id(material))
-
-
-def _picture(image: Any, mode: str) -> torch.Tensor | None:
-    """A PIL image as [C H W] 0..1; None where there is none or it cannot be decoded."""
-    if image is None:
-        return None
-    try:
-        pixels = np.asarray(image.convert(mode), np.float32) / 255
-    except (OSError, ValueError, SyntaxError):
-        return None
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def displayed_colors(colours: ndarray) -> ndarray:

@@ -21,8 +21,6 @@ def config_from_file(file: Path, trust: bool = False) -> tuple[dict[str, Any], R
 
     Raises OSError where it cannot be read, ValueError where it does not say enough.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
     facts = facts_of(file)
     if facts is None and file.suffix.lower() in SIDECAR_SUFFIXES:
         raise ValueError(

@@ -5,9 +5,6 @@ An image that cannot be had is said once and left out. Shapes: H W of an image.
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import torch
 from numpy import ndarray
@@ -15,13 +12,12 @@ from numpy import ndarray
 from sds3d.formats.file_access import content_of
 from sds3d.formats.gltf.document import Gltf
 from sds3d.formats.gltf.schema import Image, Texture
+from sds3d.formats.meshes.images import KEPT_SIDE, decoded
 
-MAX_PIXELS = 12_288**2
-"""Texels of one image: a little less than Pillow opens."""
+MANY, MANY_SIDE = 8, 2048
+"""Images of a file beyond which all are made smaller still."""
 MAX_TOTAL = 32 * 4096**2
 """Texels of all images of one file."""
-KEPT_SIDE, MANY, MANY_SIDE = 4096, 8, 2048
-"""Larger images are made smaller: no texture here is larger; those of files with many images still more."""
 _KTX2 = b"\xabKTX 20\xbb\r\n\x1a\n"
 
 
@@ -98,47 +94,3 @@ class Images:
         pixels, size = decoded(content, place, self._side, self._left)
         self._size[number], self._left = size, self._left - size[0] * size[1]
         return pixels
-
-
-def decoded(
-    content: bytes, name: str, side: int = KEPT_SIDE, most: int = MAX_PIXELS
-) -> tuple[ndarray, tuple[int, int]]:
-    """[H W 4] eight bits, up to `side` texels long, and (width, height) before it was made smaller.
-
-    Raises ValueError, which names it, also for one of more than `most` texels.
-    """
-    from PIL import Image as Pictures
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Pictures.open(io.BytesIO(content))
-            size = picture.size
-            if size[0] * size[1] > min(most, MAX_PIXELS):
-                raise ValueError(f"{name} has {size[0]} x {size[1]} texels; at most {MAX_PIXELS:,} are read, "
-                                 f"and {MAX_TOTAL:,} of one file")  # fmt: skip
-            picture.draft("RGB", (side, side))
-            deep = _eight_bits(np.asarray(picture)) if picture.mode[:1] in "IF" else None
-            whole = Pictures.fromarray(deep) if deep is not None else picture
-            if max(whole.size) > side:
-                whole = whole if whole.mode in ("L", "RGB") else whole.convert("RGBA")
-                whole = whole.reduce(-(-max(whole.size) // side))
-            return np.array(whole.convert("RGBA")), size
-    except ValueError as error:
-        if str(error).startswith(name):
-            raise
-        raise ValueError(f"{name} is a damaged picture, or of a kind that is not read") from None
-    except Pictures.DecompressionBombError:
-        raise ValueError(f"{name} has too many texels; at most {MAX_PIXELS:,} are read") from None
-    except Exception:  # whatever a damaged picture does to its decoder
-        raise ValueError(f"{name} is a damaged picture, or of a kind that is not read") from None
-
-
-def _eight_bits(values: ndarray) -> ndarray:
-    """Greys of 16 or 32 bits, or floats of 0..1, as bytes."""
-    if values.dtype.kind == "f":
-        share = np.nan_to_num(values).clip(0, 1)
-    else:
-        share = values.astype(np.int64).clip(0, 65535) / 65535
-    eight: ndarray = (share * 255).round().astype(np.uint8)
-    return eight

@@ -176,10 +176,10 @@ def test_files_that_hold_no_splats_are_refused(mesh: Mesh, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="does not hold splats"):
         read_splats(path)
     path.write_bytes(b"solid")
-    with pytest.raises(ValueError, match="not a binary little-endian PLY"):
+    with pytest.raises(ValueError, match=r"s\.ply cannot be read as PLY: it does not begin with the word ply"):
         read_splats(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="not a binary little-endian PLY"):
+    with pytest.raises(ValueError, match=r"s\.ply cannot be read as PLY: it does not begin with the word ply"):
         read_splats(path)
     write_splats(path, cloud(1))
     whole = path.read_bytes()

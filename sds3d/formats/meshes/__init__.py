@@ -1,0 +1,1 @@
+"""Meshes in files without a scene: shared parts of their readers."""
