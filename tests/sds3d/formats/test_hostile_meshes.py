@@ -210,7 +210,7 @@ def Shader "s"
 def test_a_stage_that_names_what_is_no_file_of_its_folder_is_told(name: str, folder: Path) -> None:
     pytest.importorskip("pxr")
     (folder / "a.usda").write_text(STAGE.format(layers="", texture=f"./{name}"))
-    assert any(f"{name}, which it names, is" in line for line in check(folder / "a.usda")["wrong"])
+    assert any(f"{name}, which it names, is" in line for line in check(folder / "a.usda")["problems"])
     (folder / "a.usda").write_text(STAGE.format(layers=f"subLayers = [@./{name}@]", texture="./s.png"))
     assert f"{name}, which it names, is" in check_reader(check, folder / "a.usda", SECONDS)
 
@@ -223,7 +223,7 @@ def test_a_gltf_file_that_names_what_is_no_file_of_its_folder_is_told(role: str,
     tree = json.loads((folder / "a.gltf").read_text())
     tree[role] = [{"uri": name, **({"byteLength": tree["buffers"][0]["byteLength"]} if role == "buffers" else {})}]
     (folder / "a.gltf").write_text(json.dumps(tree))
-    said = check_reader(check, folder / "a.gltf", SECONDS) or " ".join(check(folder / "a.gltf")["wrong"])
+    said = check_reader(check, folder / "a.gltf", SECONDS) or " ".join(check(folder / "a.gltf")["problems"])
     assert name in said and "which it names, is" in said
 
 
@@ -236,5 +236,5 @@ def test_a_pipe_where_the_origin_would_stand_is_passed_by(folder: Path) -> None:
 def test_of_very_many_lacking_files_the_first_are_named_and_the_rest_counted(folder: Path) -> None:
     names = [f"gone{number}.mtl" for number in range(200)]
     (folder / "a.obj").write_text(f"mtllib {' '.join(names)}\n{POINTS.decode()}f 1 2 3\n")
-    wrong = check(folder / "a.obj")["wrong"]
+    wrong = check(folder / "a.obj")["problems"]
     assert len(wrong) < 60 and names[0] in wrong[0] and wrong[-1] == "and 150 more of that kind"

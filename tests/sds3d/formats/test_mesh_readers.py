@@ -136,7 +136,7 @@ def test_what_lies_far_from_the_origin_keeps_its_shape(tmp_path: Path) -> None:
     table = sides()[0] + (4e6, 5e5, -100)
     (tmp_path / "a.obj").write_text("".join(f"v {x} {y} {z}\n" for x, y, z in table.tolist()) + CORNERS)
     report = check(tmp_path / "a.obj")
-    assert report["watertight"] and report["points"] == 8 and not report["wrong"]
+    assert report["watertight"] and report["points"] == 8 and not report["problems"]
     assert report["volume"] == pytest.approx(1) and report["bounds"]["from"] == pytest.approx([4e6, 5e5, -100], abs=1)
     right(tmp_path / "a.obj", GREY)
 

@@ -63,7 +63,7 @@ def test_files_after_public_reports_have_their_colours(name: str, said: str) -> 
         side = 2 * axis + int(bare[0, axis] < 0)
         wanted = tuple((128, 128, 128) if i == side else color for i, color in enumerate(COLORS))
     assert said in " ".join(right(DATA / name, wanted))
-    assert not check(DATA / name)["wrong"]
+    assert not check(DATA / name)["problems"]
 
 
 def test_decimal_commas_are_named() -> None:
@@ -182,7 +182,7 @@ def test_a_lost_map_is_said_by_its_name_in_texture_and_check(tmp_path: Path) -> 
     path = put(tmp_path, **{"m.mtl": "newmtl skin\nmap_Kd -s 1 1 1 sub\\gone.png\n"})
     line = "sub\\gone.png, which it names, is not there; what it holds is left grey"
     assert line in load_mesh(path, 16).warnings
-    assert line in check(path)["wrong"]
+    assert line in check(path)["problems"]
 
 
 def test_maps_of_roughness_metal_and_normals_are_kept(tmp_path: Path) -> None:

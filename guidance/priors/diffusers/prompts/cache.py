@@ -24,7 +24,7 @@ class PromptCache:
     def get(self, text: str) -> PromptEmbeds | None:
         try:
             tensors = load_file(self._file(text))
-            return PromptEmbeds(**{name: tensors.get(name) for name in PromptEmbeds._fields})
+            return PromptEmbeds(tensors["text_embeds"], tensors.get("pooled_embeds"), tensors.get("attention_mask"))
         except (OSError, SafetensorError, KeyError):
             return None
 
