@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 
@@ -14,6 +15,7 @@ from guidance.objectives.differences.sds import SDS
 from guidance.priors.diffusers.options import PriorOptions
 from guidance.timesteps import AnnealedUniform, TimestepSampler
 from renderers.camera_sampler import CameraSampler
+from renderers.gpu_kernels import Renderer
 from renderers.meshes.config import MeshConfig
 from renderers.meshing.extraction import MeshExtractionConfig
 from renderers.scene import SceneConfig
@@ -22,6 +24,7 @@ from renderers.splats.config import SplatConfig
 MAX_REGIONS = 16
 
 
+MAX_RENDER_SIZES = 16
 MAX_MAGNITUDE = 1e9
 """Largest magnitude of any number of a run."""
 
@@ -91,6 +94,9 @@ class RunConfig:
     """Optimisation steps."""
     batch_size: int = 4
     """Pictures in a step."""
+    render_sizes: tuple[int, ...] = ()
+    """Heights of the renders in pixels, such as 64 128 256 512, each for an equal share of the run. They are enlarged
+    to what the prior is shown; none: always as large as that. Small ones save time and memory, of volumes above all."""
     num_chunks: int = 1
     """Parts that a step's pictures are looked at in, one after another, for small memories: the same step, but for
     objectives and limits that weigh the views of a step against one another."""
@@ -99,7 +105,10 @@ class RunConfig:
     seed: int = 0
     """Decides every random draw of the run."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+    """`cpu`, `cuda`, `cuda:1` for the second GPU, or `auto` for CUDA where there is one."""
+    renderer: Renderer = "auto"
+    """What draws splats and volumes on a GPU: gsplat and nerfacc, which nvcc compiles at first use (auto), or plain
+    torch, which needs nothing and is slower (torch)."""
 
     def __post_init__(self) -> None:
         for name, value in _iter_floats(self, ""):
@@ -113,6 +122,9 @@ class RunConfig:
             raise ValueError(f"steps is {self.steps}; at most 1000000 are taken")
         if not 1 <= self.batch_size <= 64:
             raise ValueError(f"batch_size is {self.batch_size}; expected 1 to 64 pictures in a step")
+        if len(self.render_sizes) > MAX_RENDER_SIZES or not all(8 <= size <= 4096 for size in self.render_sizes):
+            found = ", ".join(map(str, self.render_sizes))
+            raise ValueError(f"render_sizes is {found}; expected up to {MAX_RENDER_SIZES} heights of 8 to 4096 pixels")
         if not 1 <= self.num_chunks <= self.batch_size:
             raise ValueError(
                 f"num_chunks is {self.num_chunks}; expected 1 to {self.batch_size}, the pictures in a step"
@@ -125,8 +137,15 @@ class RunConfig:
             raise ValueError("a model is what a mesh starts from; give --scene mesh")
         if len(self.regions) > MAX_REGIONS:
             raise ValueError(f"the scene has {len(self.regions)} parts; at most {MAX_REGIONS} are taken")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device is {self.device!r}; expected auto, cpu or cuda")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", self.device):
+            raise ValueError(f"device is {self.device!r}; expected auto, cpu or cuda, or one of several GPUs as cuda:1")
+
+    def render_size(self, progress: float, shown: int) -> int:
+        """Height of the renders at `progress`, never above that of what the prior is `shown`."""
+        if not self.render_sizes:
+            return shown
+        place = min(int(progress * len(self.render_sizes)), len(self.render_sizes) - 1)
+        return min(self.render_sizes[place], shown)
 
     def build_prompt(self) -> Prompt:
         """What the prior is asked for. Opens the language model of `debias_model`, where there is one.

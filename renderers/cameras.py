@@ -55,8 +55,10 @@ class Cameras:
 
     def viewmats(self) -> Float[Tensor, "B 4 4"]:
         """World-to-camera matrices with OpenCV axes (x right, y down, z ahead), as gsplat wants them."""
-        flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=self.c2w.dtype, device=self.c2w.device))
-        inverse: Tensor = torch.linalg.inv(self.c2w @ flip)
+        flip = torch.eye(4, dtype=self.c2w.dtype, device=self.c2w.device)
+        flip[1:3] *= -1
+        # Without the check for singular matrices, which waits for the device: poses are none.
+        inverse: Tensor = torch.linalg.inv_ex(self.c2w @ flip).inverse
         return inverse
 
     def intrinsics(self) -> Float[Tensor, "B 3 3"]:

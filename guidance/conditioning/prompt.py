@@ -14,6 +14,7 @@ from torch import Tensor
 from guidance.objectives.base import ViewConditions
 from guidance.priors.base import Condition, Prior, WeightedNegative, views_per_group
 from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.uploading import uploaded
 
 MAX_PROMPT_CHARS = 1000
 """Characters in a prompt at most."""
@@ -57,15 +58,17 @@ class Prompt:
         A prior that sees the camera is told the angles; any other reads words for them (DreamFusion, section 3.1).
         """
         count = len(azimuth)
-        camera = torch.stack([azimuth, elevation], -1)
+        # The words for a view are looked up in main memory, where the angles best are from the start.
+        azimuth, elevation = torch.stack([azimuth, elevation]).cpu()
         use_camera = prior.camera_conditioned and self.view_conditioning == "auto"
         uncond, negative = prior.encode_prompt([""] * count), prior.encode_prompt([self.negative] * count)
+        (camera,) = uploaded([torch.stack([azimuth, elevation], -1)], uncond.text_embeds.device)
         if not self.negative:
             negative = uncond
         elif use_camera:
             negative = replace(negative, camera=camera)
         if use_camera or self.view_conditioning == "none":
-            views = [view_label(float(a), float(e)) for a, e in zip(azimuth, elevation, strict=True)]
+            views = view_words(azimuth, elevation)
             text = prior.encode_prompt([self.view_texts.get(view, self.text) for view in views])
             text = replace(text, camera=camera if use_camera else None)
         else:
@@ -88,10 +91,11 @@ class Prompt:
     ) -> Condition:
         """The text with each view's word; beside Perp-Neg, which weighs sides smoothly, a blend of the nearest two."""
         if not self.perp_neg:
-            words = [view_label(float(a), float(e)) for a, e in zip(azimuth, elevation, strict=True)]
-            return prior.encode_prompt([self._text_for_view(view) for view in words])
+            return prior.encode_prompt([self._text_for_view(view) for view in view_words(azimuth, elevation)])
         all_views = prior.encode_prompt([self._text_for_view(view) for view in VIEW_LABELS])
-        weights = view_weights(azimuth, elevation).to(all_views.text_embeds)
+        (weights,) = uploaded(
+            [view_weights(azimuth, elevation).to(all_views.text_embeds.dtype)], all_views.text_embeds.device
+        )
         mask = torch.einsum("bv,vl->bl", weights, all_views.attention_mask.to(weights)) > 0
         pooled = None if all_views.pooled_embeds is None else weights @ all_views.pooled_embeds
         return Condition(torch.einsum("bv,vld->bld", weights, all_views.text_embeds), mask, None, pooled_embeds=pooled)
@@ -108,12 +112,11 @@ class Prompt:
                 # From the same height, and of the two sides the nearer.
                 side_azimuth = torch.where(wrap_angle(azimuth) < 0, -turn, turn).to(azimuth)
                 negative = prior.encode_prompt([self.view_texts.get(view, self.text)] * count)
-                negative = replace(negative, camera=torch.stack([side_azimuth, elevation], -1))
-            negatives.append(
-                WeightedNegative(
-                    negative, torch.where(elevation > OVERHEAD_ELEVATION, 0.0, self.perp_neg * weight).to(azimuth)
-                )
-            )
+                (camera,) = uploaded([torch.stack([side_azimuth, elevation], -1)], negative.text_embeds.device)
+                negative = replace(negative, camera=camera)
+            strength = torch.where(elevation > OVERHEAD_ELEVATION, 0.0, self.perp_neg * weight).to(azimuth)
+            (strength,) = uploaded([strength], negative.text_embeds.device)
+            negatives.append(WeightedNegative(negative, strength))
         return replace(text, perp_negatives=tuple(negatives))
 
 
@@ -127,6 +130,11 @@ def view_label(azimuth: float, elevation: float) -> str:
         return "overhead"
     angle = abs(math.degrees(math.remainder(azimuth, math.tau)))
     return "front" if angle < 45 else "side" if angle < 135 else "back"
+
+
+def view_words(azimuth: Float[Tensor, " B"], elevation: Float[Tensor, " B"]) -> list[str]:
+    """The word of each camera."""
+    return [view_label(a, e) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
 
 
 def view_weights(azimuth: Float[Tensor, " B"], elevation: Float[Tensor, " B"]) -> Float[Tensor, "B 4"]:

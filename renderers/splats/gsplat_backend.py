@@ -65,8 +65,13 @@ def _function(name: str) -> Callable[..., Any]:
 def _record_absgrad(means2d: Tensor) -> Tensor:
     """Zeros, to which each `backward` adds what gsplat leaves in `means2d.absgrad` by then."""
     total = torch.zeros_like(means2d, requires_grad=False)
+
+    def add(_: Tensor) -> None:
+        # A hook that returns anything replaces the gradient by it.
+        total.add_(means2d.absgrad)  # type: ignore[attr-defined]
+
     if means2d.requires_grad:
-        means2d.register_hook(lambda _: total.add_(means2d.absgrad) and None)  # type: ignore[attr-defined]
+        means2d.register_hook(add)
     return total
 
 

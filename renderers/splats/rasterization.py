@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import kernels
+from renderers import gpu_kernels, kernels
 from renderers.cameras import Cameras
 from renderers.scene import RenderOutput
 from renderers.splats import cpu_kernels, gsplat_backend, reference, surfel_reference
@@ -20,15 +20,16 @@ def rasterize(
 ) -> RenderOutput:
     """What the cameras see of the splats over a solid background each, with a `RasterizationInfo` as statistics.
 
-    Differentiable in the splats and the background. CUDA tensors go to gsplat; float32 on a CPU goes to the compiled
-    kernels; all else (float64, other devices, no kernels) to the twin, whose cost is splats times pixels.
+    Differentiable in the splats and the background. CUDA tensors go to gsplat, unless `gpu_kernels` says otherwise;
+    float32 on a CPU goes to the compiled kernels; all else (float64, other devices, no kernels) to the twin, whose cost
+    is splats times pixels.
     Colours are not clamped: keep them in 0..1 to get an image in 0..1. `options` decides whether there are normals.
     Raises ValueError where shapes, types or devices do not fit together.
     """
     validate_inputs(gaussians, cameras, background)
     lenses = CameraMatrices.from_cameras(cameras, gaussians.means)
     device = gaussians.means.device.type
-    if device == "cuda" and gaussians.means.dtype == torch.float32:
+    if device == "cuda" and gaussians.means.dtype == torch.float32 and gpu_kernels.wanted():
         colour, alpha, sighting = gsplat_backend.draw(gaussians, lenses, options)
     elif device == "cpu" and gaussians.means.dtype == torch.float32 and kernels.library() is not None:
         colour, alpha, sighting = cpu_kernels.draw(gaussians, lenses, options)

@@ -54,8 +54,8 @@ class SplatScene(TrainableScene):
         self.generator = generator
         self.rounds = 0
         """Rounds of growing and pruning that are over."""
-        self.drawn: int | None = None
-        """Splats that the last settled frame showed."""
+        self.drawn: Tensor | None = None
+        """Splats that the last settled frame showed: a number on the device, so that noting it waits for nothing."""
         for name, values in self._ball().items():
             self.register_parameter(name, nn.Parameter(values.to(device)))
         self.pull = torch.zeros(knobs.init_count, device=device)
@@ -148,17 +148,22 @@ class SplatScene(TrainableScene):
 
     def failure_reason(self) -> str | None:
         """None, or what has gone wrong: NaN, all transparent, exploded, or nothing in the last pictures."""
-        for name in _NAMES:
-            bad = int((~getattr(self, name).isfinite()).sum())
-            if bad:
-                return f"{bad} values of {name} are not finite"
-        if not bool((self.logit_opacities.sigmoid() >= self.knobs.prune_opa).any()):
+        counts = [(~getattr(self, name).isfinite()).sum() for name in _NAMES]
+        counts.append((self.logit_opacities.sigmoid() >= self.knobs.prune_opa).sum())
+        counts.append((self.means.norm(dim=-1) > self.knobs.prune_radius).sum())
+        counts.append(counts[0].new_ones(()) if self.drawn is None else self.drawn)
+        # Read together: each read waits for the device.
+        *bad, opaque, outside, drawn = torch.stack(counts).tolist()
+        for name, count in zip(_NAMES, bad, strict=True):
+            if count:
+                return f"{count} values of {name} are not finite"
+        if not opaque:
             return f"every splat is transparent: no opacity is above {self.knobs.prune_opa}"
-        outside = float((self.means.norm(dim=-1) > self.knobs.prune_radius).float().mean())
-        if outside > 0.5:
+        share = outside / len(self)
+        if share > 0.5:
             radius = self.knobs.prune_radius
-            return f"the splats have exploded: {100 * outside:.0f} % lie outside the ball of radius {radius}"
-        if self.drawn == 0:
+            return f"the splats have exploded: {100 * share:.0f} % lie outside the ball of radius {radius}"
+        if drawn == 0:
             return "no splat was in any of the last pictures"
         return None
 
@@ -197,7 +202,7 @@ class SplatScene(TrainableScene):
     def _accumulate_grads(self, sighting: RasterizationInfo, width: int) -> None:
         """Adds what one frame showed to the accumulators."""
         visible = sighting.radii > 0
-        self.drawn = int(visible.any(0).sum())
+        self.drawn = visible.any(0).sum()
         # The loss is a mean over the pictures; the threshold is for the pull of each.
         pictures = len(visible) if self.knobs.strategy == "threshold" else 1
         gradient = sighting.means2d_grad if sighting.means2d_absgrad is None else sighting.means2d_absgrad

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from renderers import kernels
 from renderers.volumes.hash_kernels import query_hash_field
@@ -34,6 +35,8 @@ class HashGridField(Field):
     """[4,H]: to raw density and raw red, green, blue"""
     level_weights: Tensor
     """[L]: what the features of a level are multiplied by, 0..1"""
+    sides: Tensor
+    """[L]: `resolutions`, beside the tables"""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class HashGridField(Field):
         self.hidden = nn.Parameter(uniform(width, 2 * levels) * (3 / levels) ** 0.5)
         self.out = nn.Parameter(uniform(4, width) * (3 / width) ** 0.5)
         self.register_buffer("level_weights", torch.ones(levels), persistent=False)
+        self.register_buffer("sides", torch.tensor(self.resolutions), persistent=False)
 
     def set_active_levels(self, count: float) -> None:
         """Lets so many levels in, the coarsest first; each comes in along half a cosine (Lin et al. 2021, BARF,
@@ -89,8 +93,25 @@ class HashGridField(Field):
         if points.device.type == "cpu" and points.dtype == torch.float32 and kernels.library() is not None:
             weights = self.tables, self.hidden, self.out
             return query_hash_field(points, self.blob, weights, self.resolutions, self.level_weights, self.scale)
+        if points.device.type == "cuda":
+            return self._in_chunks(points)
         features = encode_reference(points, self.tables, self.resolutions, self.level_weights)
         return decode_reference(features, self.hidden, self.out, self.blob(points), self.scale)
+
+    def _in_chunks(self, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+        """All levels and corners at once, a chunk of points after the other. What lies between is worked out again on
+        the way back: to keep it for all the samples of a large picture would take tens of gigabytes."""
+
+        def one(some: Tensor, tables: Tensor, hidden: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+            features = encode(some, tables, self.sides, self.resolutions, self.level_weights)
+            return decode_reference(features, hidden, out, self.blob(some), self.scale)
+
+        found = [
+            checkpoint(one, some, self.tables, self.hidden, self.out, use_reentrant=False, preserve_rng_state=False)
+            for some in points.split(_POINTS_AT_ONCE)
+        ]
+        density, albedo = zip(*found, strict=True)
+        return torch.cat(density), torch.cat(albedo)
 
     @torch.no_grad()
     def max_density(self, cells: int) -> Float[Tensor, "G G G"]:
@@ -117,6 +138,38 @@ def encode_reference(
             found = found + weight[:, None] * table[hash_indices(first + step, resolution, len(table))]
         features.append(share_of_level * found)
     return torch.cat(features, -1).T
+
+
+def encode(
+    points: Float[Tensor, "P 3"],
+    tables: Float[Tensor, "L T 2"],
+    sides: Int64[Tensor, " L"],
+    resolutions: list[int],
+    shares: Float[Tensor, " L"],
+) -> Float[Tensor, "F P"]:
+    """As `encode_slowly`, all levels and corners at once, and without a gradient for the points.
+
+    `sides` are the resolutions on the device of the points.
+    """
+    levels, size, _ = tables.shape
+    count = len(points)
+    place = torch.minimum(((points[:, None] + 1) * (0.5 * sides)[:, None]).clamp_min(0), sides[:, None].to(points))
+    first = torch.minimum(place.detach().long(), sides[:, None] - 1)
+    share = place.detach() - first
+    corner = torch.arange(8, device=points.device)
+    step = torch.stack([corner & 1, corner >> 1 & 1, corner >> 2], -1)
+    weight = torch.where(step == 1, share[:, :, None], 1 - share[:, :, None]).prod(-1)
+    x, y, z = (first[:, :, None] + step).unbind(-1)
+    # The coarser levels have an entry for every corner, the finer ones share theirs.
+    dense = sum((side + 1) ** 3 <= size for side in resolutions)
+    side = sides[:dense, None] + 1
+    own = x[:, :dense] + side * (y[:, :dense] + side * z[:, :dense])
+    x, y, z = (axis[:, dense:] * prime for axis, prime in zip((x, y, z), PRIMES, strict=True))
+    rows = torch.cat([own, (x ^ y ^ z) & (size - 1)], 1) + size * torch.arange(levels, device=points.device)[:, None]
+    found = functional.embedding_bag(
+        rows.flatten(0, 1), tables.flatten(0, 1), per_sample_weights=weight.flatten(0, 1), mode="sum"
+    )
+    return (found.view(count, levels, 2) * shares[:, None]).flatten(1).T
 
 
 def hash_indices(corners: Int64[Tensor, "P 3"], resolution: int, size: int) -> Int64[Tensor, " P"]:

@@ -53,16 +53,21 @@ class Rays:
     def from_cameras(cls, cameras: Cameras, like: Tensor) -> Rays:
         """Rays through the middles of the pixels, without light, in the type and on the device of `like`.
 
-        Raises ValueError where a camera has a pose that is not finite or a picture without pixels.
+        Raises ValueError where a camera in main memory has a pose that is not finite, or for a picture without pixels.
         """
-        if not bool(cameras.c2w.isfinite().all() & cameras.fov_y.isfinite().all()):
+        on_gpu = cameras.c2w.device.type == "cuda"  # To ask there would wait; they were asked before they went there.
+        if not (on_gpu or bool(cameras.c2w.isfinite().all() & cameras.fov_y.isfinite().all())):
             raise ValueError("a camera has a pose or a field of view that is not finite")
         if cameras.height < 1 or cameras.width < 1:
             found = f"a picture of {cameras.height} x {cameras.width} pixels has none"
             raise ValueError(f"{found}; both have to be at least 1")
         c2w, half = cameras.c2w.to(like), torch.tan(0.5 * cameras.fov_y.to(like))[:, None, None]
-        across = (torch.arange(cameras.width).to(like) + 0.5 - 0.5 * cameras.width) / (0.5 * cameras.height)
-        down = (torch.arange(cameras.height).to(like) + 0.5 - 0.5 * cameras.height) / (0.5 * cameras.height)
+        across = (torch.arange(cameras.width, device=like.device).to(like) + 0.5 - 0.5 * cameras.width) / (
+            0.5 * cameras.height
+        )
+        down = (torch.arange(cameras.height, device=like.device).to(like) + 0.5 - 0.5 * cameras.height) / (
+            0.5 * cameras.height
+        )
         x = (half * across).expand(-1, cameras.height, -1)
         y = (-half * down[:, None]).expand(-1, -1, cameras.width)
         way = torch.einsum("bij,bhwj->bhwi", c2w[:, :3, :3], torch.stack([x, y, -torch.ones_like(x)], -1))

@@ -6,34 +6,38 @@ imported only for fields on a CUDA device.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from renderers import kernels
+from renderers import gpu_kernels, kernels
 from renderers.volumes import cpu_kernels, reference
 from renderers.volumes.occupancy import OccupancyGrid
 from renderers.volumes.rays import MIN_TRANSMITTANCE, FieldOutput, MarchOptions, Rays, VolumeOutput, validate_inputs
 from renderers.volumes.reference import ball, lit
 from renderers.volumes.voxel_field import Field, VoxelField
 
+_MADE = threading.local()
+"""Runs of a batch draw in threads of their own."""
+
 
 def render_rays(field: Field, occupancy: OccupancyGrid, rays: Rays, march: MarchOptions) -> VolumeOutput:
     """What the rays see of a field, differentiable in its parameters.
 
-    CUDA tensors go to nerfacc; float32 on a CPU to the compiled kernels, voxels to one that does all in one go; all
-    else (float64, no kernels) to the twin, which is some thirty times slower.
+    CUDA tensors go to nerfacc, unless `gpu_kernels` says otherwise; float32 on a CPU to the compiled kernels, voxels to
+    one that does all in one go; all else (float64, no kernels) to the twin, which is some thirty times slower.
     Raises ValueError where shapes, types or devices do not fit together.
     """
     like = next(field.parameters())
     validate_inputs(rays, like)
     if occupancy.empty.device != like.device:
         raise ValueError(f"the occupancy is on {occupancy.empty.device}, the field on {like.device}")
-    if like.device.type == "cuda":
+    if like.device.type == "cuda" and gpu_kernels.wanted():
         return VolumeOutput.of(*render_rays_nerfacc(field, occupancy, rays, march))
-    if like.dtype != torch.float32 or kernels.library() is None:
+    if like.device.type != "cpu" or like.dtype != torch.float32 or kernels.library() is None:
         return VolumeOutput.of(*reference.draw(field, occupancy, rays, march))
     if isinstance(field, VoxelField):
         return VolumeOutput.of(*cpu_kernels.draw(field.values, field.scale, occupancy, rays, march))
@@ -58,8 +62,7 @@ def render_rays_nerfacc(
     origins = rays.origins.repeat_interleave(height * width, 0)
     directions = rays.directions.reshape(-1, 3)
     jitter = rays.jitter.reshape(-1)
-    estimator = nerfacc.OccGridEstimator(**grid_arguments(occupancy)).to(origins.device)
-    estimator.binaries = (occupancy.empty == 0)[None]
+    estimator = _estimator(nerfacc, occupancy, origins.device)
     start, stop = ball(origins, directions, occupancy.radius)
     # Samples are in the middle of intervals: these begin half a step earlier, at the same places for every ray.
     start = ((start / march.step - jitter).ceil() + jitter - 0.5).clamp_min(0) * march.step
@@ -76,8 +79,20 @@ def render_rays_nerfacc(
     packed = {"ray_indices": rows, "n_rays": count}
     weight, *_ = nerfacc.render_weight_from_density(starts, ends, found.density, **packed)
     layers = _accumulated(nerfacc, found, weight, distances, rows, rays, march)
-    taken = torch.bincount(rows, minlength=count).to(torch.int32)
+    # Not `bincount`, which waits for the device to know how long its answer is.
+    taken = torch.zeros(count, dtype=torch.int32, device=rows.device)
+    taken.index_add_(0, rows, torch.ones_like(rows, dtype=torch.int32))
     return layers.view(views, height, width, 10), taken.view(views, height, width)
+
+
+def _estimator(nerfacc: Any, occupancy: OccupancyGrid, device: torch.device) -> Any:
+    """nerfacc's grid with these cells. It is made once for each thread, size and device: its tables are uploaded."""
+    known: dict[tuple[int, torch.device], Any] = _MADE.__dict__.setdefault("estimators", {})
+    key = occupancy.cells, device
+    if key not in known:
+        known[key] = nerfacc.OccGridEstimator(**grid_arguments(occupancy)).to(device)
+    known[key].binaries = (occupancy.empty == 0)[None]
+    return known[key]
 
 
 def grid_arguments(occupancy: OccupancyGrid) -> dict[str, Any]:

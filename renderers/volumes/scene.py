@@ -22,6 +22,7 @@ from renderers.cameras import Cameras
 from renderers.scene import RenderOutput, TrainableScene
 from renderers.splats import spherical_harmonics
 from renderers.splats.density_grid import ScalarGrid
+from renderers.uploading import moved_like
 from renderers.volumes.config import LEVELS, NerfConfig
 from renderers.volumes.hash_field import HashGridField
 from renderers.volumes.occupancy import OccupancyGrid
@@ -48,8 +49,8 @@ class NerfScene(TrainableScene):
         """That of the last `post_step`."""
         self.steps = 0
         """Times that it was settled."""
-        self.seen: float | None = None
-        """Greatest alpha of the last settled frame."""
+        self.seen: Tensor | None = None
+        """Greatest alpha of the last settled frame: a number on the device, so that noting it waits for nothing."""
         if knobs.background_sh_degree is not None:
             behind = torch.zeros(spherical_harmonics.num_sh_bases(knobs.background_sh_degree), 3, device=device)
             self.register_parameter("behind", nn.Parameter(behind))
@@ -106,7 +107,7 @@ class NerfScene(TrainableScene):
     @torch.no_grad()
     def post_step(self, progress: float, frame: RenderOutput, optimiser: Optimizer) -> None:
         """Now and then keeps the voxels in range, makes their grid finer, and finds out where something is."""
-        self.progress, self.seen = progress, float(frame.alpha.max())
+        self.progress, self.seen = progress, frame.alpha.max()
         self.steps += 1
         due = self.steps % self.knobs.occupancy_every == 0
         if isinstance(self.field, VoxelField):
@@ -125,11 +126,15 @@ class NerfScene(TrainableScene):
 
     def failure_reason(self) -> str | None:
         """None, or what has gone wrong: NaN, or nothing to be seen."""
-        for name, parameter in self.named_parameters():
-            if not bool(parameter.detach().sum().isfinite()):
+        named = dict(self.named_parameters())
+        figures = [parameter.detach().sum() for parameter in named.values()]
+        # Read together: each read waits for the device.
+        *sums, seen = torch.stack([*figures, torch.ones_like(figures[0]) if self.seen is None else self.seen]).tolist()
+        for (name, parameter), total in zip(named.items(), sums, strict=True):
+            if not math.isfinite(total):
                 bad = int((~parameter.isfinite()).sum())
                 return f"{bad} values of {name} are not finite"
-        if self.seen is not None and not self.seen > 0:
+        if not seen > 0:
             return "nothing was in any of the last pictures: the volume is transparent"
         return None
 
@@ -208,13 +213,15 @@ class NerfScene(TrainableScene):
         return -math.log1p(-self.knobs.occupancy_threshold) / self.knobs.step
 
     def _random(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.generator.device).to(self._like)
+        drawn = torch.rand(*shape, generator=self.generator, device=self.generator.device)
+        return moved_like(drawn, self._like)
 
     def _jittered(self, rays: Rays) -> Rays:
         """The rays with samples moved by chance, and lights near the cameras (Poole et al. 2022, section 3.1)."""
         views = len(rays.origins)
         rays = replace(rays, jitter=self._random(*rays.jitter.shape))
-        aside = torch.randn(views, 3, generator=self.generator, device=self.generator.device).to(rays.origins)
+        aside = torch.randn(views, 3, generator=self.generator, device=self.generator.device)
+        aside = moved_like(aside, rays.origins)
         share, white = self._random(2, views)
         distance = rays.origins.norm(dim=-1, keepdim=True)
         light = functional.normalize(rays.origins / distance.clamp_min(1e-6) + 0.5 * aside, dim=-1) * distance

@@ -33,6 +33,8 @@ class Cost:
     peak_mb: float
     memory_mb: float
     """Of the device; 0 where it is not known."""
+    allocated_mb: float = 0.0
+    """Of the peak on a GPU, what tensors took; the rest is the allocator's."""
 
     @property
     def fits(self) -> bool:
@@ -68,12 +70,16 @@ def measured(config: RunConfig, prior: Prior, device: torch.device, console: Con
     if not steps:
         raise ValueError(f"steps is {config.steps}; a plan takes a run of at least 2")
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_reserved(device) / 2**20
+        peak, allocated = (
+            torch.cuda.max_memory_reserved(device) / 2**20,
+            torch.cuda.max_memory_allocated(device) / 2**20,
+        )
         whole = torch.cuda.get_device_properties(device).total_memory / 2**20
     else:
-        peak, whole = memory_mb()[1], 0.0
+        peak, whole, allocated = memory_mb()[1], 0.0, 0.0
     count = len(steps)
-    return Cost(sum(s.seconds for s in steps) / count, sum(s.prior_seconds for s in steps) / count, peak, whole)
+    seconds, prior_seconds = sum(s.seconds for s in steps) / count, sum(s.prior_seconds for s in steps) / count
+    return Cost(seconds, prior_seconds, peak, whole, allocated)
 
 
 def proposals(config: RunConfig, prior: Prior) -> list[str]:
@@ -103,17 +109,19 @@ def _tell(cost: Cost, config: RunConfig, prior: Prior, device: torch.device, con
     size = prior.image_size
     share = round(100 * cost.prior / cost.step) if cost.step else 0
     whole = f" of {cost.memory_mb / 1024:.1f}" if cost.memory_mb else ""
+    inside = f", {cost.allocated_mb / 1024:.2f} of them in tensors" if cost.allocated_mb else ""
     console.log(
         f"{config.batch_size} images of {size} x {size} in a step on {device}: {cost.step:.2f} s, "
         f"{share} % in the prior"
     )
     console.log(f"{config.steps} steps: about {format_duration(cost.step * config.steps)}, and the mesh after that")
     console.log(
-        f"most memory so far: {cost.peak_mb / 1024:.2f}{whole} GB; a scene that grows takes more",
+        f"most memory so far: {cost.peak_mb / 1024:.2f}{whole} GB{inside}; a scene that grows takes more",
         step_seconds=cost.step,
         prior_seconds=cost.prior,
         run_seconds=cost.step * config.steps,
         peak_mb=cost.peak_mb,
+        allocated_mb=cost.allocated_mb,
         device_mb=cost.memory_mb,
         fits=cost.fits,
     )

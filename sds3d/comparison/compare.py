@@ -207,7 +207,7 @@ def _flags() -> argparse.ArgumentParser:
     means.add_argument("--passes", type=int, metavar="N", help="or answers of the prior: conditions times pictures")
     p.add_argument("--preset", default="draft", choices=list(PRESETS), help="everything else (default: draft)")
     p.add_argument("--prior", default=MINI, help="name or folder of the diffusion model (default: mini)")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, or cuda:1 and so on")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="by default under runs/, named after the prompt")
     add_verbosity_flags(p)
     return p

@@ -27,6 +27,7 @@ from sds3d.export.turntable import write_turntable
 from sds3d.runs.provenance import provenance
 from sds3d.runs.run_directory import RunDirectory
 from sds3d.training.loop import StopSignal, device_of, load_source
+from sds3d.training.previews import unless_it_fails
 from sds3d.training.trainer import Trainer, TrainingFailed
 
 Unit = Literal["minutes", "steps", "answers"]
@@ -231,7 +232,7 @@ def _marks(run: Trainer, folder: Path, trouble: str | None) -> dict[str, Any]:
     write_front(folder, run.scene, BEHIND)
     write_turntable(folder / "turntable.mp4", run.scene, FRAMES, background=BEHIND, facts=provenance(run.result))
     return {
-        "judge": evaluate_scene(run.scene, run.config.prompt),
+        "judge": unless_it_fails("verdict", lambda: evaluate_scene(run.scene, run.config.prompt), Console("quiet")),
         "saturation": round(saturation(views), 5),
         "contrast": round(contrast(views), 5),
         "sharpness": round(sharpness(views), 5),

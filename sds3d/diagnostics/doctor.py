@@ -1,7 +1,7 @@
 """What is usable on this machine, and the command that gets the rest.
 
 Heavy libraries are looked up by their installed metadata and never imported, so this answers in the time that torch
-takes to load.
+takes to load; but where there is a GPU, what draws on it is loaded, and compiled where that is still to be done.
 """
 
 from __future__ import annotations
@@ -181,9 +181,15 @@ def extra_finding(extra: Extra, cuda: bool) -> Finding:
         return Finding(extra.distribution, "absent", f"for {extra.purpose}", remedy)
     if extra.needs_cuda and not cuda:
         return Finding(extra.distribution, "absent", f"{version}, idle without CUDA: our own kernels do its work")
-    if extra.needs_cuda and shutil.which("nvcc") is None:
-        detail = f"{version}; if its kernels are not compiled yet, its first use needs nvcc, which is not on the path"
-        return Finding(extra.distribution, "ok", detail)
+    if extra.needs_cuda:
+        from renderers import gpu_kernels
+
+        try:
+            gpu_kernels.make_ready(extra.distribution, lambda said: sys.stderr.write(f"{said}\n"))
+        except ImportError as error:
+            why, _, remedy = str(error).partition("; ")
+            return Finding(extra.distribution, "absent", f"{version}, {why}", remedy)
+        return Finding(extra.distribution, "ok", f"{version}, compiled, {extra.purpose}")
     return Finding(extra.distribution, "ok", f"{version}, {extra.purpose}")
 
 

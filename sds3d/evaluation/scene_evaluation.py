@@ -69,6 +69,7 @@ def janus(scene: Scene, subject: str, judge: Judge) -> dict[str, Any]:
 
 
 def _predict(scene: Scene, cameras: Cameras, judge: Judge) -> JudgePrediction:
-    """The judge's opinion of what these cameras see, over the background."""
-    frame = scene.render(cameras, torch.full((len(cameras), 3), BACKGROUND))
-    return judge.predict(frame.rgb.permute(0, 3, 1, 2).clamp(0, 1))
+    """The judge's opinion, on the CPU, of what these cameras see, over the background, wherever the scene lies."""
+    rgb = scene.render(cameras, torch.full((len(cameras), 3), BACKGROUND)).rgb
+    opinion = judge.to(rgb.device).predict(rgb.permute(0, 3, 1, 2).clamp(0, 1))
+    return JudgePrediction(opinion.probability.cpu(), opinion.azimuth.cpu(), opinion.certainty.cpu())

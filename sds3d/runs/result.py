@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from configs.run import RunConfig
@@ -36,6 +37,14 @@ class Result:
         for place, scene in enumerate(scenes):
             scene.load_training_state(strip_prefix(state, particle_key("scene", place)))
         return Result(scenes[0], config, int(state["done"]), tuple(scenes[1:]), placement_of(state))
+
+    def scene_on(self, device: torch.device) -> TrainableScene:
+        """The scene on a device, whole: `Module.to` would leave behind what is no parameter or buffer."""
+        if next(self.scene.parameters()).device == device:
+            return self.scene
+        scene = self.config.scene.build(device, make_rng(0))
+        scene.load_training_state(self.scene.training_state())
+        return scene
 
     def undo_placement(self, mesh: Mesh) -> Mesh:
         """A mesh of the scene where the model it started from lay, and in its size."""

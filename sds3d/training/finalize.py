@@ -24,7 +24,9 @@ from sds3d.formats.splat_ply import write_splats
 from sds3d.runs.provenance import licenses, provenance, versions
 from sds3d.runs.result import Result
 from sds3d.runs.run_directory import RunDirectory
+from sds3d.training.device_usage import gpu_memory_mb
 from sds3d.training.finalize_image import finalize_image
+from sds3d.training.previews import unless_it_fails
 
 
 def finalize(result: Result, record: RunDirectory, console: Console, optimised_seconds: float) -> Path:
@@ -56,7 +58,7 @@ def finalize(result: Result, record: RunDirectory, console: Console, optimised_s
         facts = provenance(result, match)
         write_turntable(folder / "turntable.mp4", shown, facts=facts)
         write_contact(folder / "contact.png", shown, facts=facts)
-        judged = evaluate_scene(shown, config.prompt)
+        judged = unless_it_fails("verdict of the judge", lambda: evaluate_scene(shown, config.prompt), console)
     now = time.monotonic()
     report: dict[str, object] = {
         "prompt": config.prompt,
@@ -75,6 +77,8 @@ def finalize(result: Result, record: RunDirectory, console: Console, optimised_s
         "versions": versions(),
         "licences": licenses(config),
     }
+    if (on_gpu := gpu_memory_mb(next(result.scene.parameters()).device)) is not None:
+        report["gpu_peak_memory_mb"] = round(on_gpu[1])
     write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     console.log(f"mesh of {len(mesh.faces)} faces; it matches the scene with {match}", **match.as_dict())
     if judged:

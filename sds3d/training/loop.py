@@ -20,7 +20,8 @@ from sds3d.console import Console, EtaEstimator, format_duration, memory_mb
 from sds3d.mesh_import.load import LoadedMesh, load_mesh
 from sds3d.runs.result import Result
 from sds3d.runs.run_directory import RunDirectory
-from sds3d.training.previews import Previewer
+from sds3d.training.device_usage import gpu_memory_mb
+from sds3d.training.previews import Previewer, unless_it_fails
 from sds3d.training.trainer import StepResult, Trainer
 
 CHECKPOINT_SECONDS = 60.0
@@ -68,8 +69,14 @@ def handle_signals(stop: StopSignal) -> Iterator[None]:
 
 def device_of(config: RunConfig) -> torch.device:
     """The device a run asks for. Raises ValueError where CUDA is asked for and there is none."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch sees no CUDA device here; use --device cpu or see: sds3d doctor")
+    if config.device.startswith("cuda"):
+        name, number = config.device, int(config.device.partition(":")[2] or 0)
+        if not torch.cuda.is_available():
+            raise ValueError(
+                f"device is {name}, but torch sees no CUDA device here; use --device cpu or see: sds3d doctor"
+            )
+        if number >= (count := torch.cuda.device_count()):
+            raise ValueError(f"device is {name}, but there are {count} here, the first of which is cuda:0")
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
@@ -86,6 +93,7 @@ def train(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal
     pace, began, preview = EtaEstimator(run.config.steps), time.monotonic(), ""
     saved = began - CHECKPOINT_SECONDS + FIRST_CHECKPOINT_SECONDS
     watch, fronts = Previewer.for_run(run), None
+    run.make_kernels_ready(console.log)
     try:
         if not run.guidance.ready:
             _prepare(run, record, console, stop)
@@ -93,7 +101,7 @@ def train(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal
             pace.update(step.seconds)
             if watch.is_due(step.number):
                 preview = _preview(step, watch, record, console)
-            counted = watch.fronts(step.number)
+            counted = _counted(step, watch, console)
             fronts = fronts if counted is None else counted
             _report_step(step, run, record, console, pace, preview, fronts)
             if step.warnings:
@@ -117,11 +125,15 @@ def train(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal
 
 def _preview(step: StepResult, watch: Previewer, record: RunDirectory, console: Console) -> str:
     """Writes the preview of a step and returns its path; one that cannot be written is told, and the run goes on."""
-    try:
-        return str(record.preview(step.number, watch.render(step)))
-    except OSError as error:
-        console.log(f"no preview of step {step.number} ({error})")
-        return ""
+    made = unless_it_fails(
+        f"preview of step {step.number}", lambda: record.preview(step.number, watch.render(step)), console
+    )
+    return "" if made is None else str(made)
+
+
+def _counted(step: StepResult, watch: Previewer, console: Console) -> int | None:
+    """How many fronts there are after a step, where that is due and goes well."""
+    return unless_it_fails(f"count of fronts at step {step.number}", lambda: watch.fronts(step.number), console)
 
 
 def _prepare(run: Trainer, record: RunDirectory, console: Console, stop: StopSignal) -> None:
@@ -212,6 +224,7 @@ def _report_step(
 ) -> None:
     """The step as a line on the screen and in metrics.jsonl."""
     now, _ = memory_mb()
+    on_gpu = gpu_memory_mb(run.device)
     facts: dict[str, float | int | str] = {
         "step": step.number,
         "gradient": round(step.grad_rms, 6),
@@ -221,13 +234,16 @@ def _report_step(
         "memory_mb": round(now),
         **{name: round(value, 6) for name, value in step.logs.items()},
     }
+    if on_gpu is not None:
+        facts |= {"gpu_memory_mb": round(on_gpu[0]), "gpu_peak_memory_mb": round(on_gpu[1])}
     if fronts is not None:
         facts["fronts"] = fronts
     record.log(facts)
     text = (
         f"step {step.number}/{run.config.steps}  {format_duration(pace.remaining(step.number))} left  "
         f"{1000 * pace.seconds:.0f} ms/step  "
-        f"gradient {step.grad_rms:.3f}  {step.scene_summary}  {now:.0f} MB"
+        f"gradient {step.grad_rms:.3f}  {step.scene_summary}  "
+        + (f"{now:.0f} MB" if on_gpu is None else f"GPU {on_gpu[0]:.0f} MB, {on_gpu[1]:.0f} at most")
     )
     console.progress(
         f"{text}  {preview}" if preview else text, {**facts, "left_seconds": round(pace.remaining(step.number), 1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from renderers.images.scene import ImageScene
 from renderers.meshes.scene import MeshScene
 from renderers.scene import TrainableScene
 from renderers.splats.scene import SplatScene
+from sds3d.console import Console, one_line
 from sds3d.evaluation.judge.fronts import has_front
 from sds3d.evaluation.judge.network import Judge
 from sds3d.evaluation.scene_evaluation import janus
@@ -47,7 +50,7 @@ class Previewer:
         try:
             subject = mini_vocabulary().subject(run.config.prompt)
             known = subject is not None and subject in Judge.load().names and has_front(subject)
-        except FileNotFoundError:
+        except (OSError, ValueError):  # not installed, or damaged
             known = False
         return Previewer(run, subject if known and _quick(run.scene) else None)
 
@@ -76,6 +79,20 @@ class Previewer:
             return None
         found: int | None = janus(self.run.scene, self.subject, Judge.load())["fronts"]
         return found
+
+
+_Found = TypeVar("_Found")
+
+
+def unless_it_fails(what: str, look: Callable[[], _Found], console: Console) -> _Found | None:
+    """What `look` gives; where it fails, for whatever reason, that is told and None comes back: looking at a run never
+    ends it.
+    """
+    try:
+        return look()
+    except Exception as error:  # out of memory, a full disk, a fault of a library: the run is worth more
+        console.log(f"no {what} ({one_line(error)})")
+        return None
 
 
 def _quick(scene: TrainableScene) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,13 +15,18 @@ from guidance.critics.lora import strip_prefix
 from guidance.gradient_clipping import GradientClipping
 from guidance.objectives.base import EditSource, ViewBatch
 from guidance.priors.base import Prior, make_rng, views_per_group
+from guidance.uploading import uploaded
+from renderers import gpu_kernels
 from renderers.cameras import Cameras
 from renderers.meshes.config import MeshConfig
 from renderers.optimizer_rows import load_optimizer_state, optimizer_state
 from renderers.scene import RenderOutput, TrainableScene, cat_outputs
+from renderers.splats.config import SplatConfig
+from renderers.volumes.config import NerfConfig
 from sds3d.mesh_import.load import LoadedMesh
 from sds3d.runs.result import Result, particle_key, placement_of
 from sds3d.training import view_sampling
+from sds3d.training.device_usage import Stopwatch
 from sds3d.training.guidance_models import GuidanceModels, attach_image_prompt
 from sds3d.training.regions import region_masks_of
 from sds3d.training.view_sampling import ChunkResult, SampledNoise, chunk_slices
@@ -102,10 +107,11 @@ class Trainer:
         """Parts that a step's pictures are looked at in; more where the memory has run out."""
         self.guidance = GuidanceModels(config, prior, self.prompt, device, self.rngs["critic"])
         self.step, self.nonfinite_steps = 0, 0
+        self._in_prior = Stopwatch(device)
         starts = (make_rng(config.seed * 8 + 7 + place * PARTICLE_SEED_STRIDE) for place in range(config.particles))
         self.particles = [Particle.create(build_scene(config, device, start, model), 0.0) for start in starts]
         self.placement = None if model is None else model.placement
-        self.source = None if source is None else source.scene.to(device)
+        self.source = None if source is None else source.scene_on(device)
         if source is not None:
             self.source_prompt = replace(self.prompt, text=source.config.prompt, view_texts={})
             for place, particle in enumerate(self.particles):
@@ -121,8 +127,19 @@ class Trainer:
         """What has to happen once, before the first step; `steps` does it where it has not been done."""
         self.guidance.prepare([particle.scene for particle in self.particles])
 
+    def make_kernels_ready(self, say: Callable[[str], None] | None = None) -> None:
+        """Has what draws on a GPU compiled before the first step, and not in it; `say` hears where that takes minutes.
+
+        Raises ImportError, with the ways out, where it can not be.
+        """
+        gpu_kernels.choose(self.config.renderer)
+        library = {SplatConfig: "gsplat", NerfConfig: "nerfacc"}.get(type(self.config.scene))
+        if self.device.type == "cuda" and library is not None and gpu_kernels.wanted():
+            gpu_kernels.make_ready(library, say)
+
     def steps(self) -> Iterator[StepResult]:
         """Runs to the end, one step at a time. Raises Unhealthy."""
+        self.make_kernels_ready()
         self.prepare()
         while self.step < self.config.steps:
             yield self._step()
@@ -137,23 +154,23 @@ class Trainer:
         for group, now in zip(optimiser.param_groups, scene.param_groups(progress), strict=True):
             group["lr"] = now["lr"]
         looked, remarks = self._forward_backward_with_oom_retry(particle, progress)
-        asked = time.perf_counter()
-        learnt = beside.update_critic(looked.latents, looked.critic_condition, self.num_chunks)
-        learning = time.perf_counter() - asked
+        with self._in_prior:
+            learnt = beside.update_critic(looked.latents, looked.critic_condition, self.num_chunks)
         optimiser.step()
         frame = cat_outputs(looked.outputs)
         scene.post_step(progress, frame, optimiser)
         self.step += 1
         if trouble := scene.failure_reason():
             raise TrainingFailed(f"step {self.step}: {trouble}")
-        strength = float(looked.grad.square().mean().sqrt())
-        self.nonfinite_steps = self.nonfinite_steps + 1 if strength == 0 and bool(looked.nonfinite) else 0
+        # Read together: each read waits for the device.
+        strength, lost = torch.stack([looked.grad.square().mean().sqrt(), looked.nonfinite.to(looked.grad)]).tolist()
+        self.nonfinite_steps = self.nonfinite_steps + 1 if strength == 0 and lost else 0
         if self.nonfinite_steps == min(MAX_NONFINITE_STEPS, config.steps):
             why = "its weights are damaged, or too large for half precision (--prior-options.precision full)"
             raise NonFinitePrior(f"step {self.step}: {config.prior} answers with no number (NaN) any more; {why}")
         seconds, logs = time.perf_counter() - began, {**looked.logs, **learnt}
         return StepResult(
-            self.step, strength, seconds, looked.seconds + learning, scene.describe(), frame, logs, tuple(remarks)
+            self.step, strength, seconds, self._in_prior.seconds, scene.describe(), frame, logs, tuple(remarks)
         )
 
     def _forward_backward_with_oom_retry(self, particle: Particle, progress: float) -> tuple[ChunkResult, list[str]]:
@@ -177,30 +194,32 @@ class Trainer:
         after chunk, which changes nothing but the memory it takes.
         """
         config, prior, beside, chance = self.config, self.prior, self.guidance, self.rngs
-        cameras = view_sampling.step_cameras(config, prior, config.batch_size, chance["cameras"]).to(self.device)
-        behind = view_sampling.step_backgrounds(prior, config.batch_size, chance["backdrops"]).to(self.device)
+        near = view_sampling.step_cameras(config, prior, config.batch_size, chance["cameras"], progress)
+        behind = view_sampling.step_backgrounds(prior, config.batch_size, chance["backdrops"])
+        c2w, fov_y, behind = uploaded([near.c2w, near.fov_y, behind], self.device)
+        cameras = replace(near, c2w=c2w, fov_y=fov_y)
+        self._in_prior.reset()
         drawn: SampledNoise | None = None
         looked: list[ChunkResult] = []
         particle.optimizer.zero_grad(set_to_none=True)
         for rows in chunk_slices(config.batch_size, self.num_chunks, views_per_group(prior)):
             frame = particle.scene.render(cameras[rows], behind[rows])
-            asked = time.perf_counter()
-            x = prior.encode(clip_pixel_gradients(frame.rgb, config.clipping, config.batch_size).permute(0, 3, 1, 2))
+            with self._in_prior:
+                x = prior.encode(self._shown(clip_pixel_gradients(frame.rgb, config.clipping, config.batch_size)))
             drawn = drawn or self._sample_noise(x.detach(), progress)
-            with torch.no_grad():
+            with torch.no_grad(), self._in_prior:
                 view = self._make_view_batch(
-                    cameras[rows], behind[rows], frame, x.detach(), drawn.select(rows), progress
+                    cameras[rows], near[rows], behind[rows], frame, x.detach(), drawn.select(rows), progress
                 )
                 update = config.objective(beside.teacher(view.conditions.uncond), beside.critic, view)
                 # Half precision overflows now and then: such values pull nowhere.
                 gradient = torch.nan_to_num(update.grad, nan=0.0, posinf=0.0, neginf=0.0)
                 gradient = config.clipping.clip_latents(gradient, progress)
-            seconds = time.perf_counter() - asked
             share = len(x) / config.batch_size
             (share * (surrogate_loss(x, gradient) + particle.scene.regularization_loss(frame))).backward()
             lost = ~update.grad.isfinite().any()
             looked.append(
-                ChunkResult([frame], x.detach(), gradient, view.conditions.text_with_camera, update.logs, seconds, lost)
+                ChunkResult([frame], x.detach(), gradient, view.conditions.text_with_camera, update.logs, lost)
             )
         return ChunkResult.cat(looked)
 
@@ -208,35 +227,37 @@ class Trainer:
         """All chance of a step's views that their latents decide the shape of."""
         config, chance = self.config, self.rngs
         shape = (config.batch_size, *like.shape[1:])
-        return SampledNoise(
-            noise=torch.randn(shape, generator=chance["noise"]).to(like),
-            t=view_sampling.step_timesteps(config, self.prior, progress, chance["times"]).to(like),
-            extra_noise=torch.randn(shape, generator=chance["spare"]).to(like),
-            u=torch.rand(config.batch_size, generator=chance["spare"]).to(like),
-        )
+        noise = torch.randn(shape, generator=chance["noise"])
+        t = view_sampling.step_timesteps(config, self.prior, progress, chance["times"])
+        second = torch.randn(shape, generator=chance["spare"])
+        uniform = torch.rand(config.batch_size, generator=chance["spare"])
+        return SampledNoise(*(each.to(like) for each in uploaded([noise, t, second, uniform], like.device)))
+
+    def _shown(self, rgb: Float[Tensor, "B h w 3"]) -> Float[Tensor, "B 3 H W"]:
+        """Renders as the prior is shown them."""
+        return view_sampling.enlarged(rgb, self.prior.image_size)
 
     def _make_view_batch(
         self,
         cameras: Cameras,
+        near: Cameras,
         behind: Float[Tensor, "B 3"],
         frame: RenderOutput,
         x: Float[Tensor, "B C h w"],
         drawn: SampledNoise,
         progress: float,
     ) -> ViewBatch:
-        """What the objective is shown of a frame."""
-        config, prior = self.config, self.prior
+        """What the objective is shown of a frame; `near` are the cameras in main memory."""
+        config, prior, angles = self.config, self.prior, (near.azimuth, near.elevation)
         source = None
         if self.source is not None:
-            before = prior.encode(self.source.render(cameras, behind).rgb.permute(0, 3, 1, 2))
-            source = EditSource(
-                before, self.source_prompt.conditions_for(prior, cameras.azimuth, cameras.elevation).text
-            )
+            before = prior.encode(self._shown(self.source.render(cameras, behind).rgb))
+            source = EditSource(before, self.source_prompt.conditions_for(prior, *angles).text)
         return ViewBatch(
             x,
             noise=drawn.noise,
             t=drawn.t,
-            conditions=self.prompt.conditions_for(prior, cameras.azimuth, cameras.elevation),
+            conditions=self.prompt.conditions_for(prior, *angles),
             extra_noise=drawn.extra_noise,
             u=drawn.u,
             progress=progress,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from configs.run import RunConfig
 from guidance.priors.base import Condition, Prior, cat_conditions, views_per_group
@@ -42,8 +43,6 @@ class ChunkResult:
     critic_condition: Condition
     """What a critic is told that they show."""
     logs: dict[str, float]
-    seconds: float
-    """In the prior."""
     nonfinite: Bool[Tensor, ""]
     """Whether the objective gave no finite number for any of them."""
 
@@ -60,7 +59,6 @@ class ChunkResult:
             torch.cat([part.grad for part in parts]),
             cat_conditions([part.critic_condition for part in parts]),
             logs,
-            sum(part.seconds for part in parts),
             torch.stack([part.nonfinite for part in parts]).all(),
         )
 
@@ -71,12 +69,25 @@ def chunk_slices(views: int, parts: int, many: int) -> list[slice]:
     return [slice(start, min(start + size, views)) for start in range(0, views, size)]
 
 
-def step_cameras(config: RunConfig, prior: Prior, count: int, rng: torch.Generator) -> Cameras:
-    """`count` cameras, in groups where the prior sees several views at once."""
+def step_cameras(
+    config: RunConfig, prior: Prior, count: int, rng: torch.Generator, progress: float | None = None
+) -> Cameras:
+    """`count` cameras, in groups where the prior sees several views at once. Their pictures are as large as those that
+    the prior is shown, or as the run's renders are at `progress`."""
     many, size = views_per_group(prior), prior.image_size
+    if progress is not None:
+        size = config.render_size(progress, size)
     if many == 1:
         return config.cameras.sample(count, size, rng)
     return config.cameras.sample_multiview(count // many, many, size, rng)
+
+
+def enlarged(rgb: Float[Tensor, "B h w 3"], size: int) -> Float[Tensor, "B 3 H W"]:
+    """Renders as large as the prior is shown pictures, differentiable."""
+    channels = rgb.permute(0, 3, 1, 2)
+    if channels.shape[-1] == size:
+        return channels
+    return functional.interpolate(channels, (size, size), mode="bilinear", align_corners=False)
 
 
 def step_backgrounds(prior: Prior, count: int, rng: torch.Generator) -> Float[Tensor, "B 3"]:

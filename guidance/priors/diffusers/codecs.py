@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,8 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from guidance.priors.diffusers.gradient_scaling import with_scaled_gradient
 from guidance.priors.diffusers.offload import on_device
 
+GRAPH_BUDGET = 2 << 30
+"""Bytes of a GPU that the way back through an encoder may keep; above them one picture is there at a time."""
+_KEPT = 7
+"""Tensors that a residual block keeps: inputs of two norms, two activations and two convolutions, and its output."""
 LATENT_OUTPUT = {"AutoencoderKL": "latent_dist", "AutoencoderTiny": "latents", "AutoencoderDC": "latent"}
 """Classes of autoencoders that are read, and what each answers."""
 
@@ -93,9 +99,25 @@ class VAECodec:
             raise ValueError(
                 f"pictures are {width} x {height}; this model takes multiples of {self.downsample_factor} pixels"
             )
-        if not self.checkpoint_per_image:
-            return self._encode(rgb)
-        return torch.cat([checkpoint(self._encode, image, use_reentrant=False) for image in rgb.split(1)])
+        encoded = self._encode
+        if self.vae.dtype == torch.float16 and rgb.requires_grad:
+            encoded = partial(with_scaled_gradient, self._encode)
+        if not (self.checkpoint_per_image or self._is_large(rgb)):
+            return encoded(rgb)
+        return torch.cat([checkpoint(encoded, image, use_reentrant=False) for image in rgb.split(1)])
+
+    def graph_bytes(self, rgb: Float[Tensor, "B 3 H W"]) -> int:
+        """About what autograd keeps of these pictures for the way back, from the sizes of the layers."""
+        if self.latent_attr != "latent_dist":
+            return 0  # Small ones, and ones whose layers are of other kinds.
+        config = self.vae.config
+        widths = sum(width / 4**level for level, width in enumerate(config.block_out_channels))
+        numbers = _KEPT * config.layers_per_block * widths * rgb.shape[0] * rgb.shape[-1] * rgb.shape[-2]
+        return int(numbers * torch.finfo(self.vae.dtype).bits // 8)
+
+    def _is_large(self, rgb: Float[Tensor, "B 3 H W"]) -> bool:
+        """Whether a GPU should see one picture at a time, twice, as with `sparing`: more time, and less memory."""
+        return rgb.requires_grad and rgb.device.type == "cuda" and self.graph_bytes(rgb) > GRAPH_BUDGET
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         if not self.checkpoint_per_image:

@@ -151,7 +151,8 @@ def _image_encoder(pipe: Any, codec: Codec, size: int, device: torch.device) -> 
     network: Any = getattr(pipe, "unet", None)
     if resampler := getattr(network, "image_resampler", None):
         del network.image_resampler  # It reads a picture once; a pass of the network has no use for it.
-        return ImageDreamEncoder(pipe.image_encoder, resampler, codec, size, device)
+        # With offload it came with the network into main memory; the encoder that it reads from is on the device.
+        return ImageDreamEncoder(pipe.image_encoder, resampler.to(device), codec, size, device)
     if getattr(getattr(network, "config", None), "encoder_hid_dim_type", None) == "ip_image_proj":
         projection = network.encoder_hid_proj.image_projection_layers[0]
         return IPAdapterEncoder(pipe.image_encoder, type(projection).__name__ != "ImageProjection")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,14 +24,21 @@ class DiscreteSchedule:
 
     alphas_cumprod: Float[Tensor, " T"]
     """alpha squared at each step, float64."""
+    _logarithms: dict[torch.device, Float[Tensor, " T"]] = field(default_factory=dict, repr=False, compare=False)
+    """Of those, by device: copied there once."""
 
     @property
     def num_train_timesteps(self) -> int:
         return len(self.alphas_cumprod)
 
+    def _logarithm(self, device: torch.device) -> Float[Tensor, " T"]:
+        if device not in self._logarithms:
+            self._logarithms[device] = self.alphas_cumprod.clamp_min(MIN_ALPHA_SQUARED).log().to(device)
+        return self._logarithms[device]
+
     def alpha_sigma(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """(alpha, sigma) at fraction `t` in 0..1, interpolated between steps in the logarithm of alpha squared."""
-        table = self.alphas_cumprod.clamp_min(MIN_ALPHA_SQUARED).log().to(t.device)
+        table = self._logarithm(t.device)
         position = t.double().clamp(0, 1) * (self.num_train_timesteps - 1)
         index = position.floor().long().clamp(max=self.num_train_timesteps - 2)
         square = torch.lerp(table[index], table[index + 1], position - index).exp()

@@ -86,9 +86,15 @@ class Judge:
         self._network = network.eval().requires_grad_(False)
         self.names = names
 
+    def to(self, device: torch.device | str) -> Judge:
+        """This judge with its network moved to a device, where it is shown pictures."""
+        self._network.to(device)
+        return self
+
     @torch.no_grad()
     def predict(self, rgb: Float[Tensor, "B 3 H W"]) -> JudgePrediction:
-        """An opinion on square pictures in 0..1 of any size."""
+        """An opinion, on the device of the judge, on square pictures in 0..1 of any size and on any device."""
+        rgb = rgb.to(self._network.name.weight.device)
         small = F.interpolate(rgb, (SIZE, SIZE), mode="area") if rgb.shape[-1] != SIZE else rgb
         with autocast(rgb.device):
             names, turn = self._network(small)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from renderers.volumes import hash_kernels
-from renderers.volumes.hash_field import HashGridField, decode_reference, encode_reference, hash_indices
+from renderers.volumes.hash_field import HashGridField, decode_reference, encode, encode_reference, hash_indices
 from renderers.volumes.occupancy import OccupancyGrid, dilate
 from renderers.volumes.voxel_field import (
     Blob,
@@ -268,3 +268,39 @@ def test_the_blob_is_highest_in_the_middle() -> None:
 def test_sizes_out_of_range_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"expected 2\.\.16"):
         HashGridField(torch.Generator(), **change)
+
+
+@pytest.mark.parametrize("log2_size", [6, 12])
+def test_all_levels_at_once_are_as_one_by_one(log2_size: int) -> None:
+    """Features, and gradients of the tables, with and without levels that share their entries; up to the faces."""
+    rng = torch.Generator().manual_seed(2)
+    field = HashGridField(rng, levels=4, log2_size=log2_size, finest=24, width=4).double()
+    field.set_active_levels(2.5)
+    points = torch.cat([2 * torch.rand(200, 3, generator=rng) - 1, torch.tensor([[1.0, -1.0, 1.0]])]).double()
+    pull = torch.rand(8, len(points), generator=rng).double()
+    found = []
+    for features in (
+        encode_reference(points, field.tables, field.resolutions, field.level_weights),
+        encode(points, field.tables, field.sides, field.resolutions, field.level_weights),
+    ):
+        found.append((features, *torch.autograd.grad((features * pull).sum(), [field.tables])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_large_picture_of_hash_tables_keeps_only_its_points() -> None:
+    """What lies between is worked out again on the way back."""
+    field = HashGridField(torch.Generator().manual_seed(2), levels=8, log2_size=8, finest=64, width=8)
+    kept = 0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    points = torch.rand(20_000, 3)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        density, albedo = field._in_chunks(points)
+    assert kept < 40 * len(points) + 10 * sum(p.numel() * 4 for p in field.parameters())
+    (density.sum() + albedo.sum()).backward()
+    assert all(bool(p.grad.any()) for p in field.parameters())

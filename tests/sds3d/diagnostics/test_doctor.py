@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import guidance
-from renderers import kernels
+from renderers import gpu_kernels, kernels
 from sds3d.diagnostics import doctor
 
 ROOT = Path(__file__).parents[3]
@@ -95,7 +95,19 @@ def test_cuda_libraries_are_idle_without_cuda(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "installed_version", lambda distribution: "1.5.3")
     gsplat = doctor.EXTRAS[0]
     assert doctor.extra_finding(gsplat, cuda=False).state == "absent"
-    assert doctor.extra_finding(gsplat, cuda=True).state == "ok"
+
+
+def test_cuda_libraries_are_tried_where_there_is_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Being installed is not enough: from the package index they come as sources."""
+    gsplat = doctor.EXTRAS[0]
+    monkeypatch.setattr(doctor, "installed_version", lambda distribution: "1.5.3")
+    monkeypatch.setattr(gpu_kernels, "find_spec", lambda name: None if name.endswith(".csrc") else object())
+    for compiled, state in ((object(), "ok"), (None, "absent")):
+        backend = SimpleNamespace(_C=compiled)
+        monkeypatch.setattr(gpu_kernels, "import_module", lambda name, backend=backend: backend)
+        finding = doctor.extra_finding(gsplat, cuda=True)
+        assert finding.state == state
+    assert "nvcc" in finding.detail and "--renderer torch" in finding.remedy
 
 
 def test_a_missing_needed_library_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,10 @@ class PromptEmbeds(NamedTuple):
     attention_mask: Bool[Tensor, "1 L"] | None = None
     """True where a token counts; None where all do, as networks of most families see padding too."""
 
+    def on(self, device: torch.device) -> PromptEmbeds:
+        """The same on a device."""
+        return PromptEmbeds(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
 
 _UNSUPPORTED_MARKUP = re.compile(
     r"<(?:lora|lyco|hypernet):[^>]*>|\([^()]*:\s*[\d.]+\)|\[[^\[\]]*:[^\[\]]*\]|\bBREAK\b|\bAND\b"
@@ -88,14 +92,14 @@ class PromptEncoder:
             missing = [text for text in missing if text not in self._cache]
         if missing:
             self._encode_new(missing)
+        for text in dict.fromkeys(texts):  # What was kept lies in main memory, what was read where it was read.
+            self._cache[text] = self._cache[text].on(device)
         embeds = [self._cache[text] for text in texts]
-        tokens = torch.cat([item.text_embeds.to(device) for item in embeds])
-        rows = [item.pooled_embeds.to(device) for item in embeds if item.pooled_embeds is not None]
-        all_tokens = torch.ones(1, tokens.shape[1], dtype=torch.bool)
-        mask = torch.cat(
-            [all_tokens if item.attention_mask is None else item.attention_mask.cpu() for item in embeds]
-        ).to(device)
-        return Condition(tokens, mask, None, pooled_embeds=torch.cat(rows).to(device) if rows else None)
+        tokens = torch.cat([item.text_embeds for item in embeds])
+        rows = [item.pooled_embeds for item in embeds if item.pooled_embeds is not None]
+        all_tokens = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=device)
+        mask = torch.cat([all_tokens if item.attention_mask is None else item.attention_mask for item in embeds])
+        return Condition(tokens, mask, None, pooled_embeds=torch.cat(rows) if rows else None)
 
     def validate(self, text: str) -> str | None:
         """A remark about the end of a text that is longer than the model reads with a view's words, or None."""
