@@ -135,7 +135,7 @@ def _parse_columns(names: Sequence[str]) -> list[str]:
     for name in columns:
         if columns.count(name) > 1:
             raise ValueError(f"there are two columns called {name!r}")
-        if not _COLUMN.fullmatch(name) or name in PATH_FLAGS:
+        if not _COLUMN.fullmatch(name) or name.replace("_", "-") in PATH_FLAGS:
             raise ValueError(f"a column is called {name[:40]!r}; expected prompt, or a flag such as seed or preset")
     return columns
 

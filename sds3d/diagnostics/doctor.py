@@ -185,12 +185,17 @@ def extra_finding(extra: Extra, cuda: bool) -> Finding:
         from renderers import gpu_kernels
 
         try:
-            gpu_kernels.make_ready(extra.distribution, lambda said: sys.stderr.write(f"{said}\n"))
+            gpu_kernels.make_ready(extra.distribution, _write_stderr)
         except ImportError as error:
             why, _, remedy = str(error).partition("; ")
             return Finding(extra.distribution, "absent", f"{version}, {why}", remedy)
         return Finding(extra.distribution, "ok", f"{version}, compiled, {extra.purpose}")
     return Finding(extra.distribution, "ok", f"{version}, {extra.purpose}")
+
+
+def _write_stderr(line: str) -> None:
+    """Writes a line beside the report, which goes to the standard output."""
+    sys.stderr.write(f"{line}\n")
 
 
 def connects(host: str, port: int, timeout: float) -> bool:

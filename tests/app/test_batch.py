@@ -82,7 +82,17 @@ def test_bad_rows_are_reported_and_others_run(row: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["seed", "prompt,out", "prompt,prompt", "prompt,prior_options.lora", "prompt,a b", "prompt,"]
+    "head",
+    [
+        "seed",
+        "prompt,out",
+        "prompt,prompt",
+        "prompt,prior_options.lora",
+        "prompt,prior-options.lora",
+        "prompt,init_mesh",
+        "prompt,a b",
+        "prompt,",
+    ],
 )
 def test_rejects_invalid_columns(head: str) -> None:
     with pytest.raises(ValueError, match="column"):

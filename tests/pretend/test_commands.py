@@ -16,7 +16,8 @@ from tests.support.sds3d.command_line import Captured, short_films
 from tests.support.sds3d.model_runs import Folder
 
 TEXT = (
-    "--batch-size 1 --mesh-extraction.faces 300 --mesh-extraction.texture-size 32 --mesh-extraction.resolution 24 --mesh-extraction.views 3 --mesh-extraction.silhouette-size 24 "
+    "--batch-size 1 --mesh-extraction.faces 300 --mesh-extraction.texture-size 32 --mesh-extraction.resolution 24 "
+    "--mesh-extraction.views 3 --mesh-extraction.silhouette-size 24 "
     "--mesh-extraction.texture-render-size 32 --device cuda"
 )
 FINISH = TEXT.split()
@@ -114,7 +115,7 @@ def test_doctor_selftest(capsys: Captured) -> None:
 def test_a_model_of_others_by_the_command_line(folder: Folder, tmp_path: Path) -> None:
     critic = ["--objective", "vsd", "--critic.rank", "1"]
     given = ["generate", BEAR, *SPLATS, "--prior-options.image-size", "16", "--vram", "6", *critic]
-    made(given, tmp_path / "painted", prior_folder)
+    made(given, tmp_path / "painted", folder("sd"))
 
 
 @pytest.mark.slow

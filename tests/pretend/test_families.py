@@ -23,9 +23,9 @@ from sds3d.models.loading import load_prior
 from sds3d.training.trainer import Trainer
 from tests.guidance.priors.diffusers.test_image_prompt import save_adapter
 from tests.guidance.priors.diffusers.test_multiview import make_folder
-from tests.sds3d.measured import shown
 from tests.support.guidance.multiview_reference import MultiViewReference
 from tests.support.guidance.tiny_models import KINDS
+from tests.support.sds3d.four_views import shown
 from tests.support.sds3d.model_runs import Folder, asked, lora_of, source
 
 FULL = PriorOptions(image_size=16, precision="full")
@@ -93,24 +93,24 @@ def test_every_kind_of_scene(scene: str, folder: Folder) -> None:
 
 
 WAYS: dict[str, Any] = {
-    "in half precision": {"there": {"extras": PriorOptions(image_size=16)}},
-    "frugal": {"there": {"extras": replace(FULL, low_memory=True)}},
-    "offloaded": {"there": {"extras": replace(FULL, cpu_offload=True)}},
-    "in small passes": {"there": {"extras": replace(FULL, max_batch=1)}},
-    "accumulated": {"there": {"accumulate": 2}},
+    "in half precision": {"there": {"prior_options": PriorOptions(image_size=16)}},
+    "low memory": {"there": {"prior_options": replace(FULL, low_memory=True)}},
+    "offloaded": {"there": {"prior_options": replace(FULL, cpu_offload=True)}},
+    "in small passes": {"there": {"prior_options": replace(FULL, max_batch=1)}},
+    "accumulated": {"there": {"num_chunks": 2}},
     "restored": {"restored": True},
     "particles": {"config": {"particles": 2, "steps": 4}},
-    "perp-neg": {"config": {"perp_neg": 1.0, "negative": "ugly"}},
+    "perp-neg": {"config": {"perp_neg": 1.0, "negative_prompt": "ugly"}},
     "a critic": {"config": {"objective": OBJECTIVES["vsd"]()}},
     "a critic, offloaded": {
         "config": {"objective": OBJECTIVES["vsd"]()},
-        "there": {"extras": replace(FULL, cpu_offload=True)},
+        "there": {"prior_options": replace(FULL, cpu_offload=True)},
     },
     "a critic, restored": {"config": {"objective": OBJECTIVES["vsd"]()}, "restored": True},
 }
 
 
-@pytest.mark.parametrize("way", some(WAYS, "frugal", "offloaded", "accumulated", "a critic, restored"))
+@pytest.mark.parametrize("way", some(WAYS, "low memory", "offloaded", "accumulated", "a critic, restored"))
 def test_every_way(way: str, folder: Folder) -> None:
     given = WAYS[way]
     config = replace(asked(folder("sd"), "sd"), prior_options=FULL, **given.get("config", {}))

@@ -18,8 +18,8 @@ from renderers.volumes.config import NerfConfig
 from sds3d.models.loading import load_prior
 from sds3d.training.loop import device_of
 from sds3d.training.trainer import Trainer
-from tests.sds3d.measured import shown
 from tests.support.pretend_cuda.memory import MEMORY
+from tests.support.sds3d.four_views import shown
 from tests.support.sds3d.model_runs import Folder, asked
 
 ROOT = Path(__file__).parents[2]

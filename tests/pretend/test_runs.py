@@ -13,12 +13,13 @@ from sds3d.__main__ import main
 from sds3d.runs.result import Result
 from sds3d.runs.run_directory import RunDirectory
 from sds3d.training import previews
-from tests.sds3d.measured import shown
 from tests.support.sds3d.command_line import short_films
+from tests.support.sds3d.four_views import shown
 
 TEXT = (
     "--steps 3 --batch-size 1 --scene.init-count 100 --scene.cap-max 140 --scene.init-opacity 0.9 "
-    "--mesh-extraction.faces 300 --mesh-extraction.texture-size 32 --mesh-extraction.resolution 24 --mesh-extraction.views 3 --mesh-extraction.silhouette-size 24 --mesh-extraction.texture-render-size 32"
+    "--mesh-extraction.faces 300 --mesh-extraction.texture-size 32 --mesh-extraction.resolution 24 "
+    "--mesh-extraction.views 3 --mesh-extraction.silhouette-size 24 --mesh-extraction.texture-render-size 32"
 )
 SMALL = TEXT.split()
 Captured = pytest.CaptureFixture[str]

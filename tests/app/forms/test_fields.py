@@ -71,7 +71,7 @@ def test_only_fields_of_the_choice_are_shown() -> None:
     for objective, scene in product(("sds", "esd"), ("splats", "nerf")):
         choice = Choice(objective=objective, scene=scene)
         run, names = base_config(choice), {field.name for field in all_fields(choice)}
-        for part in ("objective", "scene", "times", "limits", "mesh", "orbit"):
+        for part in ("objective", "scene", "timesteps", "clipping", "mesh_extraction", "cameras"):
             shown = {name.split(".")[1] for name in names if name.startswith(f"{part}.")}
             assert shown <= {f.name for f in fields(config_value(run, part))}
         assert any(name.startswith("critic.") for name in names) is run.objective.needs_critic

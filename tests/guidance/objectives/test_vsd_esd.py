@@ -189,7 +189,7 @@ def test_batch_equals_per_view(objective: Objective, dtype: torch.dtype) -> None
             r"ratio_min is 0\.0 and ratio_max 20\.0; expected 0 < ratio_min <= 1 <= ratio_max",
         ),
         (lambda: FVSD(ratio_max=0.5), r"ratio_min is 0\.1 and ratio_max 0\.5"),
-        (lambda: PGSB(5, 2), r"scales from 5 to 2; expected lowest <= highest"),
+        (lambda: PGSB(5, 2), r"guidance_scale_min is 5 and guidance_scale_max 2; expected guidance_scale_min <="),
         (lambda: PGSB(2, float("inf")), "both finite"),
         (lambda: DisBack(stages_end=1.5), r"stages_end is 1\.5; expected a progress"),
     ],
