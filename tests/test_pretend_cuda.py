@@ -40,6 +40,7 @@ def test_slow_ones_on_the_pretended_device(name: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_what_needs_a_gpu_passes_on_the_pretended_device() -> None:
     """The suite for real GPUs, but for PyTorch3D, which has no stand-in."""
     files = ("tests/renderers/volumes/test_nerfacc_parity.py", "tests/sds3d/diagnostics/test_selftest.py")
