@@ -19,6 +19,7 @@ from renderers.cameras import look_at_origin
 from renderers.meshes import cpu_kernels
 from renderers.meshes import reference as meshes_reference
 from renderers.meshes.config import MeshConfig
+from renderers.meshes.triangles import project_points
 from renderers.meshes.welded_mesh import WeldedMesh, cube_sphere
 from renderers.splats import reference as splats_reference
 from renderers.splats.gaussians import CameraMatrices

@@ -59,7 +59,7 @@ class _Plan(ctypes.Structure):
 class _Image(ctypes.Structure):
     _fields_ = _pointers(
         "colour", "alpha", "normal", "d_colour", "d_alpha", "d_normal", "pair_sums",
-        "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_normals", "d_means2d", "d_means2d_absolute",
+        "d_means", "d_quats", "d_scales", "d_opacities", "d_colours", "d_normals", "d_means2d", "d_means2d_absgrad",
         "distortion", "d_distortion",
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ class _Draw(torch.autograd.Function):
         picture = _image(
             colour=colour, alpha=alpha, normal=normal, d_colour=d_colour, d_alpha=d_alpha, d_normal=d_normal,
             pair_sums=pair_sums, d_means=d_means, d_quats=d_quats, d_scales=d_scales, d_opacities=d_opacities,
-            d_colours=d_colours, d_normals=d_normals, d_means2d=d_means2d, d_means2d_absolute=absolute,
+            d_colours=d_colours, d_normals=d_normals, d_means2d=d_means2d, d_means2d_absgrad=absolute,
             distortion=distortion, d_distortion=d_distortion,
         )  # fmt: skip
         _library().sds3d_splats_backward(ctypes.byref(scene), ctypes.byref(plan), ctypes.byref(picture))

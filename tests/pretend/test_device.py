@@ -93,8 +93,8 @@ def test_gsplat_draws_what_the_cpu_draws(wish: RasterizationOptions) -> None:
         drawn = torch.cat(layers, -1)
         (drawn * torch.rand(drawn.shape, generator=rng).to(device)).sum().backward()
         seen = frame.info
-        found = [drawn, *(leaf.grad for leaf in leaves), seen.radii, seen.means2d_gradient]
-        found += [seen.means2d_absolute] if wish.absgrad else []
+        found = [drawn, *(leaf.grad for leaf in leaves), seen.radii, seen.means2d_grad]
+        found += [seen.means2d_absgrad] if wish.absgrad else []
         results.append([tensor.detach().cpu() for tensor in found])
     for near, far in zip(*results, strict=True):
         torch.testing.assert_close(far, near, rtol=1e-3, atol=2e-4)

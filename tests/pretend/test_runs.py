@@ -54,7 +54,7 @@ def test_a_run_ends_in_the_asset_of_the_cpu(prior_folder: Path, tmp_path: Path, 
 def test_what_only_looks_never_ends_a_run(
     prior_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    errors = {"pictures": torch.OutOfMemoryError("the GPU is full"), "fronts": RuntimeError("Input type (Half)")}
+    errors = {"render": torch.OutOfMemoryError("the GPU is full"), "fronts": RuntimeError("Input type (Half)")}
 
     def failing(error: Exception) -> Callable[..., None]:
         def fail(*_: object) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from renderers.cameras import Cameras, look_at_origin
-from renderers.volumes import cpu_kernels, reference, rendering
+from renderers.volumes import cpu_kernels, reference
 from renderers.volumes.hash_field import HashGridField
 from renderers.volumes.occupancy import OccupancyGrid
-from renderers.volumes.rays import MarchOptions, Rays, ShadingMode
+from renderers.volumes.rays import FieldOutput, MarchOptions, Rays, ShadingMode
 from renderers.volumes.rendering import render_rays
 from renderers.volumes.voxel_field import Field, VoxelField, lattice_points
 from tests.support.renderers.voxel_volumes import (
@@ -82,7 +82,7 @@ def test_the_way_over_packed_samples_agrees_too(kernels: str, normals: bool) -> 
             super().__init__()
             self.within = within
 
-        def query(self, points: Tensor, normals: bool) -> rendering.FieldOutput:
+        def query(self, points: Tensor, normals: bool) -> FieldOutput:
             return self.within.query(points, normals)
 
         def max_density(self, cells: int) -> Tensor:
