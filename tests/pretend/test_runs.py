@@ -64,7 +64,7 @@ def test_what_only_looks_never_ends_a_run(
 
     for name, error in errors.items():
         monkeypatch.setattr(previews.Previewer, name, failing(error))
-    monkeypatch.setattr("sds3d.training.finalize.verdict", failing(RuntimeError("no kernel image")))
+    monkeypatch.setattr("sds3d.training.finalize.evaluate_scene", failing(RuntimeError("no kernel image")))
     folder = generated(tmp_path / "run", prior_folder, "cpu")
     said = capsys.readouterr().out
     assert all(str(error) in said for error in errors.values())
