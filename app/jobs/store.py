@@ -62,7 +62,7 @@ class Store:
         return path
 
     def file(self, id: str, name: str) -> Path:
-        """A file of a run, such as `asset.make_glb` or `previews/step-000050.png`.
+        """A file of a run, such as `asset.glb` or `previews/step-000050.png`.
 
         Raises Unknown for what is not there, is hidden, is no plain file, or is reached by a link or a way out.
         """
