@@ -38,6 +38,9 @@ class Fixed(Judge):
     faces: int = 1
     """As often as this it takes the asset, once around, for seen from the front."""
 
+    def to(self, device: torch.device | str) -> Judge:
+        return self
+
     def predict(self, rgb: Float[Tensor, "B 3 H W"]) -> JudgePrediction:
         probability = torch.tensor([0.6, 0.3, 0.1]).repeat(len(rgb), 1)
         probability[: self.horses] = torch.tensor([0.3, 0.6, 0.1])
