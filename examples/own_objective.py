@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from guidance.objectives.base import Objective, ObjectiveOutput, ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import Objective, ObjectiveOutput, ViewBatch
 from guidance.objectives.differences.sds import SDS
 from guidance.priors.base import Denoiser, add_noise, expand_like_latents, make_rng
 from guidance.priors.gaussian_mixture import GaussianMixturePrior

@@ -18,6 +18,8 @@ from renderers import cameras
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "configs", "guidance", "renderers", "sds3d")
 MAX_LINES = 400
+MAX_MODULES = 16
+"""Modules in a folder."""
 NAMELESS = {"utils", "util", "misc", "common", "types", "helpers"}
 PRINTERS = {"sds3d/__main__.py", "sds3d/console.py"}
 """Where the command line speaks; everything else raises, logs or returns."""
@@ -143,7 +145,7 @@ def test_a_dear_import_would_be_noticed() -> None:
 # --- who may know whom ---
 
 
-def test_an_arrow_between_the_wings_would_be_noticed(tmp_path: Path) -> None:
+def test_an_import_between_guidance_and_renderers_is_noticed(tmp_path: Path) -> None:
     """`make test` runs lint-imports on the tree; here, that its contracts can break."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -184,3 +186,10 @@ def test_every_file_is_readable_at_a_sitting(path: Path) -> None:
     if relative(path) not in PRINTERS:
         called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert "print" not in {function.id for function in called if isinstance(function, ast.Name)}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "tests", "benchmarks"])
+def test_no_folder_holds_too_many_modules(package: str) -> None:
+    folders = [ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())]
+    crowded = {relative(folder): count for folder in folders if (count := len(list(folder.glob("*.py")))) > MAX_MODULES}
+    assert not crowded

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.priors.views import VIEW_LABELS
 
 RATIO_THRESHOLD = 0.95
 """A word goes where the view's chance with it is less than this share of the mean of those with and without it."""

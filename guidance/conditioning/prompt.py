@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import ViewConditions
+from guidance.conditioning.conditions import ViewConditions
 from guidance.priors.base import Condition, Prior, WeightedNegative, views_per_group
-from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.priors.views import OVERHEAD_ELEVATION, VIEW_LABELS, view_label
 from guidance.uploading import uploaded
 
 MAX_PROMPT_CHARS = 1000
@@ -118,18 +118,6 @@ class Prompt:
             (strength,) = uploaded([strength], negative.text_embeds.device)
             negatives.append(WeightedNegative(negative, strength))
         return replace(text, perp_negatives=tuple(negatives))
-
-
-OVERHEAD_ELEVATION = math.radians(60)
-"""Elevation above which a view shows no side (DreamFusion, section 3.1)."""
-
-
-def view_label(azimuth: float, elevation: float) -> str:
-    """The word of `VIEWS` for a camera at these angles in radians (DreamFusion, section 3.1)."""
-    if elevation > OVERHEAD_ELEVATION:
-        return "overhead"
-    angle = abs(math.degrees(math.remainder(azimuth, math.tau)))
-    return "front" if angle < 45 else "side" if angle < 135 else "back"
 
 
 def view_words(azimuth: Float[Tensor, " B"], elevation: Float[Tensor, " B"]) -> list[str]:

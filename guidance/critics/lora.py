@@ -10,34 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from guidance.priors.base import Condition, Denoiser, add_noise, expand_like_latents, views_per_group
-
-
-@dataclass(frozen=True)
-class LoRATarget:
-    """A denoiser around a network of its own, which starts as a copy of a prior's."""
-
-    denoiser: Denoiser
-    """Answers under grad; told a text and a camera, or no camera."""
-    network: nn.Module
-    """Its network. Parameters that require grad are new, such as those that read a camera, and learn as a whole."""
-    target_modules: tuple[str, ...]
-    """Names of the layers of `network`, or endings of names, that get additions: linear ones and convolutions."""
-
-
-@runtime_checkable
-class SupportsLoRA(Denoiser, Protocol):
-    """A prior that a critic can be made of."""
-
-    def lora_target(self) -> LoRATarget:
-        """A copy with nothing in common that learning would change."""
-        ...
+from guidance.priors.base import Condition, SupportsLoRA, add_noise, expand_like_latents, views_per_group
 
 
 @dataclass(frozen=True)

@@ -14,27 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from guidance.conditioning.conditions import ViewConditions
 from guidance.priors.base import Condition, Denoiser
-
-
-@dataclass(frozen=True)
-class ViewConditions:
-    """What the views of a batch should show, under every condition an objective may ask about."""
-
-    text: Condition
-    """The prompt, as seen from each view's camera."""
-    uncond: Condition
-    """No prompt."""
-    negative: Condition
-    """What should not be seen; `empty` itself where no negative prompt was given."""
-    text_with_camera: Condition
-    """The prompt without words for the view, and always with the camera: what a critic is told."""
-
-    def select(self, index: Int[Tensor, " N"]) -> ViewConditions:
-        """These views alone."""
-        uncond = self.uncond.select(index)
-        negative = uncond if self.negative is self.uncond else self.negative.select(index)
-        return ViewConditions(self.text.select(index), uncond, negative, self.text_with_camera.select(index))
 
 
 @dataclass(frozen=True)
@@ -171,11 +152,12 @@ class Objective(ABC):
         """The update for one view. `critic` is the prior itself unless `needs_critic`."""
 
 
-def classifier_free_guidance(
-    uncond: Float[Tensor, "B C h w"], text: Float[Tensor, "B C h w"], guidance_scale: float | Float[Tensor, "B 1 1 1"]
-) -> Float[Tensor, "B C h w"]:
-    """Classifier-free guidance: empty + scale * (text - empty) (Ho & Salimans 2022, eq. 6, with scale = 1 + w).
+def require_source(batch: ViewBatch) -> EditSource:
+    """What the view is an edit of.
 
-    Scale 1 is none, 0 is unconditional. Code that writes text + s * (text - empty) means scale = s + 1 here.
+    Raises:
+        ValueError: it is of none.
     """
-    return uncond + guidance_scale * (text - uncond)
+    if batch.source is None:
+        raise ValueError("this objective edits an existing scene, and the view has no source; give one, or use sds")
+    return batch.source

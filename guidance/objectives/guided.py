@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import Objective, classifier_free_guidance
+from guidance.objectives.base import Objective
 from guidance.priors.base import Denoiser, expand_like_latents, predict_x0, views_per_group
+from guidance.priors.cfg import classifier_free_guidance
 
 
 @dataclass(frozen=True)

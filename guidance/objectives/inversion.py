@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from guidance.objectives.base import ViewBatch, ViewConditions, classifier_free_guidance
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import ViewBatch
 from guidance.priors.base import Denoiser, expand_like_latents
+from guidance.priors.cfg import classifier_free_guidance
 
 
 def ddim_step(

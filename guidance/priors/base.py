@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -173,3 +173,24 @@ def noise_from_velocity(
 def make_rng(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for one component of a run."""
     return torch.Generator(device=device).manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class LoRATarget:
+    """A denoiser around a network of its own, which starts as a copy of a prior's."""
+
+    denoiser: Denoiser
+    """Answers under grad; told a text and a camera, or no camera."""
+    network: nn.Module
+    """Its network. Parameters that require grad are new, such as those that read a camera, and learn as a whole."""
+    target_modules: tuple[str, ...]
+    """Names of the layers of `network`, or endings of names, that get additions: linear ones and convolutions."""
+
+
+@runtime_checkable
+class SupportsLoRA(Denoiser, Protocol):
+    """A prior that a critic can be made of."""
+
+    def lora_target(self) -> LoRATarget:
+        """A copy with nothing in common that learning would change."""
+        ...

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import classifier_free_guidance
 from guidance.priors.base import Condition, Prior, add_noise, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import EditSource, Objective, ObjectiveOutput, RegionMasks, ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import EditSource, Objective, ObjectiveOutput, RegionMasks, ViewBatch
 from guidance.priors.base import Denoiser, make_rng
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.testing.oracles import DensityRatioOracle, StagedOracle, count_calls, mixture_oracle

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import classifier_free_guidance
 from guidance.priors.base import Prior, add_noise, make_rng, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.sampling import sample_ddim
 from renderers.cameras import look_at_origin
 from sds3d.mini3d_training.splat_fitting import fine_energy, true_views

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guidance.conditioning.prompt import view_label
 from guidance.priors.mini.vocabulary import Vocabulary
+from guidance.priors.views import view_label
 from sds3d.mini_training.captions import caption
 from sds3d.mini_training.colors import COLORS
 from sds3d.mini_training.corpus import Entry, file_of

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from configs.registry import objective_name
 from configs.run import RunConfig
+from guidance.conditioning.conditions import ViewConditions
 from guidance.conditioning.perp_neg import PerpNeg
 from guidance.conditioning.prompt import Prompt
 from guidance.critics.discriminator import DiscriminatorCritic
-from guidance.critics.lora import Critic, LoRADenoiser, SupportsLoRA, strip_prefix
-from guidance.objectives.base import ViewConditions
+from guidance.critics.lora import Critic, LoRADenoiser, strip_prefix
 from guidance.objectives.variational.disback import BacktrackedPrior
-from guidance.priors.base import Condition, Denoiser, ImagePromptPrior, Prior
+from guidance.priors.base import Condition, Denoiser, ImagePromptPrior, Prior, SupportsLoRA
 from guidance.priors.diffusers.prior import DiffusersPrior, ImagePromptDiffusersPrior
 from guidance.priors.sampling import sample_ddim
 from renderers.scene import Scene

@@ -17,7 +17,8 @@ from configs import serialization
 from configs.presets import PRESETS, preset
 from configs.run import Region, RunConfig
 from guidance.gradient_clipping import GradientClipping
-from guidance.objectives.differences.sds import SDS, Weighting
+from guidance.objectives.differences.sds import SDS
+from guidance.objectives.weighting import Weighting
 from guidance.timesteps import AnnealedUniform, DreamTime, LinearAnneal, SqrtAnneal, TimestepSampler, TwoStageUniform
 from renderers.camera_sampler import CameraSampler
 from renderers.meshing.extraction import MeshExtractionConfig

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import Weighting, check_choice, check_finite, timestep_weight
 from guidance.objectives.guided import GuidedObjective
+from guidance.objectives.weighting import Weighting, check_choice, check_finite, timestep_weight
 from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import check_choice, check_finite
+from guidance.objectives.weighting import check_choice, check_finite
 from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
 Variant = Literal["released", "auto", "points"]

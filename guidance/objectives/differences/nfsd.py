@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import Weighting, check_choice, check_finite, timestep_weight
+from guidance.objectives.weighting import Weighting, check_choice, check_finite, timestep_weight
 from guidance.priors.base import Denoiser, add_noise, expand_like_latents
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import check_finite
 from guidance.objectives.guided import GuidedObjective
+from guidance.objectives.weighting import check_finite
 from guidance.priors.base import Denoiser, add_noise
 
 

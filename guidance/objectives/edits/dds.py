@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guidance.objectives.base import EditSource, ObjectiveInfo, ObjectiveOutput, ViewBatch
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch, require_source
 from guidance.objectives.guided import GuidedObjective
 from guidance.priors.base import Denoiser, add_noise
 
@@ -42,14 +42,3 @@ class DDS(GuidedObjective):
             negative, text = prior.predict_noise(x_t, batch.t, [batch.conditions.negative, condition])
             noise_preds.append(self.guided_noise(prior, x_t, batch.t, negative, text, self.guidance_scale))
         return ObjectiveOutput(noise_preds[0] - noise_preds[1], {"t": float(batch.t.mean())})
-
-
-def require_source(batch: ViewBatch) -> EditSource:
-    """What the view is an edit of.
-
-    Raises:
-        ValueError: it is of none.
-    """
-    if batch.source is None:
-        raise ValueError("this objective edits an existing scene, and the view has no source; give one, or use sds")
-    return batch.source

@@ -9,8 +9,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.edits.dds import DDS, require_source
+from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch, require_source
+from guidance.objectives.edits.dds import DDS
 from guidance.objectives.guided import GuidedObjective
 from guidance.priors.base import Denoiser, expand_like_latents
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guidance.objectives.base import Objective, ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import check_finite, timestep_weight
 from guidance.objectives.inversion import check_interval, invert_to_interval_start
+from guidance.objectives.weighting import check_finite, timestep_weight
 from guidance.priors.base import Denoiser, expand_like_latents
 
 

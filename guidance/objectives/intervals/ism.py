@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import check_finite, timestep_weight
 from guidance.objectives.guided import GuidedObjective
 from guidance.objectives.inversion import check_interval, invert_to_interval_start
+from guidance.objectives.weighting import check_finite, timestep_weight
 from guidance.priors.base import Denoiser, expand_like_latents
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from guidance.critics.lora import LoRADenoiser
 from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import Weighting, check_choice, check_finite
 from guidance.objectives.guided import GuidedObjective
 from guidance.objectives.variational.vsd import VSD
+from guidance.objectives.weighting import Weighting, check_choice, check_finite
 from guidance.priors.base import Condition, Denoiser, views_per_group
 
 

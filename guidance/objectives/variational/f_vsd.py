@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guidance.objectives.base import ObjectiveInfo, ObjectiveOutput, ViewBatch
-from guidance.objectives.differences.sds import Weighting, check_choice, check_finite
 from guidance.objectives.guided import GuidedObjective
 from guidance.objectives.variational.vsd import VSD
+from guidance.objectives.weighting import Weighting, check_choice, check_finite
 from guidance.priors.base import Condition, Denoiser, add_noise, expand_like_latents
 
 Divergence = Literal["reverse-kl", "softened-reverse-kl", "js", "hellinger", "forward-kl", "jeffreys", "neyman"]

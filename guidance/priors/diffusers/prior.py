@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from guidance.critics.lora import LoRATarget
-from guidance.priors.base import Condition, expand_like_latents
+from guidance.priors.base import Condition, LoRATarget, expand_like_latents
 from guidance.priors.diffusers.codecs import Codec
 from guidance.priors.diffusers.multiview.camera_embedding import (
     CameraTimeEmbedding,

@@ -16,8 +16,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from guidance.critics.lora import LoRATarget
-from guidance.priors.base import Condition, noise_from_velocity
+from guidance.priors.base import Condition, LoRATarget, noise_from_velocity
 from guidance.priors.mini.network import MiniNetwork, NetworkConfig
 from guidance.priors.mini.patch_codec import PatchCodec
 from guidance.priors.mini.vocabulary import Vocabulary

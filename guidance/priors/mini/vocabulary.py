@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from guidance.priors.views import VIEW_LABELS
+
 STOP_WORDS = frozenset(
     # Joints of a sentence, then what people add for the sake of a picture.
     (
@@ -18,9 +20,6 @@ STOP_WORDS = frozenset(
     )
 )
 """Words that change nothing and are passed over."""
-
-VIEW_LABELS = ("front", "side", "back", "overhead")
-"""Words for where the camera stands, as in "a teddy bear, front view"."""
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,15 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from guidance.conditioning.prompt import view_label
-from guidance.critics.lora import LoRATarget
-from guidance.priors.base import Condition, expand_like_latents
+from guidance.priors.base import Condition, LoRATarget, expand_like_latents
 from guidance.priors.mini.patch_codec import PatchCodec
-from guidance.priors.mini.vocabulary import VIEW_LABELS, Vocabulary, split_words
+from guidance.priors.mini.vocabulary import Vocabulary, split_words
 from guidance.priors.mini3d.mixture import MixtureComponents, posterior
 from guidance.priors.mini3d.splat_models import PackedSplats
 from guidance.priors.mini3d.splat_rendering import SplatModel, render_splats
 from guidance.priors.mini3d.velocity_correction import VelocityCorrection
 from guidance.priors.schedule import ScaledLinearSchedule
+from guidance.priors.views import VIEW_LABELS, view_label
 from guidance.priors.weights import load_module_weights, read_tensors
 
 FOLDER = Path(__file__).parent / "weights"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from guidance.conditioning.debias import RATIO_THRESHOLD, LanguageModel, debias_prompt
-from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.priors.views import VIEW_LABELS
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] this image is depicting a view of front side back overhead smiling bear red"
 

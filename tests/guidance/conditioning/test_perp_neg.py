@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from guidance.conditioning.conditions import ViewConditions
 from guidance.conditioning.perp_neg import PerpNeg, perpendicular_component
-from guidance.objectives.base import ViewBatch, ViewConditions, classifier_free_guidance
+from guidance.objectives.base import ViewBatch
 from guidance.objectives.differences.sds import SDS
 from guidance.priors.base import Condition, WeightedNegative, make_rng, views_per_group
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 
 TEXTS = {

@@ -9,19 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.conditioning.prompt import (
-    MAX_PROMPT_CHARS,
-    OVERHEAD_ELEVATION,
-    Prompt,
-    perp_neg_weights,
-    view_label,
-    view_weights,
-)
-from guidance.objectives.base import ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.conditioning.prompt import MAX_PROMPT_CHARS, Prompt, perp_neg_weights, view_weights
 from guidance.priors.base import Condition
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.priors.mini.prior import MiniPrior
-from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.priors.views import OVERHEAD_ELEVATION, VIEW_LABELS, view_label
 
 ROUND = torch.deg2rad(torch.tensor([0.0, 44.0, 46.0, 90.0, 134.0, 136.0, 179.0, -30.0, -90.0, -150.0]))
 """Azimuths."""

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 
 from guidance.critics.discriminator import DiscriminatorCritic
-from guidance.critics.lora import (
-    Critic,
-    CriticConfig,
-    LoRADenoiser,
-    SupportsLoRA,
-    fork_rng_from,
-    stratified_timesteps,
-    strip_prefix,
-)
+from guidance.critics.lora import Critic, CriticConfig, LoRADenoiser, fork_rng_from, stratified_timesteps, strip_prefix
 from guidance.objectives.variational.f_vsd import DensityRatioCritic
-from guidance.priors.base import Condition, make_rng
+from guidance.priors.base import Condition, SupportsLoRA, make_rng
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.priors.mini.prior import MiniPrior
 

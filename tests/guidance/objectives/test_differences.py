@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import ViewBatch, classifier_free_guidance
+from guidance.objectives.base import ViewBatch
 from guidance.objectives.differences.asd import ASD
 from guidance.objectives.differences.csd import CSD
 from guidance.objectives.differences.nfsd import NFSD
 from guidance.objectives.differences.sds import SDS
 from guidance.objectives.differences.sjc import SJC
 from guidance.priors.base import Condition, WeightedNegative, add_noise, expand_like_latents, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.testing.oracles import CountingDenoiser
 from tests.support.guidance.gaussian_oracles import (

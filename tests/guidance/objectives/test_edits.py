@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import EditSource, Objective, ViewBatch, ViewConditions, classifier_free_guidance
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import EditSource, Objective, ViewBatch
 from guidance.objectives.edits.dds import DDS
 from guidance.objectives.edits.pds import PDS
 from guidance.priors.base import Condition, add_noise, expand_like_latents, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.priors.schedule import RectifiedFlowSchedule, ScaledLinearSchedule
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from guidance.objectives.base import Objective, ViewBatch
-from guidance.objectives.differences.sds import SDS, timestep_weight
+from guidance.objectives.differences.sds import SDS
 from guidance.objectives.intervals.csm import CSM
 from guidance.objectives.intervals.ism import ISM
 from guidance.objectives.intervals.tsm import TSM
 from guidance.objectives.inversion import invert_to_interval_start
+from guidance.objectives.weighting import timestep_weight
 from guidance.priors.base import expand_like_latents
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from tests.support.guidance.inversion_oracles import (

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import Objective, ViewBatch, ViewConditions, classifier_free_guidance
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import Objective, ViewBatch
 from guidance.objectives.differences.rfds import RFDS, RFDSRev
 from guidance.objectives.differences.sds import SDS
 from guidance.priors.base import Condition, add_noise, expand_like_latents
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 from guidance.priors.schedule import RectifiedFlowSchedule, ScaledLinearSchedule, Schedule
 

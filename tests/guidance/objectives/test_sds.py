@@ -13,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guidance.objectives.base import ViewBatch, ViewConditions, classifier_free_guidance
-from guidance.objectives.differences.sds import SDS, Weighting, timestep_weight
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import ViewBatch
+from guidance.objectives.differences.sds import SDS
 from guidance.objectives.guided import rescale_cfg
+from guidance.objectives.weighting import Weighting, timestep_weight
 from guidance.priors.base import Condition, add_noise, expand_like_latents, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 
 ALL = get_args(Weighting)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import Objective, ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import Objective, ViewBatch
 from guidance.objectives.differences.sds import SDS
 from guidance.objectives.variational.disback import DisBack
 from guidance.objectives.variational.esd import ESD

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from guidance.objectives.base import ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import ViewBatch
 from guidance.objectives.differences.rfds import RFDS, RFDSRev
 from guidance.priors.base import Prior, predict_x0
 from guidance.priors.flow_adapter import FlowMatchingAdapter, t_from_snr

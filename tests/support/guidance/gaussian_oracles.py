@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import Objective, ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import Objective, ViewBatch
 from guidance.priors.gaussian_mixture import GaussianMixturePrior
 
 STEPS = range(20, 981)

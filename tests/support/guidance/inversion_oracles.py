@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from guidance.conditioning.conditions import ViewConditions
 from guidance.objectives import inversion
-from guidance.objectives.base import Objective, ViewBatch, ViewConditions
+from guidance.objectives.base import Objective, ViewBatch
 from guidance.objectives.intervals import sdi
 from guidance.priors.base import Condition
 from guidance.priors.gaussian_mixture import GaussianMixturePrior

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import Objective, ViewBatch, ViewConditions
+from guidance.conditioning.conditions import ViewConditions
+from guidance.objectives.base import Objective, ViewBatch
 from guidance.priors.base import Condition, Denoiser, expand_like_latents, make_rng
 from guidance.priors.schedule import ScaledLinearSchedule
 

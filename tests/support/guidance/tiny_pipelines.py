@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import classifier_free_guidance
 from guidance.priors.base import add_noise, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.diffusers.loading import load_diffusers_prior
 from guidance.priors.diffusers.options import PriorOptions
 from guidance.priors.diffusers.prior import DiffusersPrior

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guidance.priors.base import Condition
-from guidance.priors.mini.vocabulary import VIEW_LABELS
+from guidance.priors.views import VIEW_LABELS
 
 
 class PromptEmbeds(NamedTuple):

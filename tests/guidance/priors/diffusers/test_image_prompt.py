@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from guidance.critics.lora import CriticConfig
-from guidance.objectives.base import classifier_free_guidance
 from guidance.priors.base import Condition, ImagePromptPrior, add_noise, predict_x0
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.diffusers.loading import load_diffusers_prior
 from guidance.priors.diffusers.options import PriorOptions
 from guidance.priors.diffusers.prior import DiffusersPrior, ImagePromptDiffusersPrior

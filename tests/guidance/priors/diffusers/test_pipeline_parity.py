@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidance.objectives.base import classifier_free_guidance
 from guidance.priors.base import expand_like_latents
+from guidance.priors.cfg import classifier_free_guidance
 from guidance.priors.diffusers.networks import pack_latents
 from guidance.priors.diffusers.prior import DiffusersPrior
 from guidance.priors.schedule import RectifiedFlowSchedule

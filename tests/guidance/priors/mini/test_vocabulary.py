@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidance.priors.mini.vocabulary import STOP_WORDS, VIEW_LABELS, Vocabulary, split_words
+from guidance.priors.mini.vocabulary import STOP_WORDS, Vocabulary, split_words
+from guidance.priors.views import VIEW_LABELS
 
 
 @pytest.fixture(scope="module")
