@@ -65,8 +65,9 @@ def test_every_built_in_objective_has_info(name: str) -> None:
 
 PLUGIN = '''
 from dataclasses import dataclass
-from guidance.objectives.base import Objective, ObjectiveOutput, ViewBatch, classifier_free_guidance
+from guidance.objectives.base import Objective, ObjectiveOutput, ViewBatch
 from guidance.priors.base import Denoiser, add_noise
+from guidance.priors.cfg import classifier_free_guidance
 
 @dataclass(frozen=True)
 class Zesty(Objective):
